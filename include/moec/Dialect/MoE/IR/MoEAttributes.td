@@ -1,0 +1,127 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#ifndef MOEC_DIALECT_MOE_IR_MOEATTRIBUTES_TD
+#define MOEC_DIALECT_MOE_IR_MOEATTRIBUTES_TD
+
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/BuiltinAttributeInterfaces.td"
+include "moec/Dialect/MoE/IR/MoEDialect.td"
+include "moec/Dialect/MoE/IR/MoEEnums.td"
+include "moec/Dialect/MoE/IR/MoEInterfaces.td"
+
+class MoE_Attr<string name, string attrMnemonic, list<Trait> traits = []>
+    : AttrDef<MoE_Dialect, name, traits> {
+  let mnemonic = attrMnemonic;
+}
+
+def MoE_ActivationAttr : MoE_Attr<"Activation", "activation"> {
+  let summary = "activation of an expert, with its gate";
+  let description = [{
+    Without a gate (`glu = none`): `y = f(u)`. With a gate `g` and a linear part
+    `l`: `y = f(min(g, limit)) · (clamp(l, -limit, limit) + beta)`.
+    f: identity; relu; gelu (erf); gelu_tanh; silu: `v · sigmoid(alpha · v)`;
+    relu2: `max(v, 0)²`. Source: ONNX Runtime contrib operator `MoE`
+    (`activation_type`, `swiglu_limit`, `activation_alpha`, `activation_beta`).
+
+    `glu`: the product's output row 2i is gate i and row 2i+1 linear i
+    (`interleaved`); gate rows first, then linear rows (`concat`); gate and
+    linear weights are two operands (`separate`).
+  }];
+  let parameters = (ins
+    EnumParameter<MoE_ActivationKind>:$kind,
+    DefaultValuedParameter<"::mlir::moe::Glu", "::mlir::moe::Glu::None">:$glu,
+    OptionalParameter<"::mlir::FloatAttr">:$alpha,
+    OptionalParameter<"::mlir::FloatAttr">:$beta,
+    OptionalParameter<"::mlir::FloatAttr">:$limit);
+  let assemblyFormat = [{
+    `<` $kind (`,` `glu` `=` $glu^)? (`,` `alpha` `=` $alpha^)?
+        (`,` `beta` `=` $beta^)? (`,` `limit` `=` $limit^)? `>`
+  }];
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Values with the defaults filled in: alpha 1, beta 0, limit +inf.
+    double getAlphaValue() const;
+    double getBetaValue() const;
+    double getLimitValue() const;
+    /// True when one product yields both gate and linear part (2·I rows).
+    bool isFused() const {
+      return getGlu() == Glu::Interleaved || getGlu() == Glu::Concat;
+    }
+  }];
+}
+
+def MoE_SegmentAttr : MoE_Attr<"Segment", "segment"> {
+  let summary = "a weight's bytes in a file";
+  let description = [{
+    `length` bytes at `offset` of `file` (relative to the model's folder), read as
+    a little-endian, row-major tensor of `type`.
+  }];
+  let parameters = (ins "::mlir::StringAttr":$file, "uint64_t":$offset,
+                        "uint64_t":$length, "::mlir::RankedTensorType":$type);
+  let assemblyFormat = "`<` $file `,` `offset` `=` $offset `,` `length` `=` $length `,` $type `>`";
+  let genVerifyDecl = 1;
+}
+
+class MoE_WeightTransform<string name, string attrMnemonic>
+    : MoE_Attr<name, attrMnemonic, [
+        DeclareAttrInterfaceMethods<MoE_WeightTransformInterface>]>;
+
+def MoE_ReshapeAttr : MoE_WeightTransform<"Reshape", "reshape"> {
+  let summary = "the same elements under another shape";
+  let description = [{ Dimension 0 must keep its size. }];
+  let parameters = (ins "::mlir::DenseI64ArrayAttr":$shape);
+  let assemblyFormat = "`<` $shape `>`";
+}
+
+def MoE_PermuteAttr : MoE_WeightTransform<"Permute", "permute"> {
+  let summary = "dimensions in another order";
+  let description = [{
+    Dimension i of the result is dimension `permutation[i]` of the input;
+    dimension 0 must stay.
+  }];
+  let parameters = (ins "::mlir::DenseI64ArrayAttr":$permutation);
+  let assemblyFormat = "`<` $permutation `>`";
+}
+
+def MoE_UnpackAttr : MoE_WeightTransform<"Unpack", "unpack"> {
+  let summary = "one byte per code";
+  let description = [{
+    Codes of `bits` bits, packed low bits first along dimension `axis` of a ui8
+    tensor, to one code per byte; `count` codes remain along `axis`.
+  }];
+  let parameters = (ins "int64_t":$bits, "int64_t":$axis, "int64_t":$count);
+  let assemblyFormat = "`<` `bits` `=` $bits `,` `axis` `=` $axis `,` `count` `=` $count `>`";
+}
+
+def MoE_PanelsAttr : MoE_WeightTransform<"Panels", "panels"> {
+  let summary = "columns in panels: the packed layout of the CPU kernels";
+  let description = [{
+    [E, N, K] to [E, P, K, width], P = ceil(N / width), zero padded: element
+    (e, p, k, c) is (e, n(p, c), k). Without a gate n = p·width + c. With a gate
+    (N = 2·I) the first half of a panel's columns are the gate rows and the
+    second half the linear rows of the same `width/2` intermediate columns
+    i = p·width/2 + c mod (width/2).
+  }];
+  let parameters = (ins "int64_t":$width,
+    DefaultValuedParameter<"::mlir::moe::Glu", "::mlir::moe::Glu::None">:$glu);
+  let assemblyFormat = "`<` `width` `=` $width (`,` `glu` `=` $glu^)? `>`";
+}
+
+def MoE_CodePanelsAttr : MoE_WeightTransform<"CodePanels", "code_panels"> {
+  let summary = "codes of quantized weights in panels";
+  let description = [{
+    Codes [E, N, K·bits/8] (ui8, packed low bits first along K) to
+    [E, P, ceil(K / g), B] with the columns of `panels`, width 32:
+    8 bits: g = 1, B = 32, byte c = code (k, c);
+    4 bits: g = 1, B = 16, byte c = code (k, c) | code (k, c + 16) << 4;
+    2 bits: g = 2, B = 16, byte c = code (2k, c) | code (2k, c + 16) << 2
+            | code (2k + 1, c) << 4 | code (2k + 1, c + 16) << 6.
+    A 16-byte load thus holds one vector register of columns per bit field.
+  }];
+  let parameters = (ins "int64_t":$bits, "int64_t":$columns,
+    DefaultValuedParameter<"::mlir::moe::Glu", "::mlir::moe::Glu::None">:$glu);
+  let assemblyFormat = "`<` `bits` `=` $bits `,` `k` `=` $columns (`,` `glu` `=` $glu^)? `>`";
+}
+
+#endif
