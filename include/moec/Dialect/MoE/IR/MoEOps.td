@@ -370,6 +370,15 @@ def MoE_ExpertsOp : MoE_FeedForward<"experts", [
 // Workers
 //===----------------------------------------------------------------------===//
 
+def MoE_CurrentCallOp : MoE_PureOp<"current_call"> {
+  let summary = "the running call, before the entry has an argument for it";
+  let description = [{
+    Replaced by the entry function's `moe.call` argument in `--lower-entry`.
+  }];
+  let results = (outs LLVM_AnyPointer:$result);
+  let assemblyFormat = "attr-dict `:` type($result)";
+}
+
 def MoE_NumWorkersOp : MoE_PureOp<"num_workers"> {
   let summary = "number of workers of the context that runs the model";
   let description = [{
