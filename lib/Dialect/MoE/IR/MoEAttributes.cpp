@@ -115,7 +115,7 @@ RankedTensorType UnpackAttr::getResultType(RankedTensorType input,
   }
   SmallVector<int64_t> shape(input.getShape());
   shape[getAxis()] = getCount();
-  return RankedTensorType::get(shape, input.getElementType());
+  return RankedTensorType::get(shape, IntegerType::get(getContext(), 8));
 }
 
 /// Checks common to both panel layouts; returns the number of panels or -1.
@@ -153,5 +153,5 @@ RankedTensorType CodePanelsAttr::getResultType(RankedTensorType input,
   int64_t group = bits == 2 ? 2 : 1;
   return RankedTensorType::get({input.getDimSize(0), panels, int64_t(llvm::divideCeil(k, group)),
                                 bits == 8 ? 32 : 16},
-                               input.getElementType());
+                               IntegerType::get(getContext(), 8));
 }

@@ -88,7 +88,8 @@ def MoE_UnpackAttr : MoE_WeightTransform<"Unpack", "unpack"> {
   let summary = "one byte per code";
   let description = [{
     Codes of `bits` bits, packed low bits first along dimension `axis` of a ui8
-    tensor, to one code per byte; `count` codes remain along `axis`.
+    tensor, to one code per i8 (to be read unsigned); `count` codes remain along
+    `axis`.
   }];
   let parameters = (ins "int64_t":$bits, "int64_t":$axis, "int64_t":$count);
   let assemblyFormat = "`<` `bits` `=` $bits `,` `axis` `=` $axis `,` `count` `=` $count `>`";
@@ -111,7 +112,7 @@ def MoE_PanelsAttr : MoE_WeightTransform<"Panels", "panels"> {
 def MoE_CodePanelsAttr : MoE_WeightTransform<"CodePanels", "code_panels"> {
   let summary = "codes of quantized weights in panels";
   let description = [{
-    Codes [E, N, K·bits/8] (ui8, packed low bits first along K) to
+    Codes [E, N, K·bits/8] (ui8, packed low bits first along K) to i8
     [E, P, ceil(K / g), B] with the columns of `panels`, width 32:
     8 bits: g = 1, B = 32, byte c = code (k, c);
     4 bits: g = 1, B = 16, byte c = code (k, c) | code (k, c + 16) << 4;
