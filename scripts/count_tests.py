@@ -1,6 +1,7 @@
 """Adds up JUnit files and prints one line: N passed, N failed, N skipped.
 
-A file that is missing or unreadable (its runner died) counts as one failure.
+A file that is missing, unreadable or empty (its runner died or found nothing)
+counts as one failure.
 The exit status is 1 when anything failed.
 """
 
@@ -28,8 +29,10 @@ def main(paths):
     for path in paths:
         try:
             counts = count(path)
-        except (OSError, ElementTree.ParseError) as error:
-            print(f"no results of {pathlib.Path(path).stem}: {error}", file=sys.stderr)
+        except (OSError, ElementTree.ParseError):
+            counts = (0, 0, 0)
+        if not any(counts):
+            print(f"no test of {pathlib.Path(path).stem} ran", file=sys.stderr)
             counts = (0, 1, 0)
         totals = [total + new for total, new in zip(totals, counts)]
     print("{} passed, {} failed, {} skipped".format(*totals))

@@ -24,7 +24,7 @@ echo "== GoogleTest"
 ctest --test-dir "$build" --output-on-failure --no-tests=error \
   --output-junit "$results/googletest.xml" --parallel 2
 echo "== pytest"
-.venv/bin/python -m pytest --junitxml "$results/pytest.xml"
+.venv/bin/python -m pytest test --junitxml "$results/pytest.xml"
 
 exec .venv/bin/python scripts/count_tests.py \
   "$results/lit.xml" "$results/googletest.xml" "$results/pytest.xml"
