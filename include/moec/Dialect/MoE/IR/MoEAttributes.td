@@ -35,8 +35,7 @@ def MoE_ActivationAttr : MoE_Attr<"Activation", "activation"> {
     OptionalParameter<"::mlir::FloatAttr">:$beta,
     OptionalParameter<"::mlir::FloatAttr">:$limit);
   let assemblyFormat = [{
-    `<` $kind (`,` `glu` `=` $glu^)? (`,` `alpha` `=` $alpha^)?
-        (`,` `beta` `=` $beta^)? (`,` `limit` `=` $limit^)? `>`
+    `<` $kind (`,` struct($glu, $alpha, $beta, $limit)^)? `>`
   }];
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{

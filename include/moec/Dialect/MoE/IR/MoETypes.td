@@ -22,7 +22,7 @@ def MoE_RoutingType : TypeDef<MoE_Dialect, "Routing"> {
   }];
   let parameters = (ins "int64_t":$experts, "int64_t":$k,
                         DefaultValuedParameter<"bool", "false">:$weighted);
-  let assemblyFormat = "`<` `experts` `=` $experts `,` `k` `=` $k custom<Weighted>($weighted) `>`";
+  let assemblyFormat = "`<` `experts` `=` $experts `,` `k` `=` $k `` custom<Weighted>($weighted) `>`";
   let genVerifyDecl = 1;
 }
 

@@ -1,0 +1,95 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// --moe-fuse-gating: moe.score, moe.select and moe.weigh to moe.gating.
+
+#include "moec/Dialect/MoE/Transforms/Passes.h"
+
+#include "MissedRemarks.h"
+#include "mlir/IR/TypeUtilities.h"
+#include "mlir/Transforms/WalkPatternRewriteDriver.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOEFUSEGATINGPASS
+#include "moec/Dialect/MoE/Transforms/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+/// moe.gating computes the score in f32 at least and never rounds it, so a score of a
+/// narrower type (whose rounding makes ties) is not the same.
+bool isRounded(ScoreOp score) {
+  return getElementTypeOrSelf(score.getScores().getType()).getIntOrFloatBitWidth() < 32;
+}
+
+/// True when all users of `value` are among the two ops.
+bool isOnlyUsedBy(Value value, Operation *a, Operation *b) {
+  return llvm::all_of(value.getUsers(), [&](Operation *user) { return user == a || user == b; });
+}
+
+struct FuseGating : OpRewritePattern<WeighOp> {
+  FuseGating(MLIRContext *context, llvm::Statistic &numFused)
+      : OpRewritePattern(context), numFused(numFused) {}
+
+  LogicalResult matchAndRewrite(WeighOp weigh, PatternRewriter &rewriter) const override {
+    auto select = weigh.getRouting().getDefiningOp<SelectOp>();
+    if (!select)
+      return rewriter.notifyMatchFailure(weigh, "the routing is not produced by moe.select");
+    if (!select->hasOneUse())
+      return rewriter.notifyMatchFailure(weigh, "the unweighted routing has other users");
+
+    auto score = select.getKey().getDefiningOp<ScoreOp>();
+    if (score && score.getAxis() != Axis::Experts)
+      return rewriter.notifyMatchFailure(weigh, "the score is normalised over the tokens");
+    if (score && isRounded(score))
+      return rewriter.notifyMatchFailure(weigh, "the score is rounded to less than f32");
+    if (score && !isOnlyUsedBy(score.getScores(), select, weigh))
+      return rewriter.notifyMatchFailure(weigh, "the score has other users");
+
+    Value logits = score ? score.getLogits() : select.getKey();
+    ScoreFn scoreFn = score ? score.getFn() : ScoreFn::Identity;
+    WeighSource from = weighSource(weigh, logits, score);
+    Value source = from == WeighSource::Operand ? weigh.getSource() : Value();
+    Location loc =
+        score ? rewriter.getFusedLoc({score.getLoc(), select.getLoc(), weigh.getLoc()})
+              : rewriter.getFusedLoc({select.getLoc(), weigh.getLoc()});
+
+    auto gating = GatingOp::create(rewriter, loc, weigh.getResult().getType(), logits,
+                                   select.getBias(), source, scoreFn, select.getK(), from,
+                                   weigh.getFn(), weigh.getEps(), weigh.getNorm(),
+                                   weigh.getNormEps(), weigh.getScale());
+    gating->setDiscardableAttrs(weigh->getDiscardableAttrDictionary());
+    rewriter.replaceOp(weigh, gating);
+    rewriter.eraseOp(select);
+    if (score)
+      rewriter.eraseOp(score);
+    ++numFused;
+    return success();
+  }
+
+private:
+  static WeighSource weighSource(WeighOp weigh, Value logits, ScoreOp score) {
+    if (weigh.getSource() == logits)
+      return WeighSource::Logit;
+    if (score && weigh.getSource() == score.getScores())
+      return WeighSource::Score;
+    return WeighSource::Operand;
+  }
+
+  llvm::Statistic &numFused;
+};
+
+struct FuseGatingPass : moe::impl::MoEFuseGatingPassBase<FuseGatingPass> {
+  void runOnOperation() override {
+    RewritePatternSet patterns(&getContext());
+    patterns.add<FuseGating>(&getContext(), numFused);
+    MissedRemarks remarks(getArgument());
+    walkAndApplyPatterns(getOperation(), std::move(patterns), &remarks);
+  }
+};
+
+} // namespace
