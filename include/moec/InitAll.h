@@ -10,6 +10,7 @@
 #include "mlir/IR/DialectRegistry.h"
 
 #include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Dialect/MoE/Transforms/Passes.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 
 namespace mlir::moe {
@@ -19,7 +20,7 @@ inline void registerAllDialects(DialectRegistry &registry) {
   registry.insert<onnx::ONNXDialect>();
 }
 
-inline void registerAllPasses() {}
+inline void registerAllPasses() { registerMoETransformsPasses(); }
 
 } // namespace mlir::moe
 

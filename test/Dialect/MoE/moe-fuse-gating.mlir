@@ -15,12 +15,12 @@ func.func @softmax_score(%l: tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2
 
 // CHECK-LABEL: func @softmax_score_sum_scale_bias
 // CHECK-SAME:    (%[[L:.*]]: tensor<?x8xf16>, %[[B:.*]]: tensor<8xf32>)
-// CHECK-NEXT:    moe.gating %[[L]] bias(%[[B]]) {fn = #moe.weigh_fn<none>, k = 2 : i64, moe.sources = ["gate"], norm = #moe.weigh_norm<sum>, norm_eps = 1.000000e-06 : f64, scale = 2.500000e+00 : f64, score = #moe.score_fn<sigmoid>, weigh_source = #moe.weigh_source<score>}
+// CHECK-NEXT:    moe.gating %[[L]] bias(%[[B]]) {fn = #moe.weigh_fn<none>, k = 2 : i64, moe.sources = ["gate"], norm = #moe.weigh_norm<sum>, norm_eps = 1.250000e-01 : f64, scale = 2.500000e+00 : f64, score = #moe.score_fn<sigmoid>, weigh_source = #moe.weigh_source<score>}
 // CHECK-NEXT:    return
 func.func @softmax_score_sum_scale_bias(%l: tensor<?x8xf16>, %b: tensor<8xf32>) -> !moe.routing<experts = 8, k = 2, weighted> {
   %s = moe.score <sigmoid> %l : tensor<?x8xf16> -> tensor<?x8xf32>
   %r = moe.select %s bias(%b) {k = 2 : i64} : (tensor<?x8xf32>, tensor<8xf32>) -> !moe.routing<experts = 8, k = 2>
-  %w = moe.weigh %r, %s {norm = #moe.weigh_norm<sum>, norm_eps = 1.0e-6 : f64, scale = 2.5 : f64, moe.sources = ["gate"]} : (!moe.routing<experts = 8, k = 2>, tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2, weighted>
+  %w = moe.weigh %r, %s {norm = #moe.weigh_norm<sum>, norm_eps = 0.125 : f64, scale = 2.5 : f64, moe.sources = ["gate"]} : (!moe.routing<experts = 8, k = 2>, tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2, weighted>
   return %w : !moe.routing<experts = 8, k = 2, weighted>
 }
 
