@@ -9,6 +9,7 @@
 
 #include "mlir/IR/DialectRegistry.h"
 
+#include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 
@@ -19,7 +20,7 @@ inline void registerAllDialects(DialectRegistry &registry) {
   registry.insert<onnx::ONNXDialect>();
 }
 
-inline void registerAllPasses() {}
+inline void registerAllPasses() { registerRaiseMoEPass(); }
 
 } // namespace mlir::moe
 
