@@ -9,6 +9,8 @@
 
 #include "mlir/IR/DialectRegistry.h"
 
+#include "moec/Conversion/MoEToCPU/MoEToCPU.h"
+#include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/MoE/Transforms/Passes.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
@@ -20,7 +22,11 @@ inline void registerAllDialects(DialectRegistry &registry) {
   registry.insert<onnx::ONNXDialect>();
 }
 
-inline void registerAllPasses() { registerMoETransformsPasses(); }
+inline void registerAllPasses() {
+  registerMoETransformsPasses();
+  registerMoEToCPUPass();
+  registerRaiseMoEPass();
+}
 
 } // namespace mlir::moe
 
