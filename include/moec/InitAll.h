@@ -1,0 +1,26 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// Registration of all dialects and passes of moec. Upstream ones are not
+// included: see mlir/InitAllDialects.h and mlir/InitAllPasses.h.
+
+#ifndef MOEC_INITALL_H
+#define MOEC_INITALL_H
+
+#include "mlir/IR/DialectRegistry.h"
+
+#include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Dialect/ONNX/IR/ONNX.h"
+
+namespace mlir::moe {
+
+inline void registerAllDialects(DialectRegistry &registry) {
+  registry.insert<MoEDialect>();
+  registry.insert<onnx::ONNXDialect>();
+}
+
+inline void registerAllPasses() {}
+
+} // namespace mlir::moe
+
+#endif // MOEC_INITALL_H

@@ -1,0 +1,100 @@
+/* Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *
+ * What generated code and the runtime know of each other. Both are linked into
+ * one library, with hidden visibility on both sides. Not for users.
+ */
+#ifndef MOEC_RUNTIME_MODEL_ABI_H
+#define MOEC_RUNTIME_MODEL_ABI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* abi_version of moec_model_desc. */
+#define MOEC_MODEL_ABI_VERSION 1u
+
+/* A dimension in moec_tensor_desc that only `shapes` knows. */
+#define MOEC_DIM_COMPUTED INT64_MIN
+
+/* A tensor of an entry's signature. Elements are described as in DLPack; bool
+ * is kDLBool with 8 bits. */
+typedef struct {
+  const char *name;
+  uint8_t code, bits;
+  uint16_t lanes;
+  int32_t rank;
+  /* rank sizes: >= 0 static; < 0: symbol number -1-dims[i] of the entry;
+   * MOEC_DIM_COMPUTED for a size of an output that is no plain symbol. */
+  const int64_t *dims;
+} moec_tensor_desc;
+
+/* An entry. Tensors reach generated code as descriptors,
+ *   { void *allocated, *aligned; int64_t offset, sizes[rank], strides[rank]; }
+ * (MLIR's memrefs), always row-major without gaps and aligned to their element
+ * size. Tensors without elements may have null pointers. */
+typedef struct {
+  const char *name;
+  int32_t num_inputs, num_outputs, num_symbols, reserved;
+  const moec_tensor_desc *inputs, *outputs;
+  const char *const *symbols;
+  /* args: input descriptors. Writes every size of every output, in order. */
+  void (*shapes)(void *const *args, int64_t *dims);
+  /* args: input descriptors. Bytes of workspace for that many workers. */
+  int64_t (*workspace)(void *const *args, int32_t workers);
+  /* args: input descriptors, then output descriptors. The workspace is aligned
+   * to 64 bytes, the weights to a page. */
+  void (*run)(void *const *args, void *workspace, const void *weights,
+              void *call);
+} moec_entry_desc;
+
+typedef struct {
+  uint32_t abi_version; /* MOEC_MODEL_ABI_VERSION */
+  uint32_t num_entries;
+  const moec_entry_desc *entries;
+  const char *name;
+  const char *info_json;
+  /* The weights file: its size in bytes (0: the model has none), the offset of
+   * its data section (a multiple of 4096), and the hexadecimal digest, which is
+   * "moec.digest" in the file's __metadata__. */
+  uint64_t weights_file_size;
+  uint64_t weights_data_offset;
+  const char *weights_digest;
+  /* x86 features that the code uses, by LLVM's names: "avx2", "fma", ... */
+  uint32_t num_features;
+  uint32_t reserved;
+  const char *const *features;
+} moec_model_desc;
+
+#pragma GCC visibility push(hidden)
+
+/* Defined by generated code. */
+extern const moec_model_desc moec_model_description;
+
+/* Defined by the runtime, for generated code. `call` is what run was given. */
+
+/* Runs body(ctx, task, worker) for each task of 0 ... n-1 and returns when all
+ * have finished. Not to be called from a task. */
+void moec_parallel_for(void *call, int64_t n,
+                       void (*body)(void *ctx, int64_t task, int32_t worker),
+                       void *ctx);
+/* Worker numbers are 0 ... moec_num_workers-1. */
+int32_t moec_num_workers(void *call);
+/* Records the first failure; run then returns an error with the message. The
+ * code goes on with clamped values. May be called from tasks. The message must
+ * outlive the call. */
+void moec_check(void *call, bool ok, const char *message);
+/* The time from here on belongs to `region`, an index into "regions" of the
+ * info JSON. Does nothing unless the context profiles. Not for tasks. */
+void moec_profile_mark(void *call, int32_t region);
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MOEC_RUNTIME_MODEL_ABI_H */

@@ -1,0 +1,249 @@
+/* Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *
+ * The interface of a library compiled by moec: C99 and C++.
+ *
+ * A package NAME.moec has libNAME.so, libNAME.a and NAME.h, which declares
+ *
+ *     const moec_library *NAME_moec(void);
+ *
+ * Everything else is reached through the table that this function returns. A
+ * program that loads libraries by name with dlopen looks up the symbol
+ * MOEC_LIBRARY_SYMBOL instead, which is a function of type moec_library_fn.
+ *
+ * Life of a model: open -> context_create -> run ... run -> context_destroy ->
+ * close. A model is immutable and may be shared by threads. A context serves
+ * one call at a time: give each thread its own.
+ *
+ * Tensors are DLTensors (https://dmlc.github.io/dlpack). To use the structures
+ * of <dlpack/dlpack.h>, include that file before this one.
+ */
+#ifndef MOEC_RUNTIME_MOEC_H
+#define MOEC_RUNTIME_MOEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*===-- DLPack ------------------------------------------------------------===*/
+
+#if !defined(DLPACK_DLPACK_H_) && !defined(MOEC_DLPACK_DECLARED)
+#define MOEC_DLPACK_DECLARED
+
+/* The part of the DLPack ABI (version 1) that concerns tensors in memory. */
+
+typedef enum { kDLCPU = 1 } DLDeviceType;
+
+typedef enum {
+  kDLInt = 0,
+  kDLUInt = 1,
+  kDLFloat = 2,
+  kDLOpaqueHandle = 3,
+  kDLBfloat = 4,
+  kDLComplex = 5,
+  kDLBool = 6
+} DLDataTypeCode;
+
+typedef struct {
+  DLDeviceType device_type;
+  int32_t device_id;
+} DLDevice;
+
+typedef struct {
+  uint8_t code; /* DLDataTypeCode */
+  uint8_t bits;
+  uint16_t lanes;
+} DLDataType;
+
+typedef struct {
+  void *data;
+  DLDevice device;
+  int32_t ndim;
+  DLDataType dtype;
+  int64_t *shape;   /* ndim sizes */
+  int64_t *strides; /* ndim strides in elements; NULL: row-major, no gaps */
+  uint64_t byte_offset; /* of the first element from `data` */
+} DLTensor;
+#endif
+
+/*===-- Status ------------------------------------------------------------===*/
+
+/* Version of this interface. Fields are only ever added at the end of the
+ * structures below, which begin with their size; what changes the meaning of an
+ * existing field changes this number. */
+#define MOEC_ABI_VERSION 1u
+
+/* What a function returns. Any other value than MOEC_OK leaves a message that
+ * names the tensor or file, what was found and what was expected: last_error.
+ */
+typedef enum {
+  MOEC_OK = 0,
+  /* A null pointer, an unknown entry, a wrong number of tensors, an option that
+   * this library does not have, or a context that is in use. */
+  MOEC_ERROR_ARGUMENT = 1,
+  /* A tensor with a wrong device, dtype, rank, shape or strides, without data,
+   * or with an overlap that is not allowed. */
+  MOEC_ERROR_TENSOR = 2,
+  /* The weights file is missing, truncated, or belongs to another model. */
+  MOEC_ERROR_WEIGHTS = 3,
+  /* This CPU lacks a feature that the library was compiled for. */
+  MOEC_ERROR_CPU = 4,
+  /* Memory could not be allocated. */
+  MOEC_ERROR_MEMORY = 5,
+  /* A check of the model failed on the values of the inputs, for example an
+   * index out of range. The outputs are not to be used. */
+  MOEC_ERROR_RUN = 6,
+  /* The parallel_for hook is missing or broke its contract. */
+  MOEC_ERROR_PARALLEL = 7
+} moec_status;
+
+/*===-- Options -----------------------------------------------------------===*/
+
+typedef struct moec_model moec_model;
+typedef struct moec_context moec_context;
+
+/* flags of moec_options */
+/* Ask the operating system to read the whole weights file ahead. */
+#define MOEC_OPEN_PREFETCH 1u
+
+/* How to open a model. Initialize with MOEC_OPTIONS_INIT. */
+typedef struct {
+  size_t size;          /* sizeof(moec_options) */
+  uint32_t abi_version; /* MOEC_ABI_VERSION; checked by open */
+  uint32_t flags;       /* MOEC_OPEN_... */
+} moec_options;
+
+#define MOEC_OPTIONS_INIT {sizeof(moec_options), MOEC_ABI_VERSION, 0}
+
+/* One task of a parallel loop. `worker` is less than the number of workers of
+ * the context, and no two tasks run at the same time with the same worker. */
+typedef void (*moec_task_fn)(void *ctx, int64_t task, int32_t worker);
+
+/* Runs body(ctx, task, worker) once for each task of 0 ... n-1, in any order
+ * and on any threads, and returns when all have finished. Tasks never wait for
+ * each other, so any concurrency is right, none included. Tasks do not throw.
+ */
+typedef void (*moec_parallel_for_fn)(void *pool, int64_t n, moec_task_fn body,
+                                     void *ctx);
+
+/* Returns `bytes` bytes aligned to `alignment` (a power of two), or NULL. */
+typedef void *(*moec_allocate_fn)(void *allocator, size_t bytes,
+                                  size_t alignment);
+/* Frees what moec_allocate_fn returned; `bytes` as then. */
+typedef void (*moec_deallocate_fn)(void *allocator, void *memory, size_t bytes);
+
+/* flags of moec_context_options */
+/* Measure the time of each region of the model (see profile). */
+#define MOEC_CONTEXT_PROFILE 1u
+
+/* How to make a context. Initialize with MOEC_CONTEXT_OPTIONS_INIT; what is
+ * zero has its default. */
+typedef struct {
+  size_t size;    /* sizeof(moec_context_options) */
+  uint32_t flags; /* MOEC_CONTEXT_... */
+  /* Most workers that a parallel loop uses. 0: the OpenMP setting
+   * (OMP_NUM_THREADS, else all processors) in a library with OpenMP, 1 in a
+   * library without. Must be given with parallel_for. */
+  int32_t num_workers;
+  /* Runs parallel loops instead of the library's own threads. Must be given to
+   * a library that was compiled with --threads=custom. */
+  moec_parallel_for_fn parallel_for;
+  void *pool; /* first argument of parallel_for */
+  /* Where all memory of the context comes from: both or neither. */
+  moec_allocate_fn allocate;
+  moec_deallocate_fn deallocate;
+  void *allocator; /* first argument of allocate and deallocate */
+  void *stream;    /* reserved: NULL */
+} moec_context_options;
+
+#define MOEC_CONTEXT_OPTIONS_INIT                                              \
+  {sizeof(moec_context_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL}
+
+/* Time spent in one region of the model. */
+typedef struct {
+  uint64_t count;       /* how often the region was entered */
+  uint64_t nanoseconds; /* in all */
+} moec_region_time;
+
+/*===-- The library -------------------------------------------------------===*/
+
+/* The table of a library's functions. A library of the same abi_version may be
+ * older or newer than this header: fields beyond `size` bytes are absent. */
+typedef struct moec_library {
+  size_t size;          /* of this table in bytes */
+  uint32_t abi_version; /* MOEC_ABI_VERSION of the library */
+  uint32_t reserved;
+
+  /* Checks the CPU, maps the weights file, checks that it is this model's
+   * (without reading the data: takes milliseconds at any size) and returns a
+   * model. weights_path NULL: NAME.safetensors in the folder of the library, or
+   * of the program when linked statically. options may be NULL. */
+  moec_status (*open)(const char *weights_path, const moec_options *options,
+                      moec_model **model);
+
+  /* Makes a context. options may be NULL. */
+  moec_status (*context_create)(moec_model *model,
+                                const moec_context_options *options,
+                                moec_context **context);
+
+  /* Checks the inputs and describes the outputs that they give: sets ndim,
+   * shape, strides (NULL), dtype and device of each out[i], and leaves data and
+   * byte_offset alone. The shapes are owned by the context and valid until its
+   * next output_shapes. Outputs are in the order of the entry's description.
+   * entry NULL: the first entry. */
+  moec_status (*output_shapes)(moec_context *context, const char *entry,
+                               const DLTensor *const *in, int32_t n_in,
+                               DLTensor *const *out, int32_t n_out);
+
+  /* Checks the inputs and tells how many bytes of workspace a run with inputs
+   * of these shapes needs. */
+  moec_status (*workspace_size)(moec_context *context, const char *entry,
+                                const DLTensor *const *in, int32_t n_in,
+                                uint64_t *bytes);
+
+  /* Computes the outputs. Tensors are in the order of the entry's description,
+   * on the CPU, with exactly the described dtype and with shapes that agree.
+   * Any strides are accepted for inputs; the elements of an output must not
+   * overlap. Row-major tensors are used in place; others are copied. An output
+   * may not overlap an input or another output. Memory is allocated in the
+   * first run at a size, not in later ones of the same or a smaller size. */
+  moec_status (*run)(moec_context *context, const char *entry,
+                     const DLTensor *const *in, int32_t n_in,
+                     DLTensor *const *out, int32_t n_out);
+
+  /* JSON: entries with names, dtypes and symbolic dimensions of their inputs
+   * and outputs, target, plan, regions, digest of the weights. */
+  const char *(*info)(void);
+
+  /* Message of the last failure of this library in the calling thread; "" when
+   * there was none. Valid until the next failure in that thread. */
+  const char *(*last_error)(void);
+
+  /* Both accept NULL. A closed model lives on until its last context is
+   * destroyed. */
+  void (*context_destroy)(moec_context *context);
+  void (*close)(moec_model *model);
+
+  /* Times of the regions 0 ... in all runs of a context that was made with
+   * MOEC_CONTEXT_PROFILE: writes at most `capacity` of them and returns their
+   * number, which is at most the number of "regions" in info. */
+  int32_t (*profile)(const moec_context *context, moec_region_time *times,
+                     int32_t capacity);
+  /* Sets all of them to zero. */
+  void (*profile_reset)(moec_context *context);
+
+  /* Number of workers of the context: the most that run at the same time. */
+  int32_t (*num_workers)(const moec_context *context);
+} moec_library;
+
+typedef const moec_library *(*moec_library_fn)(void);
+#define MOEC_LIBRARY_SYMBOL "moec_library"
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MOEC_RUNTIME_MOEC_H */

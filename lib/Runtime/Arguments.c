@@ -1,0 +1,216 @@
+/* Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *
+ * From the caller's tensors to the descriptors of generated code and back.
+ */
+#include "Internal.h"
+#include <inttypes.h>
+#include <string.h>
+
+const moec_entry_desc *rt_find_entry(const char *name) {
+  const moec_model_desc *model = &moec_model_description;
+  for (uint32_t i = 0; i < model->num_entries; ++i)
+    if (!name || strcmp(name, model->entries[i].name) == 0)
+      return &model->entries[i];
+  (void)rt_fail(MOEC_ERROR_ARGUMENT, "the library '%s' has no entry '%s'",
+                model->name, name ? name : "");
+  return NULL;
+}
+
+/* Staged tensors begin at multiples of this. */
+#define STAGING_ALIGNMENT 64u
+
+static size_t staged_bytes(const DLTensor *tensor) {
+  if (rt_is_usable_in_place(tensor))
+    return 0;
+  size_t bytes = rt_tensor_bytes(tensor);
+  return (bytes + STAGING_ALIGNMENT - 1) / STAGING_ALIGNMENT *
+         STAGING_ALIGNMENT;
+}
+
+/* A row-major descriptor. */
+static void fill_descriptor(rt_descriptor *descriptor, void *data,
+                            const int64_t *shape, int32_t rank) {
+  descriptor->allocated = data;
+  descriptor->aligned = data;
+  descriptor->offset = 0;
+  int64_t stride = 1;
+  for (int32_t i = rank - 1; i >= 0; --i) {
+    descriptor->extents[i] = shape[i];
+    descriptor->extents[rank + i] = stride;
+    stride *= shape[i] > 0 ? shape[i] : 1;
+  }
+}
+
+static moec_status check_count(const moec_entry_desc *entry, const char *kind,
+                               const void *tensors, int32_t found,
+                               int32_t expected) {
+  if (found != expected)
+    return rt_fail(MOEC_ERROR_ARGUMENT, "%s: %d %ss given, expected %d",
+                   entry->name, found, kind, expected);
+  if (!tensors && expected > 0)
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "%s: the array of %ss is a null pointer", entry->name, kind);
+  return MOEC_OK;
+}
+
+/* A dimension of input `index` against the entry's description. */
+static moec_status check_dim(moec_context *context,
+                             const moec_entry_desc *entry, int32_t index,
+                             int32_t dim, int64_t size) {
+  const moec_tensor_desc *desc = &entry->inputs[index];
+  int64_t expected = desc->dims[dim];
+  if (expected == MOEC_DIM_COMPUTED || expected == size)
+    return MOEC_OK;
+  if (expected >= 0)
+    return rt_fail(MOEC_ERROR_TENSOR,
+                   "%s: dimension %d of input '%s' is %" PRId64
+                   ", expected %" PRId64,
+                   entry->name, dim, desc->name, size, expected);
+  rt_symbol *symbol = &context->symbols[-1 - expected];
+  if (symbol->value < 0) {
+    *symbol = (rt_symbol){size, index, dim};
+    return MOEC_OK;
+  }
+  if (symbol->value == size)
+    return MOEC_OK;
+  return rt_fail(MOEC_ERROR_TENSOR,
+                 "%s: dimension %d of input '%s' is %" PRId64
+                 ", but dimension %d of input '%s' is %" PRId64
+                 " and both are '%s'",
+                 entry->name, dim, desc->name, size, symbol->dim,
+                 entry->inputs[symbol->input].name, symbol->value,
+                 entry->symbols[-1 - expected]);
+}
+
+static moec_status check_input(moec_context *context,
+                               const moec_entry_desc *entry, int32_t index,
+                               const DLTensor *tensor) {
+  rt_tensor_name name = {entry->name, "input", &entry->inputs[index]};
+  moec_status status = rt_check_tensor(&name, tensor);
+  if (status == MOEC_OK)
+    status = rt_check_layout(&name, tensor, /*is_output=*/false);
+  for (int32_t i = 0; status == MOEC_OK && i < tensor->ndim; ++i)
+    status = check_dim(context, entry, index, i, tensor->shape[i]);
+  return status;
+}
+
+moec_status rt_prepare_inputs(moec_context *context,
+                              const moec_entry_desc *entry,
+                              const DLTensor *const *in, int32_t n_in) {
+  moec_status status =
+      check_count(entry, "input", (const void *)in, n_in, entry->num_inputs);
+  if (status != MOEC_OK)
+    return status;
+  for (int32_t i = 0; i < entry->num_symbols; ++i)
+    context->symbols[i].value = -1;
+  size_t bytes = 0;
+  for (int32_t i = 0; i < n_in; ++i) {
+    status = check_input(context, entry, i, in[i]);
+    if (status != MOEC_OK)
+      return status;
+    bytes += staged_bytes(in[i]);
+  }
+  status =
+      rt_grow(context, &context->staged_inputs, bytes, "copies of the inputs");
+  if (status != MOEC_OK)
+    return status;
+  char *staging = context->staged_inputs.memory;
+  for (int32_t i = 0; i < n_in; ++i) {
+    size_t staged = staged_bytes(in[i]);
+    if (staged)
+      rt_gather(staging, in[i]);
+    fill_descriptor(context->args[i], staged ? staging : rt_tensor_data(in[i]),
+                    in[i]->shape, in[i]->ndim);
+    if (staged)
+      staging += staged;
+  }
+  return MOEC_OK;
+}
+
+moec_status rt_compute_shapes(moec_context *context,
+                              const moec_entry_desc *entry) {
+  entry->shapes((void *const *)context->args, context->output_dims);
+  const int64_t *dims = context->output_dims;
+  for (int32_t i = 0; i < entry->num_outputs; ++i)
+    for (int32_t j = 0; j < entry->outputs[i].rank; ++j, ++dims)
+      if (*dims < 0)
+        return rt_fail(MOEC_ERROR_RUN,
+                       "%s: the values of the inputs give output '%s' a "
+                       "negative dimension %d: %" PRId64,
+                       entry->name, entry->outputs[i].name, j, *dims);
+  return MOEC_OK;
+}
+
+static moec_status check_output(const moec_entry_desc *entry, int32_t index,
+                                const DLTensor *tensor, const int64_t *dims) {
+  rt_tensor_name name = {entry->name, "output", &entry->outputs[index]};
+  moec_status status = rt_check_tensor(&name, tensor);
+  if (status != MOEC_OK)
+    return status;
+  for (int32_t i = 0; i < tensor->ndim; ++i)
+    if (tensor->shape[i] != dims[i])
+      return rt_fail(MOEC_ERROR_TENSOR,
+                     "%s: dimension %d of output '%s' is %" PRId64
+                     ", expected %" PRId64,
+                     entry->name, i, name.desc->name, tensor->shape[i],
+                     dims[i]);
+  return rt_check_layout(&name, tensor, /*is_output=*/true);
+}
+
+static moec_status check_overlaps(const moec_entry_desc *entry,
+                                  const DLTensor *const *in,
+                                  DLTensor *const *out, int32_t index) {
+  const char *name = entry->outputs[index].name;
+  for (int32_t i = 0; i < entry->num_inputs; ++i)
+    if (rt_may_overlap(out[index], in[i]))
+      return rt_fail(MOEC_ERROR_TENSOR, "%s: output '%s' overlaps input '%s'",
+                     entry->name, name, entry->inputs[i].name);
+  for (int32_t i = 0; i < index; ++i)
+    if (rt_may_overlap(out[index], out[i]))
+      return rt_fail(MOEC_ERROR_TENSOR, "%s: output '%s' overlaps output '%s'",
+                     entry->name, name, entry->outputs[i].name);
+  return MOEC_OK;
+}
+
+moec_status rt_prepare_outputs(moec_context *context,
+                               const moec_entry_desc *entry,
+                               const DLTensor *const *in, DLTensor *const *out,
+                               int32_t n_out) {
+  moec_status status = check_count(entry, "output", (const void *)out, n_out,
+                                   entry->num_outputs);
+  if (status != MOEC_OK)
+    return status;
+  size_t bytes = 0;
+  const int64_t *dims = context->output_dims;
+  for (int32_t i = 0; i < n_out; ++i) {
+    status = check_output(entry, i, out[i], dims);
+    if (status == MOEC_OK)
+      status = check_overlaps(entry, in, out, i);
+    if (status != MOEC_OK)
+      return status;
+    bytes += staged_bytes(out[i]);
+    dims += out[i]->ndim;
+  }
+  status = rt_grow(context, &context->staged_outputs, bytes,
+                   "copies of the outputs");
+  if (status != MOEC_OK)
+    return status;
+  char *staging = context->staged_outputs.memory;
+  for (int32_t i = 0; i < n_out; ++i) {
+    size_t staged = staged_bytes(out[i]);
+    fill_descriptor(context->args[entry->num_inputs + i],
+                    staged ? staging : rt_tensor_data(out[i]), out[i]->shape,
+                    out[i]->ndim);
+    if (staged)
+      staging += staged;
+  }
+  return MOEC_OK;
+}
+
+void rt_finish_outputs(moec_context *context, const moec_entry_desc *entry,
+                       DLTensor *const *out) {
+  for (int32_t i = 0; i < entry->num_outputs; ++i)
+    if (staged_bytes(out[i]))
+      rt_scatter(out[i], context->args[entry->num_inputs + i]->aligned);
+}

@@ -1,0 +1,86 @@
+/* Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *
+ * Opening and closing of models.
+ */
+#include "Internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes of a newer caller's structure that this library does not know. */
+static bool has_unknown_fields(const void *options, size_t size, size_t known) {
+  const unsigned char *bytes = options;
+  for (size_t i = known; i < size; ++i)
+    if (bytes[i])
+      return true;
+  return false;
+}
+
+static moec_status read_options(const moec_options *given,
+                                moec_options *options) {
+  if (!given)
+    return MOEC_OK;
+  if (given->size < offsetof(moec_options, flags))
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "moec_options.size is %zu: initialize the structure with "
+                   "MOEC_OPTIONS_INIT",
+                   given->size);
+  if (has_unknown_fields(given, given->size, sizeof(*options)))
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "moec_options has fields that this library does not know");
+  memcpy(options, given,
+         given->size < sizeof(*options) ? given->size : sizeof(*options));
+  if (options->abi_version != MOEC_ABI_VERSION)
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "the program was compiled for version %u of the moec "
+                   "interface, the library '%s' for version %u",
+                   options->abi_version, moec_model_description.name,
+                   MOEC_ABI_VERSION);
+  if (options->flags & ~MOEC_OPEN_PREFETCH)
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "moec_options.flags has unknown flags: %#x",
+                   options->flags);
+  return MOEC_OK;
+}
+
+static moec_status check_model(void) {
+  const moec_model_desc *desc = &moec_model_description;
+  if (desc->abi_version != MOEC_MODEL_ABI_VERSION)
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "the code of '%s' has version %u of the interface between "
+                   "model and runtime, the runtime has version %u",
+                   desc->name, desc->abi_version, MOEC_MODEL_ABI_VERSION);
+  return rt_check_features(desc->features, desc->num_features);
+}
+
+moec_status rt_open(const char *weights_path, const moec_options *given,
+                    moec_model **result) {
+  if (!result)
+    return rt_fail(MOEC_ERROR_ARGUMENT, "open: model is a null pointer");
+  *result = NULL;
+  moec_options options = MOEC_OPTIONS_INIT;
+  moec_status status = read_options(given, &options);
+  if (status != MOEC_OK)
+    return status;
+  status = check_model();
+  if (status != MOEC_OK)
+    return status;
+  moec_model *model = calloc(1, sizeof(*model));
+  if (!model)
+    return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a model");
+  atomic_init(&model->references, 1);
+  status = rt_map_weights(model, weights_path, options.flags);
+  if (status != MOEC_OK) {
+    free(model);
+    return status;
+  }
+  *result = model;
+  return MOEC_OK;
+}
+
+void rt_close(moec_model *model) {
+  if (!model || atomic_fetch_sub(&model->references, 1) != 1)
+    return;
+  rt_unmap_weights(model);
+  free(model);
+}

@@ -1,0 +1,128 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "moec/Target/CPU/Machine.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/TargetParser/Host.h"
+#include "llvm/TargetParser/X86TargetParser.h"
+
+#include <unistd.h>
+
+using namespace llvm;
+using namespace mlir::moe;
+
+/// Features that change which instructions LLVM selects for numerical code. The
+/// others (virtualisation, cryptography, cache control, …) never matter here,
+/// and requiring them at open would refuse CPUs that can run the code.
+static constexpr StringLiteral usefulFeatures[] = {
+    "amx-bf16",     "amx-int8",   "amx-tile",    "avx",      "avx2",       "avx512bf16",
+    "avx512bitalg", "avx512bw",   "avx512cd",    "avx512dq", "avx512f",    "avx512fp16",
+    "avx512ifma",   "avx512vbmi", "avx512vbmi2", "avx512vl", "avx512vnni", "avx512vpopcntdq",
+    "avxvnni",      "bmi",        "bmi2",        "f16c",     "fma",        "lzcnt",
+    "movbe",        "popcnt",     "sse3",        "sse4.1",   "sse4.2",     "ssse3"};
+
+static Error unknownCPU(StringRef name, ArrayRef<StringRef> known) {
+  StringRef nearest = "native";
+  unsigned best = name.edit_distance(nearest);
+  for (StringRef candidate : known) {
+    unsigned distance = name.edit_distance(candidate, /*AllowReplacements=*/true, best);
+    if (distance < best) {
+      best = distance;
+      nearest = candidate;
+    }
+  }
+  return createStringError(
+      formatv("unknown CPU '{0}'; did you mean '{1}'? (native, x86-64-v3, x86-64-v4, "
+              "or another 64-bit x86 CPU name of LLVM)",
+              name, nearest));
+}
+
+/// The features of this machine as CPUID and the operating system report them.
+static SmallVector<StringRef> hostFeatures(const StringMap<bool> &all) {
+  SmallVector<StringRef> features;
+  for (const auto &[feature, present] : all)
+    if (present)
+      features.push_back(feature);
+  return features;
+}
+
+static void setHostCaches(Machine &machine) {
+#if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
+  // 0 or -1 when a virtual machine hides them: the defaults stay.
+  if (long l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE); l1 > 0)
+    machine.l1Bytes = l1;
+  if (long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE); l2 > 0)
+    machine.l2Bytes = l2;
+#endif
+}
+
+static StringRef tuneFor(const Machine &machine) {
+  if (machine.hasAMXBF16)
+    return "sapphirerapids";
+  if (machine.hasAVX512)
+    return machine.hasAVX512VNNI ? "icelake-server" : "skylake-avx512";
+  return machine.vectorBits == 256 ? "haswell" : "x86-64";
+}
+
+bool Machine::hasFeature(StringRef feature) const {
+  return llvm::binary_search(features, feature.str());
+}
+
+std::string Machine::getFeatureString() const {
+  std::string text;
+  for (const std::string &feature : features)
+    text += (text.empty() ? "+" : ",+") + feature;
+  return text;
+}
+
+Machine Machine::fromFeatures(StringRef name, ArrayRef<StringRef> features) {
+  StringMap<bool> implied;
+  for (StringRef feature : features) {
+    implied[feature] = true;
+    X86::updateImpliedFeatures(feature, /*Enabled=*/true, implied);
+  }
+  Machine machine;
+  machine.name = name.str();
+  for (StringRef feature : usefulFeatures)
+    if (implied.lookup(feature))
+      machine.features.push_back(feature.str());
+
+  auto has = [&](StringRef feature) { return machine.hasFeature(feature); };
+  machine.hasFMA = has("fma");
+  machine.hasF16C = has("f16c");
+  machine.hasAVX512 =
+      has("avx512f") && has("avx512bw") && has("avx512cd") && has("avx512dq") && has("avx512vl");
+  machine.hasAVX512BF16 = machine.hasAVX512 && has("avx512bf16");
+  machine.hasAVX512FP16 = machine.hasAVX512 && has("avx512fp16");
+  machine.hasAVX512VNNI = machine.hasAVX512 && has("avx512vnni");
+  machine.hasAVXVNNI = has("avxvnni");
+  machine.hasAMXBF16 = has("amx-tile") && has("amx-bf16");
+  machine.hasAMXInt8 = has("amx-tile") && has("amx-int8");
+  machine.vectorBits = machine.hasAVX512 ? 512 : has("avx2") ? 256 : 128;
+  machine.numVectorRegisters = machine.hasAVX512 ? 32 : 16;
+  machine.tuneCPU = tuneFor(machine).str();
+  return machine;
+}
+
+Expected<Machine> Machine::get(StringRef name) {
+  if (name == "native") {
+    StringMap<bool> all = sys::getHostCPUFeatures();
+    Machine machine = fromFeatures(name, hostFeatures(all));
+    setHostCaches(machine);
+    return machine;
+  }
+  SmallVector<StringRef> known;
+  X86::fillValidCPUArchList(known, /*Only64Bit=*/true);
+  if (!is_contained(known, name))
+    return unknownCPU(name, known);
+  SmallVector<StringRef> features;
+  X86::getFeaturesForCPU(name, features);
+  Machine machine = fromFeatures(name, features);
+  machine.tuneCPU = name.str();
+  return machine;
+}

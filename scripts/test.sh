@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Build, then all tests: lit, GoogleTest (through ctest), pytest. A failing kind
+# does not stop the next one. The last line counts the tests of all kinds.
+# MOEC_PRESET=sanitize runs the same tests under the sanitizers.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+scripts/build.sh || exit 1
+
+build=build
+if [ "${MOEC_PRESET:-default}" = sanitize ]; then
+  build=build-sanitize
+  # LLVM's arenas are not instrumented: poisoning by hand and container overflow
+  # checks would report what is not there.
+  export ASAN_OPTIONS=allow_user_poisoning=false:detect_container_overflow=0:${ASAN_OPTIONS:-}
+fi
+export MOEC_BUILD_DIR=$PWD/$build
+results=$MOEC_BUILD_DIR/test-results
+rm -rf "$results"
+mkdir -p "$results"
+
+echo "== lit"
+.venv/bin/lit -sv --xunit-xml-output "$results/lit.xml" "$build/test"
+echo "== GoogleTest"
+ctest --test-dir "$build" --output-on-failure --no-tests=error \
+  --output-junit "$results/googletest.xml" --parallel 2
+echo "== pytest"
+.venv/bin/python -m pytest test --junitxml "$results/pytest.xml"
+
+exec .venv/bin/python scripts/count_tests.py \
+  "$results/lit.xml" "$results/googletest.xml" "$results/pytest.xml"

@@ -1,0 +1,59 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Where the test models are. `tinymoe` is a small trained model, in part in the
+repository (test/models); `contrib_case` runs over the recorded contrib graphs, which
+are not: MOEC_MODELS names the folder, ../shared/models beside the repository otherwise."""
+
+import os
+import pathlib
+
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "test" / "models"
+MODELS = pathlib.Path(os.environ.get("MOEC_MODELS", ROOT.parent / "shared" / "models"))
+
+
+class TinyMoE:
+    """Layers of the trained model with recorded inputs and outputs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.activations = load_file(folder / "activations.safetensors")
+
+    def model(self, name):
+        path = self.folder / f"{name}.onnx"
+        if not path.exists():
+            pytest.skip(f"models not found: {name}.onnx")
+        return path
+
+    def recorded(self, name):
+        """(inputs, expected outputs) by graph name, of layer `name`."""
+        self.model(name)
+        layer, kind = name.split("_", 1)
+        suffix = "" if kind == "moe" else f"_{kind}_dequant_reference"
+        inputs = {"hidden_states": self.activations[f"{layer}.input"]}
+        return inputs, {"output": self.activations[f"{layer}.output{suffix}"]}
+
+
+@pytest.fixture(scope="session")
+def tinymoe():
+    folder = MODELS / "tinymoe"
+    return TinyMoE(folder if folder.is_dir() else FIXTURES / "tinymoe")
+
+
+def _public_cases(pattern):
+    return sorted(path for path in (MODELS / "public").glob(pattern) if (path / "model.onnx").exists())
+
+
+def _parametrize(metafunc, fixture, pattern):
+    cases = _public_cases(pattern)
+    missing = pytest.param(None, id="none", marks=pytest.mark.skip(reason=f"models not found: {MODELS / 'public'}"))
+    params = [pytest.param(case, id=case.name) for case in cases] or [missing]
+    metafunc.parametrize(fixture, params)
+
+
+def pytest_generate_tests(metafunc):
+    if "contrib_case" in metafunc.fixturenames:
+        _parametrize(metafunc, "contrib_case", "*__contrib_*")

@@ -1,0 +1,31 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#
+# lit + FileCheck tests of the IR and of the tools. The C++ unit tests run through
+# ctest and the end-to-end tests through pytest: see scripts/test.sh.
+
+import os
+
+import lit.formats
+from lit.llvm import llvm_config
+from lit.llvm.subst import ToolSubst
+
+config.name = "MOEC"
+config.test_format = lit.formats.ShTest(execute_external=False)
+config.suffixes = [".mlir", ".test"]
+config.excludes = ["Inputs", "Integration", "models", "references", "unit", "Runtime"]
+config.test_source_root = os.path.dirname(__file__)
+config.test_exec_root = os.path.join(config.moec_build_dir, "test")
+
+config.substitutions.append(("%python", config.python_executable))
+config.substitutions.append(("%models", os.path.join(config.test_source_root, "models")))
+
+llvm_config.with_system_environment(["HOME", "TMP", "TEMP", "ASAN_OPTIONS", "UBSAN_OPTIONS", "MOEC_MODELS"])
+llvm_config.use_default_substitutions()
+llvm_config.add_tool_substitutions(
+    [
+        ToolSubst(name, unresolved="ignore")
+        for name in ["moe-opt", "moe-translate", "moec", "moe-run", "moe-lsp-server", "mlir-opt", "mlir-translate"]
+    ],
+    [os.path.join(config.moec_build_dir, "bin"), config.llvm_tools_dir],
+)
