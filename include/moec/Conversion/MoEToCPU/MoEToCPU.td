@@ -1,0 +1,47 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#ifndef MOEC_CONVERSION_MOETOCPU_MOETOCPU_TD
+#define MOEC_CONVERSION_MOETOCPU_MOETOCPU_TD
+
+include "mlir/Pass/PassBase.td"
+
+def MoEToCPUPass : Pass<"moe-to-cpu", "::mlir::ModuleOp"> {
+  let summary = "generate vectorised CPU kernels for the fused moe ops";
+  let description = [{
+    Replaces `moe.gating`, `moe.experts` and `moe.logits` by calls of private kernel
+    functions on memrefs, generated here with the vector dialect and shared by all
+    ops of equal types, static dimensions and attributes. A layer becomes
+
+    1. gating: per token, score, select and weigh over logits in a stack buffer;
+    2. routing lists: rows sorted by expert, cut into blocks of at most `MR` rows;
+    3. packing of each block's rows of x (parallel over blocks);
+    4. the first product with the activation in registers, and the second one
+       (each parallel over active expert × column panels);
+    5. the weighted combine (parallel over tokens), in the order of the slots, so
+       that results do not depend on the number of workers.
+
+    Weights are packed at emission: the pass appends `moe.weight` symbols that record
+    the transforms (`#moe.panels`, `#moe.code_panels`) and puts the weights of a
+    layer into one bank. Quantized codes stay quantized and are dequantized in the
+    inner loops, exactly, in f32. Ops whose weights are not constants are an error.
+
+    Row blocks have 1, 2, 4, 8 or 12 rows with 32 vector registers, 1, 2 or 3 with 16:
+    as many accumulators as fit beside one panel row of 32 columns.
+  }];
+  let options = [
+    Option<"vectorBits", "vector-bits", "int64_t", "512",
+           "width of a vector register (128, 256 or 512)">,
+  ];
+  let statistics = [
+    Statistic<"numKernels", "kernels", "kernel functions generated">,
+    Statistic<"numCalls", "calls", "ops replaced by kernel calls">,
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
+    "::mlir::func::FuncDialect", "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
+    "::mlir::memref::MemRefDialect", "::mlir::moe::MoEDialect", "::mlir::scf::SCFDialect",
+    "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"];
+}
+
+#endif

@@ -1,0 +1,549 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// moe.experts and moe.logits: routing lists, row packing, panel products, combine.
+
+#include "Kernels.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::cpu;
+
+namespace {
+
+/// Tokens of a parallel task of the combine.
+constexpr int64_t kTokensPerTask = 8;
+/// Bytes of weights that a task reads at least, if there are as many.
+constexpr int64_t kTaskBytes = 64 * 1024;
+
+constexpr int64_t kDynamic = ShapedType::kDynamic;
+
+MemRefType memref(ArrayRef<int64_t> shape, Type element) { return MemRefType::get(shape, element); }
+Type i32Type(MLIRContext *context) { return IntegerType::get(context, 32); }
+Type f32Type(MLIRContext *context) { return Float32Type::get(context); }
+
+/// Columns `blocks` has: first row, first padded row, number of rows.
+enum BlockField { FirstRow = 0, FirstPaddedRow = 1, NumRows = 2 };
+
+Value loadIndex(KernelBuilder &b, Value memref, ValueRange indices) {
+  return b.toIndex(b.load(memref, indices));
+}
+
+/// A block of `rows` rows is stored with the next larger number that there is code for.
+Value roundUpRows(KernelBuilder &b, Value rows) {
+  SmallVector<int64_t> variants = b.target.blockRows();
+  Value result = b.index(variants.back());
+  for (int64_t variant : llvm::reverse(ArrayRef(variants).drop_back())) {
+    Value fits = arith::CmpIOp::create(b, b.getLoc(), arith::CmpIPredicate::ule, rows,
+                                       b.index(variant));
+    result = arith::SelectOp::create(b, b.getLoc(), fits, b.index(variant), result);
+  }
+  return result;
+}
+
+/// Makes `work(expert, panel, block)` of every task of a grouped product: tasks are
+/// (active expert × panel group), within a task panels outermost, so that a panel
+/// stays in cache while the expert's row blocks pass by.
+void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active, Value first,
+                      Value counts, function_ref<void(Value, Value, Value)> work) {
+  int64_t group = panelsPerTask(weight), panels = weight.numPanels();
+  int64_t groups = llvm::divideCeil(panels, group);
+  Value numActive = loadIndex(b, counts, b.index(0));
+  b.parallelLoop(b.mul(numActive, groups), [&](Value task) {
+    Value slot = arith::DivUIOp::create(b, b.getLoc(), task, b.index(groups));
+    Value part = arith::RemUIOp::create(b, b.getLoc(), task, b.index(groups));
+    Value expert = loadIndex(b, active, slot);
+    Value firstBlock = loadIndex(b, first, slot), lastBlock = loadIndex(b, first, b.add(slot, 1));
+    Value firstPanel = b.mul(part, group);
+    Value lastPanel = b.min(b.add(firstPanel, group), b.index(panels));
+    b.forLoop(firstPanel, lastPanel, b.index(1), [&](Value panel) {
+      b.forLoop(firstBlock, lastBlock, b.index(1),
+                [&](Value block) { work(expert, panel, block); });
+    });
+  });
+}
+
+/// Copies row `source` of x to row `r` of the packed block at `base` of `rows` rows.
+void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value base, Value rows,
+                 Value r, int64_t columns) {
+  Value start = b.add(base, r);
+  b.forLoop(b.index(columns), [&](Value k) {
+    Value value = b.toF32(b.load(x, {source, k}));
+    b.store(value, packed, b.add(start, b.mul(k, rows)));
+  });
+}
+
+/// One step of a panel product: the panel row(s) at `step` as f32 vectors. Code panels
+/// of 2 bits hold two rows of K.
+SmallVector<SmallVector<Value>> emitPanelRows(KernelBuilder &b, const PackedWeight &weight,
+                                              Value expert, Value panel, Value step) {
+  int64_t lanes = b.target.lanes, vectors = b.target.panelVectors();
+  SmallVector<SmallVector<Value>> rows(weight.bits == 2 ? 2 : 1);
+  auto column = [&](int64_t c) { return SmallVector<Value>{expert, panel, step, b.index(c)}; };
+  if (weight.bits == 0 || weight.bits == 8) {
+    for (int64_t v = 0; v < vectors; ++v)
+      rows[0].push_back(b.loadVector(weight.panels, column(v * lanes)));
+    return rows;
+  }
+  // Byte c holds columns c and c + 16; field f of a byte is row f / 2, half f % 2.
+  VectorType bytes = b.vectorType(b.getI8Type()), words = b.vectorType(b.getI32Type());
+  int64_t perHalf = vectors / 2;
+  Value mask = arith::ConstantOp::create(
+      b, b.getLoc(), DenseElementsAttr::get(words, int32_t((1 << weight.bits) - 1)));
+  SmallVector<Value> packed;
+  for (int64_t v = 0; v < perHalf; ++v) {
+    Value byte = vector::LoadOp::create(b, b.getLoc(), bytes, weight.panels, column(v * lanes));
+    packed.push_back(arith::ExtUIOp::create(b, b.getLoc(), words, byte));
+  }
+  for (auto [field, half] : llvm::enumerate(SmallVector<int64_t>(2 * rows.size()))) {
+    (void)half;
+    for (Value word : packed) {
+      Value code = word;
+      if (field > 0)
+        code = arith::ShRUIOp::create(
+            b, b.getLoc(), code,
+            arith::ConstantOp::create(
+                b, b.getLoc(), DenseElementsAttr::get(words, int32_t(field * weight.bits))));
+      code = arith::AndIOp::create(b, b.getLoc(), code, mask);
+      rows[field / 2].push_back(arith::UIToFPOp::create(b, b.getLoc(), b.vectorType(), code));
+    }
+  }
+  return rows;
+}
+
+/// acc[r][v] += a[k, r] · w[v] for one row of K.
+void emitAccumulate(KernelBuilder &b, Value a, Value aRow, int64_t rows, ArrayRef<Value> w,
+                    MutableArrayRef<Value> acc) {
+  for (int64_t r = 0; r < rows; ++r) {
+    Value element = b.splat(b.load(a, b.add(aRow, r)));
+    for (auto [v, panelRow] : llvm::enumerate(w)) {
+      Value &sum = acc[r * w.size() + v];
+      sum = b.fma(element, panelRow, sum);
+    }
+  }
+}
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// PackedWeight
+//===----------------------------------------------------------------------===//
+
+SmallVector<Value> PackedWeight::operands() const {
+  SmallVector<Value> values = {panels};
+  for (Value value : {scales, zeroPoints, bias})
+    if (value)
+      values.push_back(value);
+  return values;
+}
+
+PackedWeight PackedWeight::withArguments(Block::BlockArgListType arguments) const {
+  PackedWeight result = *this;
+  unsigned next = 0;
+  result.panels = arguments[next++];
+  for (Value *value : {&result.scales, &result.zeroPoints, &result.bias})
+    if (*value)
+      *value = arguments[next++];
+  return result;
+}
+
+std::string PackedWeight::key() const {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  auto element = [](Value v) { return typeName(cast<MemRefType>(v.getType()).getElementType()); };
+  os << experts() << "x" << n << "x" << k << "_";
+  if (bits)
+    os << "int" << bits << "_block" << block << "_" << element(scales)
+       << (zeroPoints ? "_zp" : "");
+  else
+    os << element(panels);
+  if (bias)
+    os << "_bias_" << element(bias);
+  return text;
+}
+
+int64_t mlir::moe::cpu::panelsPerTask(const PackedWeight &weight) {
+  int64_t bits = weight.bits
+                     ? weight.bits
+                     : cast<MemRefType>(weight.panels.getType()).getElementTypeBitWidth();
+  int64_t panelBytes = std::max<int64_t>(1, weight.k * kPanelWidth * bits / 8);
+  return std::min<int64_t>(weight.numPanels(), llvm::divideCeil(kTaskBytes, panelBytes));
+}
+
+int64_t mlir::moe::cpu::hiddenColumns(const PackedWeight &up, ActivationAttr activation) {
+  return up.numPanels() * (activation.isFused() ? kPanelWidth / 2 : kPanelWidth);
+}
+
+SmallVector<Value> mlir::moe::cpu::emitPanelProduct(KernelBuilder &b, const PackedWeight &weight,
+                                                    Value expert, Value panel, Value a,
+                                                    Value aBase, int64_t rows) {
+  int64_t vectors = b.target.panelVectors(), lanes = b.target.lanes;
+  SmallVector<Value> zeros(rows * vectors, b.splat(0.0));
+  if (weight.bits == 0)
+    return b.forLoop(b.index(0), b.index(weight.k), b.index(1), zeros,
+                     [&](Value k, ValueRange carried) {
+                       SmallVector<Value> acc(carried);
+                       auto w = emitPanelRows(b, weight, expert, panel, k);
+                       emitAccumulate(b, a, b.add(aBase, b.mul(k, rows)), rows, w[0], acc);
+                       return acc;
+                     });
+
+  // w = (q - zp) · s = q · s + (-zp · s), the last term once per block; exact for the
+  // default zero points, which are powers of two.
+  int64_t rowsPerStep = weight.bits == 2 ? 2 : 1;
+  int64_t blocks = weight.k / weight.block, steps = weight.block / rowsPerStep;
+  return b.forLoop(
+      b.index(0), b.index(blocks), b.index(1), zeros, [&](Value block, ValueRange outer) {
+        SmallVector<Value> scale, shift;
+        for (int64_t v = 0; v < vectors; ++v) {
+          SmallVector<Value> at = {expert, panel, block, b.index(v * lanes)};
+          scale.push_back(b.loadVector(weight.scales, at));
+          Value zero = weight.zeroPoints ? b.loadVector(weight.zeroPoints, at)
+                                         : b.splat(double(1 << (weight.bits - 1)));
+          shift.push_back(b.mulf(b.mulf(zero, b.splat(-1.0)), scale.back()));
+        }
+        Value firstStep = b.mul(block, steps);
+        return b.forLoop(
+            b.index(0), b.index(steps), b.index(1), SmallVector<Value>(outer),
+            [&](Value i, ValueRange carried) {
+              SmallVector<Value> acc(carried);
+              Value step = b.add(firstStep, i);
+              auto codes = emitPanelRows(b, weight, expert, panel, step);
+              for (auto [row, code] : llvm::enumerate(codes)) {
+                for (int64_t v = 0; v < vectors; ++v)
+                  code[v] = b.fma(code[v], scale[v], shift[v]);
+                Value k = b.add(b.mul(step, rowsPerStep), int64_t(row));
+                emitAccumulate(b, a, b.add(aBase, b.mul(k, rows)), rows, code, acc);
+              }
+              return acc;
+            });
+      });
+}
+
+/// Adds the bias of a panel's columns to every row.
+static void emitBias(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
+                     MutableArrayRef<Value> acc) {
+  if (!weight.bias)
+    return;
+  int64_t vectors = b.target.panelVectors();
+  for (int64_t v = 0; v < vectors; ++v) {
+    Value bias = b.loadVector(weight.bias,
+                              {expert, panel, b.index(0), b.index(v * b.target.lanes)});
+    for (size_t i = v; i < acc.size(); i += vectors)
+      acc[i] = b.addf(acc[i], bias);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Routing lists
+//===----------------------------------------------------------------------===//
+
+func::FuncOp mlir::moe::cpu::getRoutingListsKernel(ModuleOp module, int64_t experts, int64_t k,
+                                                   KernelTarget target) {
+  MLIRContext *context = module.getContext();
+  Type i32 = i32Type(context);
+  SmallVector<Type> types = {memref({kDynamic, k}, i32),  memref({experts}, i32),
+                             memref({experts + 1}, i32),  memref({kDynamic, 3}, i32),
+                             memref({kDynamic}, i32),     memref({kDynamic, k}, i32),
+                             memref({2, experts}, i32),   memref({2}, i32)};
+  std::string name = ("moec_routing_lists_" + Twine(experts) + "_" + Twine(k)).str();
+  func::FuncOp kernel;
+  getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
+    Value chosen = args[0];
+    RoutingLists lists = {args[1], args[2], args[3], args[4], args[5], args[6], args[7]};
+    Value zero = b.index(0), one = b.index(1), maxRows = b.index(target.blockRows().back());
+    Value tokens = memref::DimOp::create(b, b.getLoc(), chosen, zero);
+
+    // Rows of each expert.
+    b.forLoop(b.index(experts), [&](Value e) { b.store(b.i32(0), lists.cursor, {zero, e}); });
+    auto forRoutes = [&](function_ref<void(Value, Value, Value)> body) {
+      b.forLoop(tokens, [&](Value token) {
+        b.forLoop(b.index(k), [&](Value slot) {
+          body(token, slot, loadIndex(b, chosen, {token, slot}));
+        });
+      });
+    };
+    forRoutes([&](Value, Value, Value e) {
+      Value count = b.load(lists.cursor, {zero, e});
+      b.store(b.add(count, b.i32(1)), lists.cursor, {zero, e});
+    });
+
+    // Active experts, their blocks, and where their rows start.
+    auto atLeastOne = [&](Value count) {
+      return arith::CmpIOp::create(b, b.getLoc(), arith::CmpIPredicate::ne, count, zero)
+          .getResult();
+    };
+    SmallVector<Value> totals = b.forLoop(
+        zero, b.index(experts), one, {zero, zero, zero, zero},
+        [&](Value e, ValueRange carried) -> SmallVector<Value> {
+          Value count = loadIndex(b, lists.cursor, {zero, e});
+          auto branch = scf::IfOp::create(b, b.getLoc(), carried.getTypes(), atLeastOne(count),
+                                          /*withElseRegion=*/true);
+          OpBuilder::InsertionGuard guard(b);
+          b.setInsertionPointToStart(branch.elseBlock());
+          scf::YieldOp::create(b, b.getLoc(), carried);
+          b.setInsertionPointToStart(branch.thenBlock());
+          Value active = carried[0], block = carried[1], row = carried[2], padded = carried[3];
+          b.store(b.toI32(e), lists.active, active);
+          b.store(b.toI32(block), lists.first, active);
+          // All blocks of an expert but its last are full, so that its padded rows are
+          // its rows shifted by a constant.
+          b.store(b.toI32(b.sub(padded, row)), lists.cursor, {zero, e});
+          b.store(b.toI32(row), lists.cursor, {one, e});
+          Value end = b.add(row, count);
+          SmallVector<Value> after = b.forLoop(
+              row, end, maxRows, {block, padded},
+              [&](Value firstRow, ValueRange inner) -> SmallVector<Value> {
+                Value rows = b.min(b.sub(end, firstRow), maxRows);
+                Value values[] = {firstRow, inner[1], rows};
+                for (auto [field, value] : llvm::enumerate(values))
+                  b.store(b.toI32(value), lists.blocks, {inner[0], b.index(field)});
+                return {b.add(inner[0], one), b.add(inner[1], roundUpRows(b, rows))};
+              });
+          scf::YieldOp::create(b, b.getLoc(),
+                               ValueRange{b.add(active, one), after[0], end, after[1]});
+          b.setInsertionPointAfter(branch);
+          return SmallVector<Value>(branch.getResults());
+        });
+    b.store(b.toI32(totals[1]), lists.first, totals[0]);
+    b.store(b.toI32(totals[0]), lists.counts, zero);
+    b.store(b.toI32(totals[1]), lists.counts, one);
+
+    // Place the rows: token order within an expert.
+    forRoutes([&](Value token, Value slot, Value e) {
+      Value row = b.load(lists.cursor, {one, e});
+      b.store(b.add(row, b.i32(1)), lists.cursor, {one, e});
+      b.store(b.toI32(token), lists.rowToken, b.toIndex(row));
+      Value shift = b.load(lists.cursor, {zero, e});
+      b.store(b.add(row, shift), lists.position, {token, slot});
+    });
+  });
+  return kernel;
+}
+
+//===----------------------------------------------------------------------===//
+// Packing, products, combine
+//===----------------------------------------------------------------------===//
+
+func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x,
+                                               KernelTarget target) {
+  MLIRContext *context = module.getContext();
+  Type i32 = i32Type(context);
+  int64_t columns = x.getDimSize(1);
+  SmallVector<Type> types = {x, memref({kDynamic, 3}, i32), memref({kDynamic}, i32),
+                             memref({2}, i32), memref({kDynamic}, f32Type(context))};
+  std::string name =
+      ("moec_pack_rows_" + Twine(columns) + "_" + typeName(x.getElementType())).str();
+  func::FuncOp kernel;
+  getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
+    Value x = args[0], blocks = args[1], rowToken = args[2], counts = args[3], packed = args[4];
+    b.parallelLoop(loadIndex(b, counts, b.index(1)), [&](Value block) {
+      Value firstRow = loadIndex(b, blocks, {block, b.index(FirstRow)});
+      Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
+      Value rows = loadIndex(b, blocks, {block, b.index(NumRows)});
+      Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
+      Value base = b.mul(padded, columns);
+      // Rows past the last repeat it: their products are never read.
+      b.forLoop(stored, [&](Value r) {
+        Value token = loadIndex(b, rowToken, b.add(firstRow, b.min(r, last)));
+        emitPackRow(b, x, token, packed, base, stored, r, columns);
+      });
+    });
+  });
+  return kernel;
+}
+
+/// Arguments common to both grouped products, then the weight's.
+static SmallVector<Type> productTypes(MLIRContext *context, int64_t experts, Type source,
+                                      Type destination, const PackedWeight &weight) {
+  Type i32 = i32Type(context);
+  SmallVector<Type> types = {source,
+                             memref({experts}, i32),
+                             memref({experts + 1}, i32),
+                             memref({kDynamic, 3}, i32),
+                             memref({2}, i32),
+                             destination};
+  llvm::append_range(types, ValueRange(weight.operands()).getTypes());
+  return types;
+}
+
+/// Writes the vector of hidden columns i0 … i0 + lanes of row r into the packed block.
+static void emitStoreHidden(KernelBuilder &b, Value vector, Value hidden, Value base, Value i0,
+                            int64_t r, int64_t rows) {
+  Value start = b.add(base, b.mul(i0, rows));
+  if (rows == 1)
+    return b.storeVector(vector, hidden, start, b.target.lanes);
+  for (int64_t lane = 0; lane < b.target.lanes; ++lane)
+    b.store(vector::ExtractOp::create(b, b.getLoc(), vector, lane), hidden,
+            b.add(start, lane * rows + r));
+}
+
+func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &weight,
+                                         ActivationAttr activation, KernelTarget target) {
+  MLIRContext *context = module.getContext();
+  Type buffer = memref({kDynamic}, f32Type(context));
+  std::string name = "moec_up_" + weight.key();
+  llvm::raw_string_ostream text(name);
+  text << "_" << stringifyActivationKind(activation.getKind()) << "_"
+       << stringifyGlu(activation.getGlu());
+  for (double value : {activation.getAlphaValue(), activation.getBetaValue(),
+                       activation.getLimitValue()})
+    text << "_" << llvm::format_hex_no_prefix(llvm::bit_cast<uint64_t>(value), 1);
+
+  bool gated = activation.getGlu() != Glu::None;
+  int64_t columnsPerPanel = gated ? kPanelWidth / 2 : kPanelWidth;
+  int64_t hiddenStride = weight.numPanels() * columnsPerPanel;
+  func::FuncOp kernel;
+  getOrCreateKernel(
+      module, name, productTypes(context, weight.experts(), buffer, buffer, weight), target,
+      kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
+        Value packed = args[0], blocks = args[3], hidden = args[5];
+        PackedWeight w = weight.withArguments(args.drop_front(6));
+        emitGroupedTasks(b, w, args[1], args[2], args[4], [&](Value e, Value panel, Value block) {
+          Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
+          Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
+          Value source = b.mul(padded, w.k), destination = b.mul(padded, hiddenStride);
+          b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
+            SmallVector<Value> acc = emitPanelProduct(b, w, e, panel, packed, source, rows);
+            emitBias(b, w, e, panel, acc);
+            int64_t vectors = target.panelVectors(), results = gated ? vectors / 2 : vectors;
+            Value firstColumn = b.mul(panel, columnsPerPanel);
+            for (int64_t r = 0; r < rows; ++r)
+              for (int64_t v = 0; v < results; ++v) {
+                Value linear = gated ? acc[r * vectors + results + v] : Value();
+                Value h = emitActivation(b, activation, acc[r * vectors + v], linear);
+                emitStoreHidden(b, h, hidden, destination, b.add(firstColumn, v * target.lanes), r,
+                                rows);
+              }
+          });
+        });
+      });
+  return kernel;
+}
+
+func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &weight,
+                                           int64_t hiddenStride, KernelTarget target) {
+  MLIRContext *context = module.getContext();
+  Type f32 = f32Type(context);
+  std::string name = ("moec_down_" + weight.key() + "_stride" + Twine(hiddenStride)).str();
+  func::FuncOp kernel;
+  getOrCreateKernel(
+      module, name,
+      productTypes(context, weight.experts(), memref({kDynamic}, f32),
+                   memref({kDynamic, weight.numPanels() * kPanelWidth}, f32), weight),
+      target, kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
+        Value hidden = args[0], blocks = args[3], out = args[5];
+        PackedWeight w = weight.withArguments(args.drop_front(6));
+        emitGroupedTasks(b, w, args[1], args[2], args[4], [&](Value e, Value panel, Value block) {
+          Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
+          Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
+          Value source = b.mul(padded, hiddenStride);
+          b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
+            SmallVector<Value> acc = emitPanelProduct(b, w, e, panel, hidden, source, rows);
+            emitBias(b, w, e, panel, acc);
+            int64_t vectors = target.panelVectors();
+            Value firstColumn = b.mul(panel, kPanelWidth);
+            for (int64_t i = 0; i < rows * vectors; ++i)
+              b.storeVector(acc[i], out,
+                            {b.add(padded, i / vectors),
+                             b.add(firstColumn, (i % vectors) * target.lanes)},
+                            target.lanes);
+          });
+        });
+      });
+  return kernel;
+}
+
+func::FuncOp mlir::moe::cpu::getCombineKernel(ModuleOp module, MemRefType rows, MemRefType y,
+                                              int64_t k, KernelTarget target) {
+  MLIRContext *context = module.getContext();
+  int64_t columns = y.getDimSize(1);
+  SmallVector<Type> types = {rows, memref({kDynamic, k}, i32Type(context)),
+                             memref({kDynamic, k}, f32Type(context)), y};
+  std::string name = ("moec_combine_" + Twine(columns) + "_" + Twine(rows.getDimSize(1)) + "_" +
+                      Twine(k) + "_" + typeName(y.getElementType()))
+                         .str();
+  func::FuncOp kernel;
+  getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
+    Value rows = args[0], position = args[1], weights = args[2], y = args[3];
+    Value tokens = memref::DimOp::create(b, b.getLoc(), y, b.index(0));
+    auto emitColumns = [&](Value token, Value column, int64_t count) {
+      Value sum = b.forLoop(b.index(0), b.index(k), b.index(1), b.splat(0.0),
+                            [&](Value slot, ValueRange carried) -> SmallVector<Value> {
+                              Value row = loadIndex(b, position, {token, slot});
+                              Value weight = b.splat(b.load(weights, {token, slot}));
+                              Value v = b.loadVector(rows, {row, column});
+                              return {b.fma(weight, v, carried[0])};
+                            })[0];
+      b.storeVector(sum, y, {token, column}, count);
+    };
+    b.parallelLoop(b.ceilDiv(tokens, kTokensPerTask), [&](Value task) {
+      Value first = b.mul(task, kTokensPerTask);
+      Value last = b.min(b.add(first, kTokensPerTask), tokens);
+      b.forLoop(first, last, b.index(1), [&](Value token) {
+        int64_t whole = llvm::alignDown(columns, target.lanes);
+        b.forLoop(b.index(0), b.index(whole), b.index(target.lanes),
+                  [&](Value column) { emitColumns(token, column, target.lanes); });
+        if (whole < columns)
+          emitColumns(token, b.index(whole), columns - whole);
+      });
+    });
+  });
+  return kernel;
+}
+
+func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemRefType y,
+                                             const PackedWeight &weight, KernelTarget target) {
+  SmallVector<Type> types = {x, memref({kDynamic}, f32Type(module.getContext())), y};
+  llvm::append_range(types, ValueRange(weight.operands()).getTypes());
+  std::string name =
+      "moec_linear_" + typeName(x.getElementType()) + "_" + typeName(y.getElementType()) + "_" +
+      weight.key();
+  func::FuncOp kernel;
+  getOrCreateKernel(
+      module, name, types, target, kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
+        Value x = args[0], packed = args[1], y = args[2];
+        PackedWeight w = weight.withArguments(args.drop_front(3));
+        int64_t maxRows = target.blockRows().back();
+        Value tokens = memref::DimOp::create(b, b.getLoc(), x, b.index(0));
+        Value numBlocks = b.ceilDiv(tokens, maxRows);
+        auto rowsOf = [&](Value firstRow) { return b.min(b.sub(tokens, firstRow), b.index(maxRows)); };
+
+        b.parallelLoop(numBlocks, [&](Value block) {
+          Value firstRow = b.mul(block, maxRows), rows = rowsOf(firstRow);
+          Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
+          b.forLoop(stored, [&](Value r) {
+            emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, b.mul(firstRow, w.k),
+                        stored, r, w.k);
+          });
+        });
+
+        int64_t panels = w.numPanels(), vectors = target.panelVectors();
+        b.parallelLoop(b.mul(numBlocks, panels), [&](Value task) {
+          Value block = arith::DivUIOp::create(b, b.getLoc(), task, b.index(panels));
+          Value panel = arith::RemUIOp::create(b, b.getLoc(), task, b.index(panels));
+          Value firstRow = b.mul(block, maxRows), numRows = rowsOf(firstRow);
+          Value expert = b.index(0), firstColumn = b.mul(panel, kPanelWidth);
+          b.switchOn(roundUpRows(b, numRows), target.blockRows(), [&](int64_t rows) {
+            SmallVector<Value> acc =
+                emitPanelProduct(b, w, expert, panel, packed, b.mul(firstRow, w.k), rows);
+            emitBias(b, w, expert, panel, acc);
+            for (int64_t r = 0; r < rows; ++r) {
+              Value valid = arith::CmpIOp::create(b, b.getLoc(), arith::CmpIPredicate::ult,
+                                                  b.index(r), numRows);
+              b.ifThen(valid, [&] {
+                for (int64_t v = 0; v < vectors; ++v) {
+                  Value column = b.add(firstColumn, v * target.lanes);
+                  SmallVector<Value> at = {b.add(firstRow, r), column};
+                  if (w.n % kPanelWidth == 0)
+                    b.storeVector(acc[r * vectors + v], y, at, target.lanes);
+                  else
+                    b.storeVector(acc[r * vectors + v], y, at, b.sub(b.index(w.n), column));
+                }
+              });
+            }
+          });
+        });
+      });
+  return kernel;
+}

@@ -1,0 +1,128 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// What all kernel generators share: constants, loops, vector loads and stores.
+//
+// Kernels are private functions on memrefs. They never allocate: scratch comes as an
+// argument. Their last argument is the running call (`moe.call`), through which
+// `scf.parallel` loops reach the worker pool.
+
+#ifndef MOEC_LIB_CONVERSION_MOETOCPU_KERNELBUILDER_H
+#define MOEC_LIB_CONVERSION_MOETOCPU_KERNELBUILDER_H
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
+
+namespace mlir::moe::cpu {
+
+/// Columns of a weight panel: two AVX-512 registers of f32, the same on every ISA.
+constexpr int64_t kPanelWidth = 32;
+
+/// What the kernels need to know of the machine.
+struct KernelTarget {
+  /// Lanes of f32 in a vector register: 4, 8 or 16.
+  int64_t lanes;
+
+  /// Vector registers that hold one panel row.
+  int64_t panelVectors() const { return kPanelWidth / lanes; }
+  /// Numbers of rows that a block may have, rising: accumulators of the largest, one
+  /// panel row and a broadcast fit into the register file (32 with AVX-512, else 16).
+  SmallVector<int64_t> blockRows() const {
+    if (lanes >= 16)
+      return {1, 2, 4, 8, 12};
+    if (lanes == 8)
+      return {1, 2, 3};
+    return {1};
+  }
+};
+
+/// A builder with a location and the target, and shorthands for what kernels use most.
+class KernelBuilder : public ImplicitLocOpBuilder {
+public:
+  KernelBuilder(Location loc, OpBuilder &builder, KernelTarget target)
+      : ImplicitLocOpBuilder(loc, builder), target(target) {}
+
+  const KernelTarget target;
+
+  // Constants.
+  Value index(int64_t value);
+  Value i32(int64_t value);
+  Value f32(double value);
+  /// A vector of `lanes` equal f32 values.
+  Value splat(double value);
+  Value splat(Value scalar);
+
+  // Index arithmetic.
+  Value add(Value a, Value b);
+  Value add(Value a, int64_t b) { return b == 0 ? a : add(a, index(b)); }
+  Value sub(Value a, Value b);
+  Value mul(Value a, Value b);
+  Value mul(Value a, int64_t b) { return b == 1 ? a : mul(a, index(b)); }
+  Value ceilDiv(Value a, int64_t b);
+  Value min(Value a, Value b);
+  Value toIndex(Value i32);
+  Value toI32(Value index);
+
+  // Floating point, scalars or vectors.
+  Value addf(Value a, Value b);
+  Value subf(Value a, Value b);
+  Value mulf(Value a, Value b);
+  Value divf(Value a, Value b);
+  Value fma(Value a, Value b, Value c);
+
+  // Types.
+  VectorType vectorType(Type element) { return VectorType::get({target.lanes}, element); }
+  VectorType vectorType() { return vectorType(getF32Type()); }
+
+  // Memory.
+  Value load(Value memref, ValueRange indices);
+  void store(Value value, Value memref, ValueRange indices);
+  /// `lanes` elements as f32, whatever float or (unsigned) i8 type they have.
+  Value loadVector(Value memref, ValueRange indices);
+  /// The first `count` of `lanes` elements as f32, the others `padding`.
+  Value loadVectorPart(Value memref, ValueRange indices, int64_t count, double padding);
+  /// `lanes` f32 values, rounded to the memref's element type; the first `count` only.
+  void storeVector(Value vector, Value memref, ValueRange indices, int64_t count);
+  /// The same with a number of elements known at run time; nothing when it is ≤ 0.
+  void storeVector(Value vector, Value memref, ValueRange indices, Value count);
+  /// f16, bf16 or f32 (scalar or vector) to f32.
+  Value toF32(Value value);
+
+private:
+  Value roundTo(Type element, Value vector);
+  void storeMasked(Value vector, Value memref, ValueRange indices, Value mask);
+
+public:
+  // Loops. The body gets the induction variable (and the carried values).
+  void forLoop(Value lower, Value upper, Value step, function_ref<void(Value)> body);
+  void forLoop(Value upper, function_ref<void(Value)> body) {
+    forLoop(index(0), upper, index(1), body);
+  }
+  SmallVector<Value> forLoop(Value lower, Value upper, Value step, ValueRange init,
+                             function_ref<SmallVector<Value>(Value, ValueRange)> body);
+  /// Iterations that workers may run at the same time, in any order.
+  void parallelLoop(Value upper, function_ref<void(Value)> body);
+  void ifThen(Value condition, function_ref<void()> body);
+  /// Runs `body(c)` for the case c that equals `selector` (an index).
+  void switchOn(Value selector, ArrayRef<int64_t> cases, function_ref<void(int64_t)> body);
+};
+
+/// The private function `name` of the module, made by `body(builder, arguments)` when
+/// it does not exist yet. Returns whether it was made now.
+bool getOrCreateKernel(ModuleOp module, StringRef name, TypeRange arguments, KernelTarget target,
+                       func::FuncOp &kernel,
+                       function_ref<void(KernelBuilder &, Block::BlockArgListType)> body);
+
+/// Short text of an element type for kernel names: f32, bf16, i8 …
+std::string typeName(Type type);
+
+} // namespace mlir::moe::cpu
+
+#endif // MOEC_LIB_CONVERSION_MOETOCPU_KERNELBUILDER_H
