@@ -1,8 +1,9 @@
 # Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Where the test models are. `tinymoe` is a small trained model, in part in the
-repository (test/models); `contrib_case` runs over the recorded contrib graphs, which
-are not: MOEC_MODELS names the folder, ../shared/models beside the repository otherwise."""
+repository (test/models); `contrib_case` runs over the recorded graphs with contrib
+operators and `exported_case` over those of other exporters, which are not: MOEC_MODELS
+names the folder, ../shared/models beside the repository otherwise."""
 
 import os
 import pathlib
@@ -43,12 +44,13 @@ def tinymoe():
     return TinyMoE(folder if folder.is_dir() else FIXTURES / "tinymoe")
 
 
-def _public_cases(pattern):
-    return sorted(path for path in (MODELS / "public").glob(pattern) if (path / "model.onnx").exists())
+def _public_cases(contrib):
+    cases = sorted(path.parent for path in (MODELS / "public").glob("*/model.onnx"))
+    return [case for case in cases if ("__contrib_" in case.name) == contrib]
 
 
-def _parametrize(metafunc, fixture, pattern):
-    cases = _public_cases(pattern)
+def _parametrize(metafunc, fixture, contrib):
+    cases = _public_cases(contrib)
     missing = pytest.param(None, id="none", marks=pytest.mark.skip(reason=f"models not found: {MODELS / 'public'}"))
     params = [pytest.param(case, id=case.name) for case in cases] or [missing]
     metafunc.parametrize(fixture, params)
@@ -56,4 +58,6 @@ def _parametrize(metafunc, fixture, pattern):
 
 def pytest_generate_tests(metafunc):
     if "contrib_case" in metafunc.fixturenames:
-        _parametrize(metafunc, "contrib_case", "*__contrib_*")
+        _parametrize(metafunc, "contrib_case", contrib=True)
+    if "exported_case" in metafunc.fixturenames:
+        _parametrize(metafunc, "exported_case", contrib=False)

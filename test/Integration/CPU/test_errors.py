@@ -1,0 +1,283 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Bad input gives one clear error and an exit status, never a crash or a package."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from harness import ROOT
+from onnx import TensorProto, helper, numpy_helper
+from references import generate
+
+FIXTURES = ROOT / "test" / "models" / "tinymoe"
+MOE = generate.Layer(experts=4, k=2, hidden=32, intermediate=48, activation="silu", biases=True)
+QMOE = dataclasses.replace(MOE, bits=4, block=16, zero_points=True)
+
+
+def expect_failure(compiler, tmp_path, model, *words, flags=()):
+    """moec refuses the model: exit status 1, these words in the message, no package,
+    no internal dump. Returns the message."""
+    package = tmp_path / "refused.moec"
+    done = compiler.run(compiler.save(model), "-o", package, *flags, check=False)
+    assert done.returncode == 1, f"exit status {done.returncode}\n{done.stderr}"
+    assert "error:" in done.stderr
+    for word in words:
+        assert str(word) in done.stderr, done.stderr
+    for dump in ("Stack dump", "PLEASE submit", "LLVM ERROR", "Assertion", "%0 ="):
+        assert dump not in done.stderr
+    assert not package.exists()
+    return done.stderr
+
+
+def with_attribute(layer, **changes):
+    """The layer's model with attributes of its node changed, added, or (None) removed."""
+    model = generate.build(layer)
+    node = model.graph.node[0]
+    kept = [attribute for attribute in node.attribute if attribute.name not in changes]
+    added = [helper.make_attribute(name, value) for name, value in changes.items() if value is not None]
+    del node.attribute[:]
+    node.attribute.extend(kept + added)
+    return model
+
+
+def with_initializer(layer, name, values):
+    model = generate.build(layer)
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(numpy_helper.from_array(values, name))
+    return model
+
+
+def initializer(layer, name):
+    (found,) = [tensor for tensor in generate.build(layer).graph.initializer if tensor.name == name]
+    return numpy_helper.to_array(found)
+
+
+# --- files ---------------------------------------------------------------------------------
+
+
+def test_missing_model(compiler, tmp_path):
+    expect_failure(compiler, tmp_path, tmp_path / "absent.onnx", "absent.onnx")
+
+
+def test_empty_model(compiler, tmp_path):
+    path = tmp_path / "empty.onnx"
+    path.touch()
+    expect_failure(compiler, tmp_path, path, "empty.onnx")
+
+
+def test_text_instead_of_a_model(compiler, tmp_path):
+    path = tmp_path / "text.onnx"
+    path.write_text("this is not a protobuf message\n" * 20)
+    expect_failure(compiler, tmp_path, path, "text.onnx")
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.999])
+def test_truncated_model(compiler, tmp_path, kept):
+    data = (FIXTURES / "layer0_moe.onnx").read_bytes()
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(data[: int(kept * len(data))])
+    expect_failure(compiler, tmp_path, path, "cut.onnx")
+
+
+def test_damaged_models_never_crash(compiler, tmp_path):
+    """Random bytes changed in the part that is not weights."""
+    data = bytearray(generate.build(dataclasses.replace(MOE, hidden=8, intermediate=8)).SerializeToString())
+    random = np.random.default_rng(0)
+    for index in range(25):
+        damaged = bytearray(data)
+        for position in random.integers(0, len(data), 8):
+            damaged[position] = random.integers(256)
+        path = tmp_path / f"damaged{index}.onnx"
+        path.write_bytes(damaged)
+        done = compiler.run(path, "-o", tmp_path / f"damaged{index}.moec", check=False)
+        assert done.returncode in (0, 1), f"{path}: {done.returncode}\n{done.stderr}"
+
+
+def external(tmp_path, size):
+    """A model whose weights are in weights.bin, of which only `size` bytes exist."""
+    model = generate.build(MOE)
+    path = tmp_path / "external.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    data = (tmp_path / "weights.bin").read_bytes()
+    (tmp_path / "weights.bin").write_bytes(data[: int(size * len(data))])
+    return path
+
+
+def test_missing_external_data(compiler, tmp_path):
+    path = external(tmp_path, 1)
+    (tmp_path / "weights.bin").unlink()
+    expect_failure(compiler, tmp_path, path, "weights.bin")
+
+
+def test_truncated_external_data(compiler, tmp_path):
+    expect_failure(compiler, tmp_path, external(tmp_path, 0.5), "weights.bin")
+
+
+def test_external_data_outside_of_the_models_folder(compiler, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    model = onnx.load(external(folder, 1), load_external_data=False)
+    shutil.move(folder / "weights.bin", tmp_path)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../weights.bin"
+    path = folder / "outside.onnx"
+    path.write_bytes(model.SerializeToString())
+    expect_failure(compiler, tmp_path, path, "../weights.bin")
+
+
+def test_output_that_can_not_be_written(compiler, tmp_path):
+    (tmp_path / "file").touch()
+    model = FIXTURES / "layer0_moe.onnx"
+    done = compiler.run(model, "-o", tmp_path / "file" / "layer.moec", check=False)
+    assert done.returncode == 1 and "layer.moec" in done.stderr
+
+
+# --- versions and operators ------------------------------------------------------------------
+
+
+def test_newer_ir_version(compiler, tmp_path):
+    model = generate.build(MOE)
+    model.ir_version = 99
+    expect_failure(compiler, tmp_path, model, "99")
+
+
+def test_newer_opset(compiler, tmp_path):
+    model = generate.build(MOE)
+    model.opset_import[0].version = 999
+    expect_failure(compiler, tmp_path, model, "999")
+
+
+def test_all_unsupported_operators_at_once(compiler, tmp_path):
+    node = helper.make_node
+    nodes = [
+        node("NonMaxSuppression", ["x", "x"], ["a"], name="first_bad"),
+        node("Frobnicate", ["x"], ["b"], name="second_bad", domain="example.org"),
+        node("Frobnicate", ["b"], ["y"], name="third_bad", domain="example.org"),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(nodes, "g", [value("x", 1, [1, 2, 4])], [value("y", 1, None)])
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("example.org", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    expect_failure(
+        compiler,
+        tmp_path,
+        model,
+        "NonMaxSuppression",
+        "first_bad",
+        "example.org.Frobnicate",
+        "second_bad",
+        "third_bad",
+    )
+
+
+def test_undefined_value(compiler, tmp_path):
+    model = generate.build(MOE)
+    model.graph.node[0].input[0] = "nowhere"
+    expect_failure(compiler, tmp_path, model, "nowhere")
+
+
+# --- MoE and QMoE ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layer, changes, words",
+    [
+        (MOE, dict(k=5), ["k", "5", "4"]),
+        (MOE, dict(k=0), ["k", "0"]),
+        (MOE, dict(activation_type="tanh"), ["tanh"]),
+        (MOE, dict(use_sparse_mixer=1, k=3), ["k"]),
+        (MOE, dict(swiglu_fusion=3), ["swiglu_fusion", "3"]),
+        (QMOE, dict(quant_type="fp4"), ["quant_type", "fp4"]),
+        (QMOE, dict(quant_type="zzz"), ["quant_type", "zzz"]),
+        (QMOE, dict(weights_prepacked=1), ["weights_prepacked"]),
+        (QMOE, dict(expert_weight_bits=3), ["expert_weight_bits", "3"]),
+        (QMOE, dict(expert_weight_bits=8), []),
+        (QMOE, dict(block_size=48), ["block_size", "48"]),
+        (QMOE, dict(block_size=8), ["block_size", "8"]),
+        (QMOE, dict(block_size=None), []),
+    ],
+    ids=lambda value: "-".join(f"{name}={one}" for name, one in value.items()) if isinstance(value, dict) else "",
+)
+def test_attributes(compiler, tmp_path, layer, changes, words):
+    message = expect_failure(compiler, tmp_path, with_attribute(layer, **changes), *words)
+    # The message points at the node: model.onnx:<index>:1: error: ... experts
+    assert ":0:1: error:" in message or ":1:1: error:" in message, message
+
+
+@pytest.mark.parametrize(
+    "layer, name, change",
+    [
+        (MOE, "fc1", lambda values: values[:, :-1]),
+        (MOE, "fc1", lambda values: values[:-1]),
+        (MOE, "fc1", lambda values: values.astype(np.float16)),
+        (MOE, "fc2", lambda values: values[:, :-1]),
+        (MOE, "fc1_bias", lambda values: values[:, :-1]),
+        (MOE, "fc2_bias", lambda values: values[:-1]),
+        (MOE, "fc2_bias", lambda values: values[0]),
+        (QMOE, "fc1", lambda values: values[:, :, :-1]),
+        (QMOE, "fc1", lambda values: values.view(np.int8)),
+        (QMOE, "fc1_scales", lambda values: values[:, :, :-1]),
+        (QMOE, "fc2_scales", lambda values: values[:, :-1]),
+        (QMOE, "fc1_zero_points", lambda values: np.repeat(values, 2, axis=2)),
+        (QMOE, "fc2_zero_points", lambda values: values[:, :-1]),
+    ],
+)
+def test_shapes_and_types(compiler, tmp_path, layer, name, change):
+    model = with_initializer(layer, name, np.ascontiguousarray(change(initializer(layer, name))))
+    expect_failure(compiler, tmp_path, model)
+
+
+def test_router_probs_of_rank_three(compiler, tmp_path):
+    model = generate.build(MOE)
+    logits = model.graph.input[1].type.tensor_type.shape
+    logits.dim.add().dim_value = 4
+    expect_failure(compiler, tmp_path, model, "rank")
+
+
+@pytest.mark.parametrize("position", [0, 1, 2, 4])
+def test_required_inputs(compiler, tmp_path, position):
+    model = generate.build(MOE)
+    model.graph.node[0].input[position] = ""
+    expect_failure(compiler, tmp_path, model)
+
+
+def test_float8_weights(compiler, tmp_path):
+    model = generate.build(QMOE)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("fc1", "fc2"):
+            tensor.data_type = TensorProto.FLOAT8E4M3FN
+    expect_failure(compiler, tmp_path, model)
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--no-such-option"],
+        ["model.onnx", "-O7"],
+        ["model.onnx", "--cpu=no-such-cpu"],
+        ["model.onnx", "--target=no-such-target"],
+        ["model.onnx", "--threads=no-such-threads"],
+        ["model.onnx", "--compile-to=no-such-phase"],
+        ["model.onnx", "--dim", "tokens"],
+        ["model.onnx", "--dim", "tokens=many"],
+        ["model.onnx", "--dim", "no_such_dim=1"],
+        ["model.onnx", "--keep=no_such_tensor"],
+    ],
+    ids=lambda words: " ".join(words) or "nothing",
+)
+def test_command_line(compiler, tmp_path, arguments):
+    shutil.copy(FIXTURES / "layer0_moe.onnx", tmp_path / "model.onnx")
+    done = compiler.run(*arguments, check=False, cwd=tmp_path)
+    assert done.returncode in (1, 2), f"exit status {done.returncode}\n{done.stderr}"
+    assert "error" in done.stderr or "Unknown" in done.stderr or "for the" in done.stderr
+    assert not list(tmp_path.glob("*.moec"))

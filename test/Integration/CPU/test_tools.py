@@ -1,0 +1,164 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The command-line tools together, on real models."""
+
+import json
+
+import harness
+import numpy as np
+import onnx
+import pytest
+from harness import TOLERANCES, run
+from moec_ctypes import Library, run_package
+from references.evaluate import evaluate, relative_error
+from safetensors.numpy import load_file, save_file
+
+MODEL = harness.ROOT / "test" / "models" / "tinymoe" / "layer0_moe.onnx"
+
+
+@pytest.fixture
+def package(compiler):
+    return compiler.package(MODEL, "-O3")
+
+
+@pytest.fixture
+def recorded(tinymoe):
+    return tinymoe.recorded("layer0_moe")
+
+
+def moe_run(*arguments, check=True):
+    return run(harness.tool("moe-run"), *arguments, check=check)
+
+
+# --- moec ----------------------------------------------------------------------------------
+
+
+def test_help_and_version(compiler):
+    text = compiler.run("--help").stdout
+    for option in ("-o", "-O", "--cpu", "--target", "--threads", "--dim", "--keep", "--report", "--compile-to", "--dump-phases"):
+        assert option in text
+    assert "22." in compiler.run("--version").stdout
+
+
+def test_summary_line(compiler, tmp_path):
+    done = compiler.run(MODEL, "-o", tmp_path / "layer.moec", "-O3")
+    (line,) = (done.stdout + done.stderr).strip().splitlines()
+    assert "MoE" in line and "layer.moec" in line
+
+
+def test_specialised_dimension(compiler, recorded):
+    inputs, expected = recorded
+    package = compiler.package(MODEL, "-O3", "--dim", "tokens=4")
+    few = {name: values[:4] for name, values in inputs.items()}
+    assert package.info["entries"][0]["inputs"][0]["dims"] == [4, 128]
+    assert relative_error(run_package(package.path, few)["output"], expected["output"][:4]) < TOLERANCES["float32"]
+
+
+def test_kept_tensor(compiler, tinymoe, recorded):
+    inputs, expected = recorded
+    package = compiler.package(MODEL, "-O3", "--keep=router_logits")
+    outputs = run_package(package.path, inputs)
+    assert set(outputs) == {"output", "router_logits"}
+    assert relative_error(outputs["output"], expected["output"]) < TOLERANCES["float32"]
+    logits = tinymoe.activations["layer0.router_logits"]
+    assert relative_error(outputs["router_logits"], logits) < TOLERANCES["float32"]
+
+
+def test_every_dumped_phase_compiles_further(compiler, tmp_path, recorded):
+    inputs, expected = recorded
+    folder = tmp_path / "phases"
+    compiler.run(MODEL, "-o", tmp_path / "whole.moec", "-O3", f"--dump-phases={folder}", "--verify-each")
+    dumps = sorted(folder.glob("*.mlir"))
+    assert len(dumps) >= 3
+    for dump in dumps:
+        if "llvm" in dump.name:
+            continue
+        package = tmp_path / f"{dump.stem.replace('-', '_').replace('.', '_')}.moec"
+        # Weights are named relative to the model's folder.
+        (dump.parent / MODEL.name).exists() or (dump.parent / MODEL.name).symlink_to(MODEL)
+        compiler.run(dump, "-o", package, "-O3")
+        output = run_package(package, inputs)["output"]
+        assert relative_error(output, expected["output"]) < TOLERANCES["float32"], dump.name
+
+
+# --- moe-run -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path, recorded):
+    inputs, expected = recorded
+    save_file(inputs, tmp_path / "in.safetensors")
+    save_file(expected, tmp_path / "expected.safetensors")
+    return tmp_path
+
+
+def test_run_input_to_output(package, files, recorded):
+    moe_run(package.path, "--input", files / "in.safetensors", "--output", files / "out.safetensors")
+    output = load_file(files / "out.safetensors")["output"]
+    assert relative_error(output, recorded[1]["output"]) < TOLERANCES["float32"]
+
+
+def test_run_compares(package, files, recorded):
+    inputs = ["--input", files / "in.safetensors"]
+    good = moe_run(package.path, *inputs, "--expect", files / "expected.safetensors", "--rtol", "1e-4", "--atol", "1e-4")
+    assert good.returncode == 0
+    wrong = recorded[1]["output"].copy()
+    wrong[3, 5] += 0.1
+    save_file({"output": wrong}, files / "wrong.safetensors")
+    bad = moe_run(package.path, *inputs, "--expect", files / "wrong.safetensors", "--rtol", "1e-4", "--atol", "1e-4", check=False)
+    assert bad.returncode != 0
+    assert "output" in bad.stdout + bad.stderr
+
+
+def test_run_times_every_size(package):
+    text = moe_run(package.path, "--time", "--dim", "tokens=1,8,64", "--threads", "2", "--json").stdout
+    rows = json.loads(text)
+    assert [row["dims"] for row in rows] == [{"tokens": 1}, {"tokens": 8}, {"tokens": 64}]
+    for row in rows:
+        assert row["threads"] == 2 and row["repetitions"] > 0
+        assert 0 < row["min_ms"] <= row["median_ms"] <= row["max_ms"]
+
+
+def test_run_profiles(package, files):
+    text = moe_run(package.path, "--input", files / "in.safetensors", "--profile").stdout
+    assert "MatMul" in text or "MoE" in text or "moe" in text
+
+
+def test_run_says_what_is_wrong(package, files):
+    done = moe_run(package.path, "--input", files / "absent.safetensors", check=False)
+    assert done.returncode != 0 and "absent.safetensors" in done.stderr
+    save_file({"other": np.zeros((1, 128), np.float32)}, files / "other.safetensors")
+    done = moe_run(package.path, "--input", files / "other.safetensors", check=False)
+    assert done.returncode != 0 and "hidden_states" in done.stderr
+    done = moe_run(files / "absent.moec", check=False)
+    assert done.returncode != 0 and "absent.moec" in done.stderr
+
+
+# --- moe-translate, moe-opt ------------------------------------------------------------------
+
+
+def test_import_prints_every_node(compiler):
+    text = run(harness.tool("moe-translate"), "--import-onnx", MODEL).stdout
+    assert 'onnx.node "MatMul"' in text and 'onnx.node "com.microsoft.MoE"' in text
+    assert "tokens" in text
+
+
+def test_passes_run_on_an_onnx_file(compiler):
+    done = run(harness.tool("moe-opt"), MODEL, "--normalize-onnx", "--raise-moe", "--moe-fuse-gating")
+    assert "moe." in done.stdout and "com.microsoft.MoE" not in done.stdout
+
+
+# --- the demo's claim -------------------------------------------------------------------------
+
+
+def test_package_and_onnxruntime_agree(package, recorded):
+    import onnxruntime
+
+    inputs, _ = recorded
+    session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+    (expected,) = session.run(["output"], inputs)
+    with Library(package.path).open() as model, model.context() as context:
+        output = context.run(inputs)["output"]
+    exact = evaluate(onnx.load(MODEL), inputs)["output"]
+    assert relative_error(output, expected) < 2 * TOLERANCES["float32"]
+    assert relative_error(output, exact) < TOLERANCES["float32"]
