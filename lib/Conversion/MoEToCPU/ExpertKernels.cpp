@@ -5,6 +5,9 @@
 
 #include "Kernels.h"
 
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/bit.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::cpu;
@@ -18,7 +21,9 @@ constexpr int64_t kTaskBytes = 64 * 1024;
 
 constexpr int64_t kDynamic = ShapedType::kDynamic;
 
-MemRefType memref(ArrayRef<int64_t> shape, Type element) { return MemRefType::get(shape, element); }
+MemRefType bufferType(ArrayRef<int64_t> shape, Type element) {
+  return MemRefType::get(shape, element);
+}
 Type i32Type(MLIRContext *context) { return IntegerType::get(context, 32); }
 Type f32Type(MLIRContext *context) { return Float32Type::get(context); }
 
@@ -171,7 +176,7 @@ int64_t mlir::moe::cpu::panelsPerTask(const PackedWeight &weight) {
 }
 
 int64_t mlir::moe::cpu::hiddenColumns(const PackedWeight &up, ActivationAttr activation) {
-  return up.numPanels() * (activation.isFused() ? kPanelWidth / 2 : kPanelWidth);
+  return up.numPanels() * (activation.getGlu() == Glu::None ? kPanelWidth : kPanelWidth / 2);
 }
 
 SmallVector<Value> mlir::moe::cpu::emitPanelProduct(KernelBuilder &b, const PackedWeight &weight,
@@ -242,10 +247,10 @@ func::FuncOp mlir::moe::cpu::getRoutingListsKernel(ModuleOp module, int64_t expe
                                                    KernelTarget target) {
   MLIRContext *context = module.getContext();
   Type i32 = i32Type(context);
-  SmallVector<Type> types = {memref({kDynamic, k}, i32),  memref({experts}, i32),
-                             memref({experts + 1}, i32),  memref({kDynamic, 3}, i32),
-                             memref({kDynamic}, i32),     memref({kDynamic, k}, i32),
-                             memref({2, experts}, i32),   memref({2}, i32)};
+  SmallVector<Type> types = {bufferType({kDynamic, k}, i32),  bufferType({experts}, i32),
+                             bufferType({experts + 1}, i32),  bufferType({kDynamic, 3}, i32),
+                             bufferType({kDynamic}, i32),     bufferType({kDynamic, k}, i32),
+                             bufferType({2, experts}, i32),   bufferType({2}, i32)};
   std::string name = ("moec_routing_lists_" + Twine(experts) + "_" + Twine(k)).str();
   func::FuncOp kernel;
   getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
@@ -330,8 +335,8 @@ func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x,
   MLIRContext *context = module.getContext();
   Type i32 = i32Type(context);
   int64_t columns = x.getDimSize(1);
-  SmallVector<Type> types = {x, memref({kDynamic, 3}, i32), memref({kDynamic}, i32),
-                             memref({2}, i32), memref({kDynamic}, f32Type(context))};
+  SmallVector<Type> types = {x, bufferType({kDynamic, 3}, i32), bufferType({kDynamic}, i32),
+                             bufferType({2}, i32), bufferType({kDynamic}, f32Type(context))};
   std::string name =
       ("moec_pack_rows_" + Twine(columns) + "_" + typeName(x.getElementType())).str();
   func::FuncOp kernel;
@@ -358,10 +363,10 @@ static SmallVector<Type> productTypes(MLIRContext *context, int64_t experts, Typ
                                       Type destination, const PackedWeight &weight) {
   Type i32 = i32Type(context);
   SmallVector<Type> types = {source,
-                             memref({experts}, i32),
-                             memref({experts + 1}, i32),
-                             memref({kDynamic, 3}, i32),
-                             memref({2}, i32),
+                             bufferType({experts}, i32),
+                             bufferType({experts + 1}, i32),
+                             bufferType({kDynamic, 3}, i32),
+                             bufferType({2}, i32),
                              destination};
   llvm::append_range(types, ValueRange(weight.operands()).getTypes());
   return types;
@@ -381,18 +386,18 @@ static void emitStoreHidden(KernelBuilder &b, Value vector, Value hidden, Value 
 func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &weight,
                                          ActivationAttr activation, KernelTarget target) {
   MLIRContext *context = module.getContext();
-  Type buffer = memref({kDynamic}, f32Type(context));
+  Type buffer = bufferType({kDynamic}, f32Type(context));
   std::string name = "moec_up_" + weight.key();
   llvm::raw_string_ostream text(name);
   text << "_" << stringifyActivationKind(activation.getKind()) << "_"
        << stringifyGlu(activation.getGlu());
   for (double value : {activation.getAlphaValue(), activation.getBetaValue(),
                        activation.getLimitValue()})
-    text << "_" << llvm::format_hex_no_prefix(llvm::bit_cast<uint64_t>(value), 1);
+    text << "_" << llvm::utohexstr(llvm::bit_cast<uint64_t>(value));
 
   bool gated = activation.getGlu() != Glu::None;
   int64_t columnsPerPanel = gated ? kPanelWidth / 2 : kPanelWidth;
-  int64_t hiddenStride = weight.numPanels() * columnsPerPanel;
+  int64_t hiddenStride = hiddenColumns(weight, activation);
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name, productTypes(context, weight.experts(), buffer, buffer, weight), target,
@@ -429,8 +434,8 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name,
-      productTypes(context, weight.experts(), memref({kDynamic}, f32),
-                   memref({kDynamic, weight.numPanels() * kPanelWidth}, f32), weight),
+      productTypes(context, weight.experts(), bufferType({kDynamic}, f32),
+                   bufferType({kDynamic, weight.numPanels() * kPanelWidth}, f32), weight),
       target, kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
         Value hidden = args[0], blocks = args[3], out = args[5];
         PackedWeight w = weight.withArguments(args.drop_front(6));
@@ -458,8 +463,8 @@ func::FuncOp mlir::moe::cpu::getCombineKernel(ModuleOp module, MemRefType rows, 
                                               int64_t k, KernelTarget target) {
   MLIRContext *context = module.getContext();
   int64_t columns = y.getDimSize(1);
-  SmallVector<Type> types = {rows, memref({kDynamic, k}, i32Type(context)),
-                             memref({kDynamic, k}, f32Type(context)), y};
+  SmallVector<Type> types = {rows, bufferType({kDynamic, k}, i32Type(context)),
+                             bufferType({kDynamic, k}, f32Type(context)), y};
   std::string name = ("moec_combine_" + Twine(columns) + "_" + Twine(rows.getDimSize(1)) + "_" +
                       Twine(k) + "_" + typeName(y.getElementType()))
                          .str();
@@ -494,7 +499,7 @@ func::FuncOp mlir::moe::cpu::getCombineKernel(ModuleOp module, MemRefType rows, 
 
 func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemRefType y,
                                              const PackedWeight &weight, KernelTarget target) {
-  SmallVector<Type> types = {x, memref({kDynamic}, f32Type(module.getContext())), y};
+  SmallVector<Type> types = {x, bufferType({kDynamic}, f32Type(module.getContext())), y};
   llvm::append_range(types, ValueRange(weight.operands()).getTypes());
   std::string name =
       "moec_linear_" + typeName(x.getElementType()) + "_" + typeName(y.getElementType()) + "_" +

@@ -5,6 +5,8 @@
 
 #include "Kernels.h"
 
+#include "llvm/ADT/StringExtras.h"
+
 #include <limits>
 
 using namespace mlir;
@@ -39,9 +41,9 @@ public:
   void emit(Value token, Value logits, Value bias, Value source, Value experts, Value weights);
 
 private:
-  bool softmaxScore() const { return op.getScore() == ScoreFn::Softmax; }
+  bool softmaxScore() { return op.getScore() == ScoreFn::Softmax; }
   /// Softmax is monotone: without a bias its order is that of the logits.
-  bool scoresNeeded() const { return op.getBias() || op.getScore() == ScoreFn::SqrtSoftplus; }
+  bool scoresNeeded() { return op.getBias() || op.getScore() == ScoreFn::SqrtSoftplus; }
 
   void loadLogits(Value token, Value logits);
   void scoreSoftmaxStatistics();
@@ -161,7 +163,7 @@ Value TokenGating::selectNext(Value &lastKey, Value &lastExpert, Value &maskedSu
                                      DenseElementsAttr::get(i32Vector, int32_t(value)))
         .getResult();
   };
-  SmallVector<int32_t> laneNumbers(llvm::seq<int32_t>(0, lanes));
+  SmallVector<int32_t> laneNumbers = llvm::to_vector(llvm::seq<int32_t>(0, lanes));
   Value laneIds = arith::ConstantOp::create(
       b, b.getLoc(), DenseElementsAttr::get(i32Vector, ArrayRef<int32_t>(laneNumbers)));
   int64_t none = std::numeric_limits<int32_t>::max();
@@ -321,7 +323,7 @@ func::FuncOp mlir::moe::cpu::getGatingKernel(ModuleOp module, GatingOp op, Kerne
        << stringifyScoreFn(op.getScore()) << "_" << stringifyWeighSource(op.getWeighSource())
        << "_" << stringifyWeighFn(op.getFn()) << "_" << stringifyWeighNorm(op.getNorm());
   for (APFloat value : {op.getEps(), op.getNormEps(), op.getScale()})
-    text << "_" << llvm::format_hex_no_prefix(value.bitcastToAPInt().getZExtValue(), 1);
+    text << "_" << llvm::utohexstr(value.bitcastToAPInt().getZExtValue());
   if (op.getBias())
     text << "_bias_" << typeName(cast<ShapedType>(op.getBias().getType()).getElementType());
   if (op.getSource())

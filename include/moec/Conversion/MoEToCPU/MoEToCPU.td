@@ -34,7 +34,6 @@ def MoEToCPUPass : Pass<"moe-to-cpu", "::mlir::ModuleOp"> {
            "width of a vector register (128, 256 or 512)">,
   ];
   let statistics = [
-    Statistic<"numKernels", "kernels", "kernel functions generated">,
     Statistic<"numCalls", "calls", "ops replaced by kernel calls">,
   ];
   let dependentDialects = [

@@ -1,0 +1,251 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "WeightPacking.h"
+
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/IR/Matchers.h"
+#include "moec/Dialect/ONNX/IR/ONNX.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::cpu;
+
+/// The same bytes under another shape; null when `source` is of no known kind.
+static Attribute withShape(Attribute source, ArrayRef<int64_t> shape) {
+  if (auto segment = dyn_cast<SegmentAttr>(source))
+    return SegmentAttr::get(source.getContext(), segment.getFile(), segment.getOffset(),
+                            segment.getLength(),
+                            RankedTensorType::get(shape, segment.getType().getElementType()));
+  auto dense = cast<DenseElementsAttr>(source);
+  return dense.reshape(dense.getType().clone(shape));
+}
+
+/// A leading #moe.reshape only says how the source's bytes are to be read.
+static void foldLeadingReshape(SmallVectorImpl<Attribute> &sources,
+                               SmallVectorImpl<Attribute> &transforms) {
+  while (sources.size() == 1 && !transforms.empty()) {
+    auto reshape = dyn_cast<ReshapeAttr>(transforms.front());
+    if (!reshape)
+      return;
+    sources[0] = withShape(sources[0], reshape.getShape());
+    transforms.erase(transforms.begin());
+  }
+}
+
+FailureOr<WeightPacker::Source> WeightPacker::trace(Operation *user, Value value) {
+  Source source;
+  source.type = cast<RankedTensorType>(value.getType());
+  if (auto load = value.getDefiningOp<LoadWeightOp>()) {
+    auto weight = symbols.lookup<WeightOp>(load.getWeight());
+    source.name = load.getWeight().str();
+    llvm::append_range(source.sources, weight.getSources());
+    llvm::append_range(source.transforms, weight.getTransforms());
+    foldLeadingReshape(source.sources, source.transforms);
+    return source;
+  }
+  DenseElementsAttr dense = onnx::getConstantValue(value);
+  if (!dense && !matchPattern(value, m_Constant(&dense)))
+    return user->emitOpError() << "has a weight of type " << value.getType()
+                               << " that is not a constant: only constant weights are supported "
+                                  "with optimization; compile with -O0";
+  source.name = "constant";
+  source.sources.push_back(dense);
+  return source;
+}
+
+/// `first` rows above `second` rows (dimension 1); `second` may be null.
+FailureOr<WeightPacker::Source> WeightPacker::traceStacked(Operation *user, Value first,
+                                                           Value second) {
+  FailureOr<Source> source = trace(user, first);
+  if (failed(source) || !second)
+    return source;
+  FailureOr<Source> below = trace(user, second);
+  if (failed(below))
+    return failure();
+  if (!source->transforms.empty() || !below->transforms.empty() ||
+      source->type.getElementType() != below->type.getElementType())
+    return user->emitOpError() << "cannot stack a gate of type " << first.getType()
+                               << " and an up weight of type " << second.getType()
+                               << " that were transformed before";
+  llvm::append_range(source->sources, below->sources);
+  SmallVector<int64_t> shape(source->type.getShape());
+  shape[1] += below->type.getDimSize(1);
+  source->type = RankedTensorType::get(shape, source->type.getElementType());
+  return source;
+}
+
+/// Makes the (untransformed, single) source's tensor one of `shape`.
+LogicalResult WeightPacker::retype(Operation *user, Source &source, ArrayRef<int64_t> shape) {
+  auto result = RankedTensorType::get(shape, source.type.getElementType());
+  if (source.type == result)
+    return success();
+  if (source.transforms.empty() && source.sources.size() == 1) {
+    source.sources[0] = withShape(source.sources[0], shape);
+  } else if (source.type.getDimSize(0) == shape[0]) {
+    source.transforms.push_back(
+        ReshapeAttr::get(user->getContext(), DenseI64ArrayAttr::get(user->getContext(), shape)));
+  } else {
+    return user->emitOpError() << "cannot read a weight of type " << source.type << " as "
+                               << result;
+  }
+  source.type = result;
+  return success();
+}
+
+/// Loads the packed weight as a buffer whose expert stride is known only when the
+/// weights file is planned.
+Value WeightPacker::load(OpBuilder &builder, Location loc, Source source, StringAttr bank) {
+  MLIRContext *context = module.getContext();
+  auto key = std::make_pair(Attribute(builder.getArrayAttr(source.sources)),
+                            Attribute(builder.getArrayAttr(source.transforms)));
+  WeightOp &weight = packed[key];
+  if (!weight) {
+    RankedTensorType type;
+    for (Attribute part : source.sources) {
+      auto partType = isa<SegmentAttr>(part) ? cast<SegmentAttr>(part).getType()
+                                             : cast<RankedTensorType>(
+                                                   cast<DenseElementsAttr>(part).getType());
+      SmallVector<int64_t> shape(type ? type.getShape() : partType.getShape());
+      if (type)
+        shape[1] += partType.getDimSize(1);
+      type = RankedTensorType::get(shape, partType.getElementType());
+    }
+    for (Attribute transform : source.transforms)
+      type = cast<WeightTransformInterface>(transform).getResultType(
+          type, [&] { return emitError(loc); });
+    OpBuilder atTop = OpBuilder::atBlockBegin(module.getBody());
+    weight = WeightOp::create(atTop, loc, source.name + "_packed", type, source.sources,
+                              source.transforms);
+    weight.setBankAttr(bank);
+    symbols.insert(weight);
+  }
+  RankedTensorType type = weight.getTensorType();
+  Value tensor = LoadWeightOp::create(builder, loc, type,
+                                      FlatSymbolRefAttr::get(weight.getSymNameAttr()));
+  SmallVector<int64_t> strides(type.getRank(), 1);
+  for (int64_t i = type.getRank() - 2; i >= 0; --i)
+    strides[i] = strides[i + 1] * type.getDimSize(i + 1);
+  strides[0] = ShapedType::kDynamic;
+  auto layout = StridedLayoutAttr::get(context, ShapedType::kDynamic, strides);
+  auto bufferType = MemRefType::get(type.getShape(), type.getElementType(), layout);
+  return bufferization::ToBufferOp::create(builder, loc, bufferType, tensor, /*read_only=*/true);
+}
+
+FailureOr<Value> WeightPacker::packBias(Operation *user, OpBuilder &builder, Value bias,
+                                        Value gateBias, int64_t experts, int64_t n, bool separate,
+                                        Glu glu, StringAttr bank) {
+  if (!bias && !gateBias)
+    return Value();
+  Location loc = user->getLoc();
+  FailureOr<Source> source = failure();
+  if (!separate) {
+    source = trace(user, bias);
+  } else {
+    // One of the two may be missing: then it is zero.
+    auto zeros = [&](Value other) -> Value {
+      auto type = cast<RankedTensorType>(other.getType());
+      return arith::ConstantOp::create(builder, loc, cast<TypedAttr>(builder.getZeroAttr(type)));
+    };
+    Value first = gateBias ? gateBias : zeros(bias), second = bias ? bias : zeros(gateBias);
+    source = traceStacked(user, first, second);
+  }
+  if (failed(source) || failed(retype(user, *source, {experts, n, 1})))
+    return failure();
+  source->transforms.push_back(PanelsAttr::get(user->getContext(), kPanelWidth, glu));
+  return load(builder, loc, std::move(*source), bank);
+}
+
+FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value bias, Value gate,
+                                           Value gateBias, Glu glu, Layout layout,
+                                           StringAttr bank) {
+  MLIRContext *context = module.getContext();
+  OpBuilder builder(user);
+  Location loc = user->getLoc();
+  bool separate = gate != nullptr;
+  if (separate)
+    glu = Glu::Concat;
+
+  auto dequantize = weight.getDefiningOp<DequantizeOp>();
+  DequantizeOp gateDequantize = gate ? gate.getDefiningOp<DequantizeOp>() : DequantizeOp();
+  if (separate && (bool(dequantize) != bool(gateDequantize) ||
+                   (dequantize && (dequantize.getBits() != gateDequantize.getBits() ||
+                                   dequantize.getBlock() != gateDequantize.getBlock() ||
+                                   bool(dequantize.getZeroPoints()) !=
+                                       bool(gateDequantize.getZeroPoints())))))
+    return user->emitOpError() << "has gate and up weights that are quantized differently";
+
+  auto type = cast<RankedTensorType>(weight.getType());
+  if (!type.hasStaticShape())
+    return user->emitOpError() << "has a weight of unknown shape " << type;
+  SmallVector<int64_t> shape(type.getShape());
+  if (shape.size() == 2)
+    shape.insert(shape.begin(), 1);
+  if (layout == Layout::InOut)
+    std::swap(shape[1], shape[2]);
+  int64_t experts = shape[0], n = separate ? 2 * shape[1] : shape[1], k = shape[2];
+
+  PackedWeight result;
+  result.n = n;
+  result.k = k;
+  auto panels = [&](Source &source) {
+    source.transforms.push_back(PanelsAttr::get(context, kPanelWidth, glu));
+    return load(builder, loc, std::move(source), bank);
+  };
+  if (!dequantize) {
+    FailureOr<Source> source = separate ? traceStacked(user, gate, weight) : trace(user, weight);
+    if (failed(source))
+      return failure();
+    SmallVector<int64_t> asStored = {experts, n, k};
+    if (layout == Layout::InOut)
+      std::swap(asStored[1], asStored[2]);
+    if (failed(retype(user, *source, asStored)))
+      return failure();
+    if (layout == Layout::InOut)
+      source->transforms.push_back(
+          PermuteAttr::get(context, DenseI64ArrayAttr::get(context, {0, 2, 1})));
+    result.panels = panels(*source);
+  } else {
+    int64_t bits = dequantize.getBits(), block = dequantize.getBlock();
+    int64_t perByte = 8 / bits;
+    result.bits = bits;
+    result.block = block ? block : k;
+    if (k % perByte != 0)
+      return user->emitOpError() << "has rows of " << k << " codes of " << bits
+                                 << " bits, which do not fill whole bytes";
+    auto operand = [&](auto get) {
+      return separate ? traceStacked(user, get(gateDequantize), get(dequantize))
+                      : trace(user, get(dequantize));
+    };
+    FailureOr<Source> codes = operand([](DequantizeOp op) { return op.getCodes(); });
+    FailureOr<Source> scales = operand([](DequantizeOp op) { return op.getScales(); });
+    if (failed(codes) || failed(scales) ||
+        failed(retype(user, *scales, {experts, n, k / result.block})))
+      return failure();
+    codes->transforms.push_back(CodePanelsAttr::get(context, bits, k, glu));
+    result.panels = load(builder, loc, std::move(*codes), bank);
+    result.scales = panels(*scales);
+    if (dequantize.getZeroPoints()) {
+      bool rowWise = block == 0;
+      if (separate && rowWise && (n / 2) % perByte != 0)
+        return user->emitOpError() << "has zero points of gate and up rows that share bytes";
+      FailureOr<Source> zeros = operand([](DequantizeOp op) { return op.getZeroPoints(); });
+      if (failed(zeros))
+        return failure();
+      int64_t axis = rowWise ? 1 : 2, count = rowWise ? n : k / block;
+      zeros->transforms.push_back(UnpackAttr::get(context, bits, axis, count));
+      SmallVector<int64_t> unpacked(zeros->type.getShape());
+      unpacked[axis] = count;
+      zeros->type = RankedTensorType::get(unpacked, builder.getI8Type());
+      if (failed(retype(user, *zeros, {experts, n, k / result.block})))
+        return failure();
+      result.zeroPoints = panels(*zeros);
+    }
+  }
+  FailureOr<Value> packedBias =
+      packBias(user, builder, bias, gateBias, experts, n, separate, glu, bank);
+  if (failed(packedBias))
+    return failure();
+  result.bias = *packedBias;
+  return result;
+}
