@@ -110,7 +110,8 @@ SmallVector<SmallVector<Value>> emitPanelRows(KernelBuilder &b, const PackedWeig
             arith::ConstantOp::create(
                 b, b.getLoc(), DenseElementsAttr::get(words, int32_t(field * weight.bits))));
       code = arith::AndIOp::create(b, b.getLoc(), code, mask);
-      rows[field / 2].push_back(arith::UIToFPOp::create(b, b.getLoc(), b.vectorType(), code));
+      // Codes are small: the signed conversion is one instruction on every ISA.
+      rows[field / 2].push_back(arith::SIToFPOp::create(b, b.getLoc(), b.vectorType(), code));
     }
   }
   return rows;
