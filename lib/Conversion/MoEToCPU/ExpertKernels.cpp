@@ -100,8 +100,7 @@ SmallVector<SmallVector<Value>> emitPanelRows(KernelBuilder &b, const PackedWeig
     Value byte = vector::LoadOp::create(b, b.getLoc(), bytes, weight.panels, column(v * lanes));
     packed.push_back(arith::ExtUIOp::create(b, b.getLoc(), words, byte));
   }
-  for (auto [field, half] : llvm::enumerate(SmallVector<int64_t>(2 * rows.size()))) {
-    (void)half;
+  for (int64_t field = 0, fields = 2 * rows.size(); field < fields; ++field) {
     for (Value word : packed) {
       Value code = word;
       if (field > 0)
