@@ -10,6 +10,7 @@
 #include "mlir/IR/DialectRegistry.h"
 
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
+#include "moec/Conversion/MoEToReference/MoEToReference.h"
 #include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/MoE/Transforms/Passes.h"
@@ -25,6 +26,7 @@ inline void registerAllDialects(DialectRegistry &registry) {
 inline void registerAllPasses() {
   registerMoETransformsPasses();
   registerMoEToCPUPass();
+  registerMoEToReferencePass();
   registerRaiseMoEPass();
 }
 

@@ -70,10 +70,10 @@ struct FuseExperts : OpRewritePattern<CombineOp> {
       return rewriter.notifyMatchFailure(combine, "tokens is not the number of rows of x");
 
     Location loc = rewriter.getFusedLoc({dispatch.getLoc(), ffn.getLoc(), combine.getLoc()});
-    auto experts = ExpertsOp::create(rewriter, loc, combine.getResult().getType(), dispatch.getX(),
-                                     combine.getRouting(), ffn.getUp(), ffn.getUpBias(),
-                                     ffn.getGate(), ffn.getGateBias(), ffn.getDown(),
-                                     ffn.getDownBias(), ffn.getActivation());
+    auto experts =
+        ExpertsOp::create(rewriter, loc, combine.getResult().getType(), dispatch.getX(),
+                          combine.getRouting(), ffn.getUp(), ffn.getUpBias(), ffn.getGate(),
+                          ffn.getGateBias(), ffn.getDown(), ffn.getDownBias(), ffn.getActivation());
     experts->setDiscardableAttrs(ffn->getDiscardableAttrDictionary());
     rewriter.replaceOp(combine, experts);
     rewriter.eraseOp(ffn);

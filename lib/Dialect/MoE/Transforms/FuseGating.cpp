@@ -54,14 +54,13 @@ struct FuseGating : OpRewritePattern<WeighOp> {
     ScoreFn scoreFn = score ? score.getFn() : ScoreFn::Identity;
     WeighSource from = weighSource(weigh, logits, score);
     Value source = from == WeighSource::Operand ? weigh.getSource() : Value();
-    Location loc =
-        score ? rewriter.getFusedLoc({score.getLoc(), select.getLoc(), weigh.getLoc()})
-              : rewriter.getFusedLoc({select.getLoc(), weigh.getLoc()});
+    Location loc = score ? rewriter.getFusedLoc({score.getLoc(), select.getLoc(), weigh.getLoc()})
+                         : rewriter.getFusedLoc({select.getLoc(), weigh.getLoc()});
 
-    auto gating = GatingOp::create(rewriter, loc, weigh.getResult().getType(), logits,
-                                   select.getBias(), source, scoreFn, select.getK(), from,
-                                   weigh.getFn(), weigh.getEps(), weigh.getNorm(),
-                                   weigh.getNormEps(), weigh.getScale());
+    auto gating =
+        GatingOp::create(rewriter, loc, weigh.getResult().getType(), logits, select.getBias(),
+                         source, scoreFn, select.getK(), from, weigh.getFn(), weigh.getEps(),
+                         weigh.getNorm(), weigh.getNormEps(), weigh.getScale());
     gating->setDiscardableAttrs(weigh->getDiscardableAttrDictionary());
     rewriter.replaceOp(weigh, gating);
     rewriter.eraseOp(select);

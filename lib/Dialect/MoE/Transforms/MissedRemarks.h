@@ -18,8 +18,7 @@ public:
   /// `category` is the pass's command-line name.
   explicit MissedRemarks(StringRef category) : category(category) {}
 
-  void notifyMatchFailure(Location loc,
-                          function_ref<void(Diagnostic &)> reasonCallback) override {
+  void notifyMatchFailure(Location loc, function_ref<void(Diagnostic &)> reasonCallback) override {
     Diagnostic reason(loc, DiagnosticSeverity::Remark);
     reasonCallback(reason);
     remark::missed(loc, remark::RemarkOpts::name("not-fused").category(category))
