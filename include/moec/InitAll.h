@@ -9,24 +9,35 @@
 
 #include "mlir/IR/DialectRegistry.h"
 
+#include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moec/Conversion/MoEToReference/MoEToReference.h"
+#include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
+#include "moec/Conversion/ParallelToRuntime/ParallelToRuntime.h"
+#include "moec/Conversion/PlanMemory/PlanMemory.h"
 #include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/MoE/Transforms/Passes.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Pipelines/Pipelines.h"
 
 namespace mlir::moe {
 
 inline void registerAllDialects(DialectRegistry &registry) {
   registry.insert<MoEDialect>();
   registry.insert<onnx::ONNXDialect>();
+  registerWeightBufferization(registry);
 }
 
 inline void registerAllPasses() {
   registerMoETransformsPasses();
+  registerLowerEntryPass();
   registerMoEToCPUPass();
   registerMoEToReferencePass();
+  registerMoEToLLVMPass();
+  registerParallelToRuntimePass();
+  registerPipelines();
+  registerPlanMemoryPass();
   registerRaiseMoEPass();
 }
 

@@ -1,0 +1,20 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// One workspace for all temporaries of an entry.
+
+#ifndef MOEC_CONVERSION_PLANMEMORY_PLANMEMORY_H
+#define MOEC_CONVERSION_PLANMEMORY_PLANMEMORY_H
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/Pass/Pass.h"
+
+namespace mlir::moe {
+
+#define GEN_PASS_DECL
+#define GEN_PASS_REGISTRATION
+#include "moec/Conversion/PlanMemory/PlanMemory.h.inc"
+
+} // namespace mlir::moe
+
+#endif // MOEC_CONVERSION_PLANMEMORY_PLANMEMORY_H

@@ -1,0 +1,27 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#ifndef MOEC_CONVERSION_PLANMEMORY_TD
+#define MOEC_CONVERSION_PLANMEMORY_TD
+
+include "mlir/Pass/PassBase.td"
+
+def PlanMemory : Pass<"plan-memory", "::mlir::ModuleOp"> {
+  let summary = "Place the temporaries of every entry in its one workspace";
+  let description = [{
+    Every `memref.alloc` of an entry becomes a `memref.view` of the `moe.workspace`
+    argument at a 64-byte aligned offset; deallocations disappear. Temporaries that
+    are not alive together share memory when one is known to be at least as large
+    as the other: both static, or with the same dynamic sizes.
+
+    Sizes must be arithmetic on constants, dimensions of inputs and outputs and
+    `moe.num_workers`. `@f_workspace` is made from that arithmetic: from the inputs
+    and the number of workers to the bytes of workspace.
+
+    It is an error when a size depends on data, when a temporary outlives an iteration
+    of its loop, or when a function that is no entry allocates.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::memref::MemRefDialect"];
+}
+
+#endif

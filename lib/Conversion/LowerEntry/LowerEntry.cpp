@@ -1,0 +1,284 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// --lower-entry: tensors at the boundary become memory of the caller.
+
+#include "moec/Conversion/LowerEntry/LowerEntry.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
+
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_LOWERENTRY
+#include "moec/Conversion/LowerEntry/LowerEntry.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+Value moe::getMarkedArgument(func::FuncOp func, StringRef name) {
+  if (func.isDeclaration())
+    return Value();
+  for (BlockArgument argument : func.getArguments())
+    if (func.getArgAttr(argument.getArgNumber(), name))
+      return argument;
+  return Value();
+}
+
+unsigned moe::getNumInputs(func::FuncOp entry) {
+  unsigned count = 0;
+  while (count < entry.getNumArguments() && !entry.getArgAttr(count, kOutputAttr) &&
+         !entry.getArgAttr(count, kWorkspaceAttr))
+    ++count;
+  return count;
+}
+
+unsigned moe::getNumOutputs(func::FuncOp entry) {
+  return llvm::count_if(llvm::seq(entry.getNumArguments()),
+                        [&](unsigned i) { return entry.getArgAttr(i, kOutputAttr) != nullptr; });
+}
+
+namespace {
+
+bool isTensorEntry(func::FuncOp func) {
+  if (!func.isPublic() || func.isDeclaration())
+    return false;
+  auto isTensor = [](Type type) { return isa<TensorType>(type); };
+  return llvm::any_of(func.getArgumentTypes(), isTensor) ||
+         llvm::any_of(func.getResultTypes(), isTensor);
+}
+
+/// Everything that the rest of the pass relies on.
+LogicalResult checkEntry(func::FuncOp func) {
+  if (!func.getBody().hasOneBlock())
+    return func.emitError("an entry function must have one block");
+  for (Type type : llvm::concat<const Type>(func.getArgumentTypes(), func.getResultTypes()))
+    if (!isa<RankedTensorType>(type))
+      return func.emitError("inputs and outputs must be tensors of known rank, found ") << type;
+  WalkResult calls = func.walk([](func::CallOp call) {
+    auto isTensor = [](Type type) { return isa<TensorType>(type); };
+    if (llvm::none_of(call.getOperandTypes(), isTensor) &&
+        llvm::none_of(call.getResultTypes(), isTensor))
+      return WalkResult::advance();
+    call.emitOpError("passes tensors: inline the function first");
+    return WalkResult::interrupt();
+  });
+  return failure(calls.wasInterrupted());
+}
+
+MemRefType getBoundaryType(Type type) {
+  auto tensor = cast<RankedTensorType>(type);
+  return MemRefType::get(tensor.getShape(), tensor.getElementType());
+}
+
+//===----------------------------------------------------------------------===//
+// The shapes function
+//===----------------------------------------------------------------------===//
+
+std::string getOutputName(func::FuncOp entry, unsigned result) {
+  if (auto name = entry.getResultAttrOfType<StringAttr>(result, "onnx.name"))
+    return ("'" + name.getValue() + "'").str();
+  return "number " + std::to_string(result);
+}
+
+/// Returns the dimensions of the results instead of the results.
+void returnDimensions(func::FuncOp func) {
+  Operation *terminator = func.getBody().front().getTerminator();
+  OpBuilder builder(terminator);
+  SmallVector<Value> dims;
+  for (Value result : terminator->getOperands())
+    for (int64_t i = 0, rank = cast<RankedTensorType>(result.getType()).getRank(); i < rank; ++i)
+      dims.push_back(tensor::DimOp::create(builder, func.getLoc(), result, i));
+  terminator->setOperands(dims);
+  SmallVector<Type> types(dims.size(), builder.getIndexType());
+  func.setType(builder.getFunctionType(func.getArgumentTypes(), types));
+}
+
+/// Erases what no result needs. Effects do not count: only values are asked for.
+void eraseUnneeded(func::FuncOp func) {
+  for (Operation &op : llvm::make_early_inc_range(llvm::reverse(func.getBody().front())))
+    if (op.use_empty() && !op.hasTrait<OpTrait::IsTerminator>())
+      op.erase();
+}
+
+FrozenRewritePatternSet getSimplifications(MLIRContext *context) {
+  RewritePatternSet patterns(context);
+  populateResolveShapesPatterns(patterns);
+  for (Dialect *dialect : context->getLoadedDialects())
+    dialect->getCanonicalizationPatterns(patterns);
+  for (RegisteredOperationName op : context->getRegisteredOperations())
+    op.getCanonicalizationPatterns(patterns, context);
+  return FrozenRewritePatternSet(std::move(patterns));
+}
+
+bool isShapeArithmetic(Operation *op) {
+  if (auto dim = dyn_cast<tensor::DimOp>(op))
+    return isa<BlockArgument>(dim.getSource());
+  auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
+  return isPure(op) && op->getNumRegions() == 0 && llvm::all_of(op->getOperandTypes(), isScalar) &&
+         llvm::all_of(op->getResultTypes(), isScalar);
+}
+
+/// The first operation below `value` that is more than shape arithmetic.
+Operation *findDataDependence(Value value) {
+  SmallVector<Value> worklist = {value};
+  llvm::SmallPtrSet<Operation *, 16> seen;
+  while (!worklist.empty()) {
+    Operation *op = worklist.pop_back_val().getDefiningOp();
+    if (!op || !seen.insert(op).second)
+      continue;
+    if (!isShapeArithmetic(op))
+      return op;
+    llvm::append_range(worklist, op->getOperands());
+  }
+  return nullptr;
+}
+
+LogicalResult checkShapes(func::FuncOp shapes, func::FuncOp entry) {
+  OperandRange dims = shapes.getBody().front().getTerminator()->getOperands();
+  unsigned position = 0;
+  for (auto [i, type] : llvm::enumerate(entry.getResultTypes())) {
+    for (int64_t d = 0, rank = cast<RankedTensorType>(type).getRank(); d < rank; ++d) {
+      Operation *culprit = findDataDependence(dims[position++]);
+      if (!culprit)
+        continue;
+      InFlightDiagnostic diagnostic = entry.emitError("output ")
+                                      << getOutputName(entry, i) << ": dimension " << d
+                                      << ": output dimension depends on data: not supported";
+      diagnostic.attachNote(culprit->getLoc()) << "depends on " << culprit->getName();
+      return diagnostic;
+    }
+  }
+  return success();
+}
+
+/// From the dimensions of tensors to those of memrefs.
+void takeMemRefs(func::FuncOp shapes) {
+  SmallVector<Type> types;
+  for (BlockArgument argument : shapes.getArguments()) {
+    argument.setType(getBoundaryType(argument.getType()));
+    types.push_back(argument.getType());
+  }
+  shapes.setType(FunctionType::get(shapes.getContext(), types, shapes.getResultTypes()));
+  IRRewriter rewriter(shapes.getContext());
+  shapes.walk([&](tensor::DimOp op) {
+    rewriter.setInsertionPoint(op);
+    rewriter.replaceOpWithNewOp<memref::DimOp>(op, op->getOperand(0), op.getIndex());
+  });
+}
+
+LogicalResult makeShapes(func::FuncOp entry, SymbolTable &symbols,
+                         const FrozenRewritePatternSet &simplifications) {
+  func::FuncOp shapes = entry.clone();
+  shapes.setName((entry.getName() + kShapesSuffix).str());
+  shapes.removeArgAttrsAttr();
+  shapes.removeResAttrsAttr();
+  symbols.insert(shapes, std::next(entry->getIterator()));
+  returnDimensions(shapes);
+  // Kernel calls first: the patterns would keep them for their effects.
+  eraseUnneeded(shapes);
+  if (failed(applyPatternsGreedily(shapes, simplifications)))
+    return shapes.emitError("simplifying the output shapes does not end");
+  eraseUnneeded(shapes);
+  if (failed(checkShapes(shapes, entry)))
+    return failure();
+  takeMemRefs(shapes);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The entry
+//===----------------------------------------------------------------------===//
+
+void lowerInputs(func::FuncOp func, OpBuilder &builder) {
+  for (BlockArgument argument : func.getArguments()) {
+    Type tensor = argument.getType();
+    argument.setType(getBoundaryType(tensor));
+    auto value = bufferization::ToTensorOp::create(builder, argument.getLoc(), tensor, argument,
+                                                   /*restrict=*/true, /*writable=*/false);
+    argument.replaceAllUsesExcept(value, value);
+  }
+}
+
+void lowerOutputs(func::FuncOp func) {
+  Block &body = func.getBody().front();
+  Operation *terminator = body.getTerminator();
+  OpBuilder builder(terminator);
+  SmallVector<Value> results(terminator->getOperands());
+  terminator->setOperands({});
+  for (Value result : results) {
+    Value out = body.addArgument(getBoundaryType(result.getType()), func.getLoc());
+    bufferization::MaterializeInDestinationOp::create(builder, func.getLoc(), Type(), result, out,
+                                                      /*restrict=*/true, /*writable=*/true);
+  }
+}
+
+void lowerCall(func::FuncOp func, Value call) {
+  func.walk([&](CurrentCallOp op) {
+    op.replaceAllUsesWith(call);
+    op.erase();
+  });
+}
+
+void lowerEntry(func::FuncOp func) {
+  MLIRContext *context = func.getContext();
+  OpBuilder builder = OpBuilder::atBlockBegin(&func.getBody().front());
+  auto mark = [&](DictionaryAttr attributes, StringRef name) {
+    NamedAttrList list(attributes);
+    list.set(name, builder.getUnitAttr());
+    return list.getDictionary(context);
+  };
+  SmallVector<DictionaryAttr> attributes;
+  func.getAllArgAttrs(attributes);
+  for (unsigned i = 0; i < func.getNumResults(); ++i)
+    attributes.push_back(mark(func.getResultAttrDict(i), kOutputAttr));
+  for (StringRef name : {kWorkspaceAttr, kWeightsAttr, kCallAttr})
+    attributes.push_back(mark(DictionaryAttr(), name));
+
+  lowerInputs(func, builder);
+  lowerOutputs(func);
+  Block &body = func.getBody().front();
+  auto pointer = LLVM::LLVMPointerType::get(context);
+  body.addArgument(MemRefType::get(ShapedType::kDynamic, builder.getI8Type()), func.getLoc());
+  body.addArgument(pointer, func.getLoc());
+  lowerCall(func, body.addArgument(pointer, func.getLoc()));
+
+  func.removeResAttrsAttr();
+  func.setType(builder.getFunctionType(body.getArgumentTypes(), {}));
+  func.setAllArgAttrs(attributes);
+  func->setAttr(kEntryAttr, builder.getUnitAttr());
+}
+
+struct LowerEntryPass : moe::impl::LowerEntryBase<LowerEntryPass> {
+  LogicalResult initialize(MLIRContext *context) override {
+    simplifications = getSimplifications(context);
+    RewritePatternSet patterns(context);
+    populateResolveShapesPatterns(patterns);
+    resolveShapes = FrozenRewritePatternSet(std::move(patterns));
+    return success();
+  }
+
+  void runOnOperation() override {
+    SymbolTable symbols(getOperation());
+    for (func::FuncOp func : llvm::make_early_inc_range(getOperation().getOps<func::FuncOp>())) {
+      if (!isTensorEntry(func))
+        continue;
+      if (failed(checkEntry(func)) || failed(makeShapes(func, symbols, simplifications)))
+        return signalPassFailure();
+      lowerEntry(func);
+      if (failed(applyPatternsGreedily(func, resolveShapes)))
+        return signalPassFailure();
+    }
+  }
+
+  FrozenRewritePatternSet simplifications;
+  FrozenRewritePatternSet resolveShapes;
+};
+
+} // namespace

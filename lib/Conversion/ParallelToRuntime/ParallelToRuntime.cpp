@@ -1,0 +1,224 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// --parallel-to-runtime: outlines parallel loops.
+
+#include "moec/Conversion/ParallelToRuntime/ParallelToRuntime.h"
+#include "moec/Conversion/LowerEntry/LowerEntry.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
+
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/FunctionCallUtils.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/IRMapping.h"
+#include "mlir/IR/Matchers.h"
+#include "mlir/Transforms/RegionUtils.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_PARALLELTORUNTIME
+#include "moec/Conversion/ParallelToRuntime/ParallelToRuntime.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+LogicalResult checkLoop(scf::ParallelOp loop) {
+  if (loop.getNumLoops() != 1)
+    return loop.emitOpError("has more than one dimension: not supported");
+  if (loop.getNumResults() != 0)
+    return loop.emitOpError("has reductions: not supported");
+  auto func = loop->getParentOfType<func::FuncOp>();
+  if (!func || !getMarkedArgument(func, kCallAttr))
+    return loop.emitOpError("is in a function without an argument marked ") << kCallAttr;
+  return success();
+}
+
+/// An inner parallel loop runs within its worker.
+void makeSequential(scf::ParallelOp loop) {
+  OpBuilder builder(loop);
+  SmallVector<Value> ivs;
+  for (auto [lower, upper, step] :
+       llvm::zip(loop.getLowerBound(), loop.getUpperBound(), loop.getStep())) {
+    auto sequential = scf::ForOp::create(builder, loop.getLoc(), lower, upper, step);
+    ivs.push_back(sequential.getInductionVar());
+    builder.setInsertionPointToStart(sequential.getBody());
+  }
+  IRMapping mapping;
+  mapping.map(loop.getInductionVars(), ivs);
+  for (Operation &op : loop.getBody()->without_terminator())
+    builder.clone(op, mapping);
+  loop.erase();
+}
+
+class Outliner {
+public:
+  Outliner(ModuleOp module, SymbolTable &symbols)
+      : module(module), symbols(symbols), types(module.getContext()),
+        pointer(LLVM::LLVMPointerType::get(module.getContext())) {}
+
+  LogicalResult outline(scf::ParallelOp loop) {
+    loc = loop.getLoc();
+    collectCaptures(loop);
+    for (Value capture : captures)
+      if (!types.convertType(capture.getType()))
+        return loop.emitOpError("uses a value of type ")
+               << capture.getType() << ", which cannot be passed to a worker";
+    func::FuncOp body = makeBody(loop);
+    FailureOr<LLVM::LLVMFuncOp> hook = getHook(loop);
+    if (failed(hook))
+      return failure();
+    makeCall(loop, body, *hook);
+    return success();
+  }
+
+private:
+  /// Constants are cloned, everything else used from outside is captured. The
+  /// bounds come first, since the body computes its iteration from them.
+  void collectCaptures(scf::ParallelOp loop) {
+    llvm::SetVector<Value> used;
+    used.insert(loop.getLowerBound().front());
+    used.insert(loop.getStep().front());
+    getUsedValuesDefinedAbove(loop.getRegion(), used);
+    captures.clear();
+    constants.clear();
+    for (Value value : used) {
+      if (matchPattern(value, m_Constant()))
+        constants.push_back(value);
+      else
+        captures.push_back(value);
+    }
+    SmallVector<Type> fields;
+    for (Value capture : captures)
+      fields.push_back(types.convertType(capture.getType()));
+    contextType = LLVM::LLVMStructType::getLiteral(module.getContext(), fields);
+  }
+
+  Value cast(OpBuilder &builder, Value value, Type type) {
+    if (value.getType() == type)
+      return value;
+    return UnrealizedConversionCastOp::create(builder, loc, type, value).getResult(0);
+  }
+
+  Value getField(OpBuilder &builder, Value context, int32_t field) {
+    return LLVM::GEPOp::create(builder, loc, pointer, contextType, context,
+                               ArrayRef<LLVM::GEPArg>{0, field});
+  }
+
+  func::FuncOp makeBody(scf::ParallelOp loop) {
+    auto parent = loop->getParentOfType<func::FuncOp>();
+    OpBuilder builder(module.getContext());
+    auto type = builder.getFunctionType({pointer, builder.getI64Type(), builder.getI32Type()}, {});
+    auto body = func::FuncOp::create(builder, loc, (parent.getName() + "_body").str(), type);
+    body.setPrivate();
+    symbols.insert(body, std::next(parent->getIterator()));
+
+    builder.setInsertionPointToStart(body.addEntryBlock());
+    IRMapping mapping;
+    for (Value constant : constants)
+      builder.clone(*constant.getDefiningOp(), mapping);
+    for (auto [i, capture] : llvm::enumerate(captures)) {
+      Value field = LLVM::LoadOp::create(builder, loc, contextType.getBody()[i],
+                                         getField(builder, body.getArgument(0), i));
+      mapping.map(capture, cast(builder, field, capture.getType()));
+    }
+    Type index = builder.getIndexType();
+    Value task = arith::IndexCastOp::create(builder, loc, index, body.getArgument(1));
+    Value worker = arith::IndexCastUIOp::create(builder, loc, index, body.getArgument(2));
+    Value distance =
+        arith::MulIOp::create(builder, loc, task, mapping.lookup(loop.getStep().front()));
+    mapping.map(loop.getInductionVars().front(),
+                arith::AddIOp::create(builder, loc, mapping.lookup(loop.getLowerBound().front()),
+                                      distance));
+    for (Operation &op : loop.getBody()->without_terminator())
+      builder.clone(op, mapping);
+    func::ReturnOp::create(builder, loc);
+    body.walk([&](WorkerIdOp op) {
+      op.replaceAllUsesWith(worker);
+      op.erase();
+    });
+    return body;
+  }
+
+  FailureOr<LLVM::LLVMFuncOp> getHook(Operation *loop) {
+    OpBuilder builder = OpBuilder::atBlockBegin(module.getBody());
+    Type none = LLVM::LLVMVoidType::get(module.getContext());
+    FailureOr<LLVM::LLVMFuncOp> hook =
+        LLVM::lookupOrCreateFn(builder, module, "moec_parallel_for",
+                               {pointer, builder.getI64Type(), pointer, pointer}, none);
+    if (failed(hook))
+      return loop->emitOpError("cannot declare moec_parallel_for");
+    return hook;
+  }
+
+  /// ceil((upper - lower) / step), at least 0.
+  Value getNumTasks(OpBuilder &builder, scf::ParallelOp loop) {
+    Value range = arith::SubIOp::create(builder, loc, loop.getUpperBound().front(),
+                                        loop.getLowerBound().front());
+    Value zero = arith::ConstantIndexOp::create(builder, loc, 0);
+    range = arith::MaxSIOp::create(builder, loc, range, zero);
+    Value tasks = arith::CeilDivUIOp::create(builder, loc, range, loop.getStep().front());
+    return arith::IndexCastOp::create(builder, loc, builder.getI64Type(), tasks);
+  }
+
+  void makeCall(scf::ParallelOp loop, func::FuncOp body, LLVM::LLVMFuncOp hook) {
+    auto parent = loop->getParentOfType<func::FuncOp>();
+    OpBuilder builder = OpBuilder::atBlockBegin(&parent.getBody().front());
+    Value one = LLVM::ConstantOp::create(builder, loc, builder.getI64Type(), 1);
+    Value context = LLVM::AllocaOp::create(builder, loc, pointer, contextType, one);
+    builder.setInsertionPoint(loop);
+    for (auto [i, capture] : llvm::enumerate(captures))
+      LLVM::StoreOp::create(builder, loc, cast(builder, capture, contextType.getBody()[i]),
+                            getField(builder, context, i));
+    Value function = func::ConstantOp::create(builder, loc, body.getFunctionType(),
+                                              FlatSymbolRefAttr::get(body.getNameAttr()));
+    LLVM::CallOp::create(builder, loc, hook,
+                         ValueRange{getMarkedArgument(parent, kCallAttr),
+                                    getNumTasks(builder, loop), cast(builder, function, pointer),
+                                    context});
+    loop.erase();
+  }
+
+  ModuleOp module;
+  SymbolTable &symbols;
+  LLVMTypeConverter types;
+  Type pointer;
+
+  // Of the loop at hand.
+  Location loc = UnknownLoc::get(module.getContext());
+  SmallVector<Value> captures, constants;
+  LLVM::LLVMStructType contextType;
+};
+
+struct ParallelToRuntimePass : moe::impl::ParallelToRuntimeBase<ParallelToRuntimePass> {
+  void runOnOperation() override {
+    SmallVector<scf::ParallelOp> inner, outer;
+    // Post-order: innermost first, so that no inner loop outlives its parent.
+    getOperation().walk([&](scf::ParallelOp loop) {
+      (loop->getParentOfType<scf::ParallelOp>() ? inner : outer).push_back(loop);
+    });
+    for (scf::ParallelOp loop : inner) {
+      if (loop.getNumResults() != 0) {
+        loop.emitOpError("has reductions: not supported");
+        return signalPassFailure();
+      }
+      makeSequential(loop);
+    }
+    SymbolTable symbols(getOperation());
+    Outliner outliner(getOperation(), symbols);
+    for (scf::ParallelOp loop : outer)
+      if (failed(checkLoop(loop)) || failed(outliner.outline(loop)))
+        return signalPassFailure();
+    WalkResult rest = getOperation().walk([](WorkerIdOp op) {
+      op.emitOpError("is not in a parallel loop");
+      return WalkResult::interrupt();
+    });
+    if (rest.wasInterrupted())
+      signalPassFailure();
+  }
+};
+
+} // namespace

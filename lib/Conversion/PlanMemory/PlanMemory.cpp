@@ -1,0 +1,384 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// --plan-memory: temporaries become slices of one workspace.
+
+#include "moec/Conversion/PlanMemory/PlanMemory.h"
+#include "moec/Conversion/LowerEntry/LowerEntry.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Bufferization/Transforms/BufferViewFlowAnalysis.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/Dominance.h"
+#include "mlir/IR/IRMapping.h"
+#include "mlir/Interfaces/LoopLikeInterface.h"
+#include "mlir/Transforms/CSE.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_PLANMEMORY
+#include "moec/Conversion/PlanMemory/PlanMemory.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+/// Covers a cache line and the widest vector.
+constexpr int64_t kAlignment = 64;
+
+/// A temporary: its size is `bytes` times the product of its dynamic sizes, and it
+/// is alive between two operations of the entry block, both included.
+struct Temporary {
+  memref::AllocOp alloc;
+  int64_t bytes;
+  SmallVector<Value> dynamicSizes;
+  unsigned first, last;
+};
+
+/// A part of the workspace, for temporaries with the same dynamic sizes that are
+/// never alive together.
+struct Slot {
+  int64_t bytes;
+  SmallVector<Value> dynamicSizes;
+  SmallVector<unsigned> members;
+  /// Last operation of the entry block at which a member is alive.
+  unsigned busyUntil;
+};
+
+//===----------------------------------------------------------------------===//
+// Lifetimes
+//===----------------------------------------------------------------------===//
+
+FailureOr<int64_t> getStaticBytes(memref::AllocOp alloc) {
+  MemRefType type = alloc.getType();
+  if (!type.getLayout().isIdentity())
+    return alloc.emitOpError("has a layout: temporaries must be contiguous");
+  Type element = type.getElementType();
+  int64_t bytes = 8;
+  if (element.isIntOrFloat())
+    bytes = llvm::divideCeil(element.getIntOrFloatBitWidth(), 8);
+  else if (!element.isIndex())
+    return alloc.emitOpError("has elements of unknown size");
+  for (int64_t size : type.getShape())
+    if (!ShapedType::isDynamic(size))
+      bytes *= size;
+  return bytes;
+}
+
+/// A temporary in a loop is one buffer for all iterations, so no iteration may
+/// hand it to the next one or out of the loop.
+LogicalResult checkStaysInIteration(memref::AllocOp alloc,
+                                    const BufferViewFlowAnalysis::ValueSetT &aliases,
+                                    func::FuncOp entry) {
+  for (Operation *parent = alloc->getParentOp(); parent != entry; parent = parent->getParentOp()) {
+    auto loop = dyn_cast<LoopLikeOpInterface>(parent);
+    if (!loop)
+      continue;
+    if (isa<scf::ParallelOp, scf::ForallOp>(parent))
+      return alloc.emitOpError("in a parallel loop: each worker would need its own temporary");
+    for (Value alias : aliases)
+      if (!parent->isAncestor(alias.getParentBlock()->getParentOp()))
+        return alloc.emitOpError("leaves its loop: not supported");
+    for (Value alias : aliases)
+      if (auto argument = dyn_cast<BlockArgument>(alias))
+        if (argument.getOwner()->getParentOp() == parent)
+          return alloc.emitOpError("is used by the next iteration of its loop: not supported");
+  }
+  return success();
+}
+
+/// The last operation of the entry block that may use one of `aliases`.
+unsigned getLastUse(const BufferViewFlowAnalysis::ValueSetT &aliases, Block &body,
+                    const DenseMap<Operation *, unsigned> &positions) {
+  unsigned last = 0;
+  for (Value alias : aliases)
+    for (Operation *user : alias.getUsers()) {
+      // A view that is no longer a memref (a pointer) is not followed.
+      if (isa<memref::ExtractAlignedPointerAsIndexOp, UnrealizedConversionCastOp>(user))
+        return positions.size();
+      last = std::max(last, positions.lookup(body.findAncestorOpInBlock(*user)));
+    }
+  return last;
+}
+
+LogicalResult collectTemporaries(func::FuncOp entry, SmallVectorImpl<Temporary> &temporaries) {
+  Block &body = entry.getBody().front();
+  DenseMap<Operation *, unsigned> positions;
+  for (auto [i, op] : llvm::enumerate(body))
+    positions[&op] = i;
+
+  DenseMap<Value, unsigned> order;
+  BufferViewFlowAnalysis analysis(entry);
+  WalkResult result = entry.walk([&](memref::AllocOp alloc) {
+    BufferViewFlowAnalysis::ValueSetT aliases = analysis.resolve(alloc);
+    FailureOr<int64_t> bytes = getStaticBytes(alloc);
+    if (failed(bytes) || failed(checkStaysInIteration(alloc, aliases, entry)))
+      return WalkResult::interrupt();
+    Temporary temporary{alloc, *bytes, SmallVector<Value>(alloc.getDynamicSizes()),
+                        positions.lookup(body.findAncestorOpInBlock(*alloc)), 0};
+    temporary.last = std::max(temporary.first, getLastUse(aliases, body, positions));
+    // Products commute: a fixed order makes equal ones compare equal.
+    for (Value size : temporary.dynamicSizes)
+      order.try_emplace(size, order.size());
+    llvm::sort(temporary.dynamicSizes,
+               [&](Value a, Value b) { return order.lookup(a) < order.lookup(b); });
+    temporaries.push_back(std::move(temporary));
+    return WalkResult::advance();
+  });
+  return failure(result.wasInterrupted());
+}
+
+//===----------------------------------------------------------------------===//
+// Slots
+//===----------------------------------------------------------------------===//
+
+/// The free slot that wastes least, or null.
+Slot *findSlot(MutableArrayRef<Slot> slots, const Temporary &temporary) {
+  Slot *best = nullptr;
+  for (Slot &slot : slots) {
+    if (slot.dynamicSizes != temporary.dynamicSizes || slot.busyUntil >= temporary.first)
+      continue;
+    auto waste = [&](const Slot &s) { return std::abs(s.bytes - temporary.bytes); };
+    if (!best || waste(slot) < waste(*best))
+      best = &slot;
+  }
+  return best;
+}
+
+/// `temporaries` are in the order in which they come alive.
+SmallVector<Slot> assignSlots(ArrayRef<Temporary> temporaries) {
+  SmallVector<Slot> slots;
+  for (auto [i, temporary] : llvm::enumerate(temporaries)) {
+    Slot *slot = findSlot(slots, temporary);
+    if (!slot)
+      slot = &slots.emplace_back(Slot{0, temporary.dynamicSizes, {}, 0});
+    slot->bytes = std::max(slot->bytes, temporary.bytes);
+    slot->members.push_back(i);
+    slot->busyUntil = temporary.last;
+  }
+  // Static ones first: their offsets are constants.
+  SmallVector<Slot> ordered;
+  auto isStatic = [](const Slot &slot) { return slot.dynamicSizes.empty(); };
+  llvm::copy_if(slots, std::back_inserter(ordered), isStatic);
+  llvm::copy_if(slots, std::back_inserter(ordered), std::not_fn(isStatic));
+  return ordered;
+}
+
+//===----------------------------------------------------------------------===//
+// Sizes
+//===----------------------------------------------------------------------===//
+
+/// Recomputes sizes at another place: at the start of the entry, or in the
+/// workspace function.
+class SizeCloner {
+public:
+  SizeCloner(OpBuilder &builder, func::FuncOp entry) : builder(builder), entry(entry) {}
+  virtual ~SizeCloner() = default;
+
+  /// Null, after an error, when `size` is not arithmetic on dimensions.
+  Value get(Value size, Operation *user) {
+    if (Value known = mapping.lookupOrNull(size))
+      return known;
+    Value result = compute(size, user);
+    if (result)
+      mapping.map(size, result);
+    return result;
+  }
+
+protected:
+  virtual Value getDim(BlockArgument argument, int64_t dim, Location loc) = 0;
+  virtual Value getNumWorkers(NumWorkersOp op) = 0;
+
+  OpBuilder &builder;
+  func::FuncOp entry;
+
+private:
+  Value fail(Operation *user, Location loc) {
+    InFlightDiagnostic diagnostic =
+        user->emitOpError("has a size that is not arithmetic on the dimensions of the inputs: "
+                          "not supported");
+    diagnostic.attachNote(loc) << "depends on this";
+    return Value();
+  }
+
+  Value compute(Value size, Operation *user) {
+    Operation *op = size.getDefiningOp();
+    if (!op)
+      return fail(user, size.getLoc());
+    if (auto workers = dyn_cast<NumWorkersOp>(op))
+      return getNumWorkers(workers);
+    if (auto dim = dyn_cast<memref::DimOp>(op)) {
+      auto argument = dyn_cast<BlockArgument>(dim.getSource());
+      std::optional<int64_t> index = dim.getConstantIndex();
+      if (!argument || argument.getOwner() != &entry.getBody().front() || !index)
+        return fail(user, op->getLoc());
+      return getDim(argument, *index, op->getLoc());
+    }
+    if (!isPure(op) || op->getNumRegions() != 0 ||
+        !llvm::all_of(op->getOperandTypes(), [](Type t) { return t.isIntOrIndexOrFloat(); }))
+      return fail(user, op->getLoc());
+    for (Value operand : op->getOperands())
+      if (!get(operand, user))
+        return Value();
+    Operation *clone = builder.clone(*op, mapping);
+    return clone->getResult(cast<OpResult>(size).getResultNumber());
+  }
+
+  IRMapping mapping;
+};
+
+class EntrySizes : public SizeCloner {
+public:
+  using SizeCloner::SizeCloner;
+
+private:
+  Value getDim(BlockArgument argument, int64_t dim, Location loc) override {
+    return memref::DimOp::create(builder, loc, argument, dim);
+  }
+  Value getNumWorkers(NumWorkersOp op) override {
+    return NumWorkersOp::create(builder, op.getLoc(), op.getType(), op.getCall());
+  }
+};
+
+/// In a function of the inputs and the number of workers. Dimensions of outputs
+/// come from the shapes function.
+class WorkspaceSizes : public SizeCloner {
+public:
+  WorkspaceSizes(OpBuilder &builder, func::FuncOp entry, func::FuncOp workspace,
+                 func::FuncOp shapes)
+      : SizeCloner(builder, entry), workspace(workspace), shapes(shapes) {}
+
+private:
+  Value getDim(BlockArgument argument, int64_t dim, Location loc) override {
+    unsigned numInputs = getNumInputs(entry);
+    if (argument.getArgNumber() < numInputs)
+      return memref::DimOp::create(builder, loc, workspace.getArgument(argument.getArgNumber()),
+                                   dim);
+    int64_t position = dim;
+    for (unsigned i = numInputs; i < argument.getArgNumber(); ++i)
+      position += cast<MemRefType>(entry.getArgumentTypes()[i]).getRank();
+    if (!outputDims)
+      outputDims = func::CallOp::create(builder, loc, shapes,
+                                        workspace.getArguments().take_front(numInputs));
+    return outputDims.getResult(position);
+  }
+  Value getNumWorkers(NumWorkersOp) override { return workspace.getArguments().back(); }
+
+  func::FuncOp workspace, shapes;
+  func::CallOp outputDims;
+};
+
+/// Start of each slot, then the end of the last one; empty after an error. Static
+/// slots come first.
+SmallVector<Value> emitOffsets(OpBuilder &builder, ArrayRef<Slot> slots,
+                               ArrayRef<Temporary> temporaries, SizeCloner &sizes, Location loc) {
+  auto constant = [&](int64_t value) {
+    return arith::ConstantIndexOp::create(builder, loc, value);
+  };
+  SmallVector<Value> offsets = {constant(0)};
+  int64_t staticOffset = 0;
+  for (const Slot &slot : slots) {
+    if (slot.dynamicSizes.empty()) {
+      staticOffset += llvm::alignTo(slot.bytes, kAlignment);
+      offsets.push_back(constant(staticOffset));
+      continue;
+    }
+    Value bytes = constant(slot.bytes);
+    for (Value size : slot.dynamicSizes) {
+      Value factor = sizes.get(size, temporaries[slot.members.front()].alloc);
+      if (!factor)
+        return {};
+      bytes = arith::MulIOp::create(builder, loc, bytes, factor);
+    }
+    Value padded = arith::AddIOp::create(builder, loc, bytes, constant(kAlignment - 1));
+    Value aligned = arith::AndIOp::create(builder, loc, padded, constant(-kAlignment));
+    offsets.push_back(arith::AddIOp::create(builder, loc, offsets.back(), aligned));
+  }
+  return offsets;
+}
+
+//===----------------------------------------------------------------------===//
+// Entry and workspace function
+//===----------------------------------------------------------------------===//
+
+LogicalResult makeWorkspaceFunction(func::FuncOp entry, SymbolTable &symbols, ArrayRef<Slot> slots,
+                                    ArrayRef<Temporary> temporaries) {
+  auto shapes = symbols.lookup<func::FuncOp>((entry.getName() + kShapesSuffix).str());
+  if (!shapes)
+    return entry.emitError("has no function of its output shapes; run --lower-entry");
+  OpBuilder builder(entry.getContext());
+  SmallVector<Type> inputs(entry.getArgumentTypes().take_front(getNumInputs(entry)));
+  inputs.push_back(builder.getIndexType());
+  auto type = builder.getFunctionType(inputs, builder.getIndexType());
+  auto workspace = func::FuncOp::create(builder, entry.getLoc(),
+                                        (entry.getName() + kWorkspaceSuffix).str(), type);
+  symbols.insert(workspace, std::next(entry->getIterator()));
+  builder.setInsertionPointToStart(workspace.addEntryBlock());
+  WorkspaceSizes sizes(builder, entry, workspace, shapes);
+  SmallVector<Value> offsets = emitOffsets(builder, slots, temporaries, sizes, entry.getLoc());
+  if (offsets.empty())
+    return failure();
+  func::ReturnOp::create(builder, entry.getLoc(), offsets.back());
+  return success();
+}
+
+LogicalResult useWorkspace(func::FuncOp entry, ArrayRef<Slot> slots,
+                           ArrayRef<Temporary> temporaries) {
+  Value workspace = getMarkedArgument(entry, kWorkspaceAttr);
+  OpBuilder builder = OpBuilder::atBlockBegin(&entry.getBody().front());
+  EntrySizes sizes(builder, entry);
+  SmallVector<Value> offsets = emitOffsets(builder, slots, temporaries, sizes, entry.getLoc());
+  if (offsets.empty())
+    return failure();
+  for (auto [slot, offset] : llvm::zip(slots, offsets)) {
+    for (unsigned member : slot.members) {
+      memref::AllocOp alloc = temporaries[member].alloc;
+      SmallVector<Value> dynamicSizes;
+      for (Value size : alloc.getDynamicSizes())
+        dynamicSizes.push_back(sizes.get(size, alloc));
+      alloc.replaceAllUsesWith(memref::ViewOp::create(builder, alloc.getLoc(), alloc.getType(),
+                                                      workspace, offset, dynamicSizes)
+                                   .getResult());
+      alloc.erase();
+    }
+  }
+  return success();
+}
+
+LogicalResult planEntry(func::FuncOp entry, SymbolTable &symbols) {
+  if (!entry.getBody().hasOneBlock())
+    return entry.emitError("plan the memory before branches are lowered");
+  entry.walk([](memref::DeallocOp op) { op.erase(); });
+  // Sizes are compared as values.
+  IRRewriter rewriter(entry.getContext());
+  DominanceInfo dominance(entry);
+  eliminateCommonSubExpressions(rewriter, dominance, entry);
+
+  SmallVector<Temporary> temporaries;
+  if (failed(collectTemporaries(entry, temporaries)))
+    return failure();
+  SmallVector<Slot> slots = assignSlots(temporaries);
+  if (failed(makeWorkspaceFunction(entry, symbols, slots, temporaries)))
+    return failure();
+  return useWorkspace(entry, slots, temporaries);
+}
+
+struct PlanMemoryPass : moe::impl::PlanMemoryBase<PlanMemoryPass> {
+  void runOnOperation() override {
+    SymbolTable symbols(getOperation());
+    for (func::FuncOp func : llvm::make_early_inc_range(getOperation().getOps<func::FuncOp>()))
+      if (func->hasAttr(kEntryAttr) && failed(planEntry(func, symbols)))
+        return signalPassFailure();
+    WalkResult rest = getOperation().walk([](memref::AllocOp alloc) {
+      alloc.emitOpError("outside of an entry function: kernels get their temporaries as arguments");
+      return WalkResult::interrupt();
+    });
+    if (rest.wasInterrupted())
+      signalPassFailure();
+  }
+};
+
+} // namespace

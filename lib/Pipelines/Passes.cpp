@@ -1,0 +1,167 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// Small passes that only the pipelines use.
+
+#include "moec/Pipelines/Passes.h"
+
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Linalg/Transforms/Transforms.h"
+#include "mlir/Dialect/Linalg/Utils/Utils.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Math/Transforms/Passes.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Tensor/Transforms/Transforms.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_DECOMPOSECONCAT
+#define GEN_PASS_DEF_EXPANDCOPIES
+#define GEN_PASS_DEF_ORDERLOOPS
+#define GEN_PASS_DEF_APPROXIMATEVECTORMATH
+#define GEN_PASS_DEF_HOISTSTACKBUFFERS
+#include "moec/Pipelines/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+struct DecomposeConcatPass : moe::impl::DecomposeConcatBase<DecomposeConcatPass> {
+  void runOnOperation() override {
+    RewritePatternSet patterns(&getContext());
+    tensor::populateDecomposeTensorConcatPatterns(patterns);
+    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
+      signalPassFailure();
+  }
+};
+
+struct ExpandCopiesPass : moe::impl::ExpandCopiesBase<ExpandCopiesPass> {
+  void runOnOperation() override {
+    getOperation()->walk([](memref::CopyOp copy) {
+      auto isContiguous = [](Value value) {
+        auto type = dyn_cast<MemRefType>(value.getType());
+        return type && type.getLayout().isIdentity();
+      };
+      if (isContiguous(copy.getSource()) && isContiguous(copy.getTarget()))
+        return;
+      OpBuilder builder(copy);
+      linalg::makeMemRefCopyOp(builder, copy.getLoc(), copy.getSource(), copy.getTarget());
+      copy.erase();
+    });
+  }
+};
+
+//===----------------------------------------------------------------------===//
+// Order of loops
+//===----------------------------------------------------------------------===//
+
+/// How well `op` walks memory when `loop` is innermost: positive for operands that
+/// it walks with stride 1, negative for the others that it moves in. Results count
+/// more: they are read and written.
+int getContiguity(linalg::GenericOp op, unsigned loop) {
+  int score = 0;
+  for (OpOperand &operand : op->getOpOperands()) {
+    AffineMap map = op.getMatchingIndexingMap(&operand);
+    if (!map.isFunctionOfDim(loop))
+      continue;
+    int weight = op.isDpsInit(&operand) ? 3 : 2;
+    auto last = dyn_cast<AffineDimExpr>(map.getResults().back());
+    score += last && last.getPosition() == loop ? weight : -weight;
+  }
+  return score;
+}
+
+unsigned getInnermostLoop(linalg::GenericOp op) {
+  unsigned best = op.getNumLoops() - 1;
+  for (unsigned loop = 0; loop + 1 < op.getNumLoops(); ++loop)
+    if (getContiguity(op, loop) > getContiguity(op, best))
+      best = loop;
+  return best;
+}
+
+struct OrderLoopsPass : moe::impl::OrderLoopsBase<OrderLoopsPass> {
+  void runOnOperation() override {
+    SmallVector<linalg::LinalgOp> ops;
+    getOperation()->walk([&](linalg::LinalgOp op) { ops.push_back(op); });
+    IRRewriter rewriter(&getContext());
+    for (linalg::LinalgOp op : ops) {
+      if (!op.hasPureBufferSemantics())
+        continue;
+      rewriter.setInsertionPoint(op);
+      auto generic = dyn_cast<linalg::GenericOp>(op.getOperation());
+      if (!generic) {
+        FailureOr<linalg::GenericOp> generalized = linalg::generalizeNamedOp(rewriter, op);
+        if (failed(generalized))
+          continue;
+        generic = *generalized;
+      }
+      if (failed(order(generic, rewriter)))
+        return signalPassFailure();
+    }
+  }
+
+  static LogicalResult order(linalg::GenericOp op, RewriterBase &rewriter) {
+    if (op.getNumLoops() < 2)
+      return success();
+    unsigned innermost = getInnermostLoop(op);
+    if (innermost + 1 == op.getNumLoops())
+      return success();
+    SmallVector<unsigned> loops;
+    for (unsigned loop = 0; loop < op.getNumLoops(); ++loop)
+      if (loop != innermost)
+        loops.push_back(loop);
+    loops.push_back(innermost);
+    rewriter.setInsertionPoint(op);
+    return linalg::interchangeGenericOp(rewriter, op, loops);
+  }
+};
+
+//===----------------------------------------------------------------------===//
+// Mathematics on vectors
+//===----------------------------------------------------------------------===//
+
+struct ApproximateVectorMathPass : moe::impl::ApproximateVectorMathBase<ApproximateVectorMathPass> {
+  void runOnOperation() override {
+    SmallVector<Operation *> ops;
+    getOperation()->walk([&](Operation *op) {
+      if (isa_and_present<math::MathDialect>(op->getDialect()) && op->getNumResults() == 1 &&
+          isa<VectorType>(op->getResult(0).getType()))
+        ops.push_back(op);
+    });
+    RewritePatternSet patterns(&getContext());
+    auto all = [](StringRef) { return true; };
+    populateMathF32ExpansionPatterns(patterns, all);
+    populateMathPolynomialApproximationPatterns(patterns, all);
+    GreedyRewriteConfig config;
+    config.setStrictness(GreedyRewriteStrictness::ExistingAndNewOps);
+    if (failed(applyOpPatternsGreedily(ops, std::move(patterns), config)))
+      signalPassFailure();
+  }
+};
+
+//===----------------------------------------------------------------------===//
+// Stack buffers
+//===----------------------------------------------------------------------===//
+
+struct HoistStackBuffersPass : moe::impl::HoistStackBuffersBase<HoistStackBuffersPass> {
+  void runOnOperation() override {
+    if (getOperation().isDeclaration())
+      return;
+    Block &entry = getOperation().getBody().front();
+    SmallVector<memref::AllocaOp> buffers;
+    getOperation().walk([&](memref::AllocaOp op) {
+      if (op.getOperands().empty() && op->getBlock() != &entry)
+        buffers.push_back(op);
+    });
+    for (memref::AllocaOp op : buffers)
+      op->moveBefore(&entry, entry.begin());
+  }
+};
+
+} // namespace
