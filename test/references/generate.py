@@ -4,6 +4,7 @@
 `draw_inputs` its inputs, `layers()` is the hypothesis strategy over all of them."""
 
 import dataclasses
+from random import Random
 from typing import Optional
 
 import ml_dtypes
@@ -203,59 +204,71 @@ def sparse_mixer_is_decided(logits):
 
 # --- strategies -------------------------------------------------------------------
 
+# activation_type, swiglu_fusion, fc3
+FORMS = [
+    ("relu", 0, False),
+    ("gelu", 0, False),
+    ("silu", 0, False),
+    ("identity", 0, False),
+    ("silu", 0, True),
+    ("swiglu", 0, True),
+    ("swiglu", 1, False),
+    ("swiglu", 2, False),
+]
 
-@st.composite
-def layers(draw, dtypes=tuple(DTYPES), quantized=(False, True)):
-    """Layers over all attributes and odd sizes; only combinations that mean something."""
-    is_quantized = draw(st.sampled_from(quantized))
-    bits = draw(st.sampled_from([2, 4, 8])) if is_quantized else 0
-    block = draw(st.sampled_from([0, 16, 32])) if is_quantized else 0
-    step = block or (8 // bits if bits else 1)
-    sparse_mixer = draw(st.integers(0, 7)) == 0
-    experts = draw(st.sampled_from([2, 3, 5, 8, 16] if sparse_mixer else [1, 2, 3, 5, 8, 13]))
-    activation, fusion, third = draw(
-        st.sampled_from(
-            [
-                ("relu", 0, False),
-                ("gelu", 0, False),
-                ("silu", 0, False),
-                ("identity", 0, False),
-                ("silu", 0, True),
-                ("swiglu", 0, True),
-                ("swiglu", 1, False),
-                ("swiglu", 2, False),
-            ]
-        )
-    )
+
+def draw_layer(random, form, dtype, quantized):
+    """A layer over all attributes and odd sizes; only combinations that mean something.
+    Drawn evenly: hypothesis' own choices prefer simple values and repeat themselves,
+    and a few dozen examples would leave out most attributes."""
+
+    def sometimes():
+        return random.random() < 0.5
+
+    activation, fusion, third = form
     is_swiglu = activation == "swiglu"
-    hidden = step * draw(st.integers(1, max(1, 80 // step)))
-    intermediate = step * draw(st.integers(1, max(1, 80 // step)))
+    bits = random.choice([2, 4, 8]) if quantized else 0
+    block = random.choice([0, 16, 32]) if quantized else 0
+    step = block or (8 // bits if bits else 1)
+    sparse_mixer = random.random() < 0.125
+    experts = random.choice([2, 3, 5, 8, 16] if sparse_mixer else [1, 2, 3, 5, 8, 13])
+    hidden = step * random.randint(1, max(1, 80 // step))
+    intermediate = step * random.randint(1, max(1, 80 // step))
     return Layer(
         experts=experts,
-        k=2 if sparse_mixer else draw(st.integers(1, experts)),
+        k=2 if sparse_mixer else random.randint(1, experts),
         hidden=hidden,
         intermediate=intermediate,
-        dtype=draw(st.sampled_from(dtypes)),
+        dtype=dtype,
         activation=activation,
         fusion=fusion,
         third=third,
-        biases=draw(st.booleans()),
-        normalize=draw(st.booleans()),
+        biases=sometimes(),
+        normalize=sometimes(),
         sparse_mixer=sparse_mixer,
-        alpha=draw(st.sampled_from([None, 1.702])) if is_swiglu else None,
-        beta=draw(st.sampled_from([None, 1.0])) if is_swiglu else None,
-        limit=draw(st.sampled_from([None, 0.75])) if is_swiglu else None,
+        alpha=random.choice([None, 1.702]) if is_swiglu else None,
+        beta=random.choice([None, 1.0]) if is_swiglu else None,
+        limit=random.choice([None, 0.75]) if is_swiglu else None,
         bits=bits,
         block=block,
-        zero_points=draw(st.booleans()) if is_quantized else False,
-        scale_column=draw(st.booleans()) if is_quantized and not block else False,
-        router_weights=draw(st.booleans()) if is_quantized and not sparse_mixer else False,
+        zero_points=bool(bits) and sometimes(),
+        scale_column=bool(bits) and not block and sometimes(),
+        router_weights=bool(bits) and not sparse_mixer and sometimes(),
         # Without fusion, H = I says nothing about which of the two was meant.
-        legacy=draw(st.booleans()) if not third and hidden != intermediate else False,
-        rank=draw(st.sampled_from([2, 3])),
-        ties=draw(st.booleans()) and not sparse_mixer,
-        seed=draw(st.integers(0, 1000)),
+        legacy=not third and hidden != intermediate and random.random() < 0.25,
+        rank=random.choice([2, 3]),
+        ties=not sparse_mixer and sometimes(),
+        seed=random.randint(0, 1000),
     )
+
+
+def layers(forms=FORMS, dtypes=tuple(DTYPES), quantized=(False, True)):
+    def draw(source):
+        # Strategies over other forms draw other layers, though hypothesis repeats itself.
+        random = Random(f"{forms} {quantized} {source.random()}")
+        return draw_layer(random, random.choice(forms), random.choice(dtypes), random.choice(quantized))
+
+    return st.randoms(use_true_random=True).map(draw)
 
 
 def token_counts():

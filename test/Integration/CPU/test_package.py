@@ -262,6 +262,15 @@ def test_c_example(compiler, tmp_path, example):
     assert done.returncode == 0, done.stderr
 
 
+def test_readme_example_is_clean(compiler, tmp_path):
+    readme = (harness.ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```c\n(.*?)```", readme, re.DOTALL)
+    compiler.run(FIXTURES / "layer0_moe.onnx", "-o", tmp_path / "layer0.moec")
+    source = tmp_path / "readme.c"
+    source.write_text("#include <stdio.h>\n" + code)
+    run("gcc", "-std=c99", *STRICT, "-I", tmp_path / "layer0.moec", "-c", source, "-o", tmp_path / "readme.o")
+
+
 # --- models with external data --------------------------------------------------------------
 
 

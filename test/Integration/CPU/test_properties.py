@@ -38,16 +38,20 @@ def check(compiler, layer, token_counts, *flags):
             assert error < TOLERANCES[layer.dtype], f"{tokens} tokens"
 
 
-@property_settings(30)
-@given(layer=generate.layers(quantized=(False,)))
-def test_random_moe(compiler, layer):
-    check(compiler, layer, [0, 1, 7, 64], "-O3")
+def form_name(form):
+    activation, fusion, third = form
+    return f"{activation}{fusion or ''}{'_fc3' if third else ''}"
 
 
-@property_settings(40)
-@given(layer=generate.layers(quantized=(True,)))
-def test_random_qmoe(compiler, layer):
-    check(compiler, layer, [0, 1, 7, 64], "-O3")
+@pytest.mark.parametrize("quantized", [False, True], ids=["moe", "qmoe"])
+@pytest.mark.parametrize("form", generate.FORMS, ids=form_name)
+def test_random_layers(compiler, form, quantized):
+    @property_settings(6)
+    @given(layer=generate.layers(forms=[form], quantized=[quantized]))
+    def random_layers(layer):
+        check(compiler, layer, [0, 1, 7, 64], "-O3")
+
+    random_layers()
 
 
 @property_settings(25)
