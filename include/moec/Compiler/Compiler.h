@@ -1,0 +1,100 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// The driver as a library: a model file in, a package (or a phase's IR) out.
+
+#ifndef MOEC_COMPILER_COMPILER_H
+#define MOEC_COMPILER_COMPILER_H
+
+#include "moec/Target/CPU/Linker.h"
+#include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/StringRef.h"
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mlir::moe {
+
+/// What a compilation ends with; also the exit status of `moec`.
+enum class CompileStatus {
+  Success = 0,
+  /// A wrong option, or an option that does not fit the input.
+  Usage = 1,
+  /// The model or one of its files is missing, broken or not valid.
+  BadModel = 2,
+  /// The model is valid but uses something that moec does not support.
+  Unsupported = 3,
+  /// The result could not be written: permissions, a full disk, a folder in the
+  /// way that is no package; or the linker or the runtime is not installed.
+  Output = 4,
+  /// An error of moec itself.
+  Internal = 5,
+};
+
+/// One line about each status, for documentation.
+llvm::StringRef describeStatus(CompileStatus status);
+
+struct CompileOptions {
+  /// A model (.onnx) or MLIR (.mlir: any dumped phase; compilation continues
+  /// after the phase that its module attribute `moe.phase` names).
+  std::string input;
+  /// Package folder, or the file for `compileTo` ("-" is stdout). Default:
+  /// NAME.moec in the current folder, or stdout.
+  std::string output;
+  /// Folder that weight files are relative to. Default: the folder of `input`.
+  std::string modelFolder;
+  /// "cpu" is the only target.
+  std::string target = "cpu";
+  /// See Machine::get.
+  std::string cpu = "native";
+  /// 0: the reference lowering of each MoE op; 1 to 3: the CPU kernels, and
+  /// LLVM's levels.
+  unsigned optLevel = 3;
+  Threads threads = Threads::OpenMP;
+  /// Sizes of symbolic dimensions.
+  std::vector<std::pair<std::string, int64_t>> dims;
+  /// Values of the graph that become outputs.
+  std::vector<std::string> keep;
+  /// Stop after this phase and write the IR.
+  std::string compileTo;
+  /// Write NN-PHASE.mlir after each phase into this folder.
+  std::string dumpFolder;
+  /// Verify the IR after each pass, not only after each phase.
+  bool verifyEach = false;
+  /// Write what was found and decided as JSON to this file.
+  std::string reportFile;
+  /// Print remarks, such as why a block was not raised.
+  bool remarks = false;
+  /// Folder of runtime_*.o and moec.h.
+  std::string runtimeFolder;
+  /// Called while weights are written, with bytes done and in all.
+  std::function<void(uint64_t, uint64_t)> progress;
+};
+
+struct CompileResult {
+  CompileStatus status = CompileStatus::Internal;
+  /// One line about a finished compilation: what was found, target, sizes, time.
+  std::string summary;
+};
+
+/// Compiles. Errors, warnings and remarks are printed to stderr as
+/// `file:line:column: error: …`, each once. An existing package is only replaced
+/// when everything succeeded.
+CompileResult compile(const CompileOptions &options);
+
+/// A step of the compilation, as documented and as named by `--compile-to`.
+struct PhaseDescription {
+  llvm::StringRef name, description;
+};
+/// All phases in order; some only run at some optimization levels.
+std::vector<PhaseDescription> getPhaseDescriptions();
+
+/// Folder of the runtime beside an installed or built executable:
+/// ../lib/moec.
+std::string getRuntimeFolder(llvm::StringRef executable);
+
+} // namespace mlir::moe
+
+#endif // MOEC_COMPILER_COMPILER_H

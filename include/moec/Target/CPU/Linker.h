@@ -1,0 +1,40 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// Links a model's object with the runtime into libraries.
+
+#ifndef MOEC_TARGET_CPU_LINKER_H
+#define MOEC_TARGET_CPU_LINKER_H
+
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+#include <string>
+
+namespace mlir::moe {
+
+/// The parallel layer of a library: OpenMP's, none (one worker), or a hook of
+/// the program.
+enum class Threads { OpenMP, None, Custom };
+llvm::StringRef stringifyThreads(Threads threads);
+
+struct LinkOptions {
+  /// Name of the model: NAME_moec is the function that stays visible.
+  std::string name;
+  /// Folder of runtime_{openmp,none,custom}.o.
+  std::string runtimeFolder;
+  Threads threads = Threads::OpenMP;
+};
+
+/// A stripped shared library that exports NAME_moec and moec_library only and
+/// needs libc and libm (and the OpenMP runtime). All symbols must resolve.
+llvm::Error linkSharedLibrary(llvm::StringRef object, llvm::StringRef output,
+                              const LinkOptions &options);
+
+/// An archive of one object in which everything but NAME_moec is local, so that
+/// several models can be linked into one program.
+llvm::Error linkStaticLibrary(llvm::StringRef object, llvm::StringRef output,
+                              const LinkOptions &options);
+
+} // namespace mlir::moe
+
+#endif // MOEC_TARGET_CPU_LINKER_H

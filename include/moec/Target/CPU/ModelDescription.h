@@ -1,0 +1,50 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// What a compiled library knows of itself: the tables of
+// moec/Runtime/model_abi.h before they are constants.
+
+#ifndef MOEC_TARGET_CPU_MODELDESCRIPTION_H
+#define MOEC_TARGET_CPU_MODELDESCRIPTION_H
+
+#include "mlir/IR/Types.h"
+#include "moec/Target/CPU/WeightsFile.h"
+#include "llvm/ADT/SmallVector.h"
+#include <string>
+#include <vector>
+
+namespace mlir::moe {
+
+/// A dimension of an output that only the entry's `shapes` function knows.
+constexpr int64_t kComputedDim = INT64_MIN;
+
+struct TensorDescription {
+  std::string name;
+  Type elementType;
+  /// As in moec_tensor_desc: a size; -1 - number of a symbol; kComputedDim.
+  llvm::SmallVector<int64_t, 4> dims;
+  /// How the model writes each dimension: "tokens", "128", "2*batch".
+  std::vector<std::string> dimNames;
+};
+
+struct EntryDescription {
+  std::string name;
+  std::vector<TensorDescription> inputs, outputs;
+  std::vector<std::string> symbols;
+};
+
+struct ModelDescription {
+  std::string name;
+  std::string infoJSON;
+  std::vector<EntryDescription> entries;
+  WeightsFileInfo weights;
+};
+
+/// DLPack's code and bits of an element type; false when it has none.
+bool getDLPackType(Type elementType, uint8_t &code, uint8_t &bits);
+/// NumPy's name of an element type: "float32", "bool", "uint8", "bfloat16", …
+std::string getDTypeName(Type elementType);
+
+} // namespace mlir::moe
+
+#endif // MOEC_TARGET_CPU_MODELDESCRIPTION_H

@@ -1,0 +1,70 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// The state of one compilation, and its phases.
+
+#ifndef MOEC_LIB_COMPILER_COMPILATION_H
+#define MOEC_LIB_COMPILER_COMPILATION_H
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/OwningOpRef.h"
+#include "mlir/Pass/PassManager.h"
+#include "moec/Compiler/Compiler.h"
+#include "moec/Target/CPU/Machine.h"
+#include "moec/Target/CPU/ObjectFile.h"
+#include "llvm/Support/JSON.h"
+
+namespace mlir::moe {
+
+/// Module attributes of the driver: the last finished phase, the entries'
+/// signatures (see Interface.h), the MoE blocks that were found (a list of
+/// dictionaries, as in the report).
+inline constexpr llvm::StringLiteral kPhaseAttr = "moe.phase";
+inline constexpr llvm::StringLiteral kInterfaceAttr = "moe.interface";
+inline constexpr llvm::StringLiteral kBlocksAttr = "moe.blocks";
+/// Optional list of {name, op}: what `moe.profile_mark` numbers.
+inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
+
+struct Compilation {
+  const CompileOptions &options;
+  MLIRContext &context;
+  Machine machine;
+  OwningOpRef<ModuleOp> module;
+
+  /// The model's name (a C identifier) and the package's folder.
+  std::string name, packagePath;
+  /// What the report says, key by key.
+  llvm::json::Object report;
+  llvm::json::Array lowerings;
+  llvm::json::Array timings;
+  /// What a failure of the running phase means; a phase may say so itself.
+  CompileStatus failure = CompileStatus::Internal;
+  uint64_t libraryBytes = 0, weightsBytes = 0;
+
+  Compilation(const CompileOptions &options, MLIRContext &context)
+      : options(options), context(context) {}
+
+  /// Runs a pass pipeline as written for `moe-opt --pass-pipeline`.
+  LogicalResult runPasses(llvm::StringRef pipeline);
+  /// Emits an error without a place in the model.
+  LogicalResult fail(CompileStatus status, const llvm::Twine &message);
+  LogicalResult fail(CompileStatus status, llvm::Error error);
+};
+
+/// A phase: a row of the table in Phases.cpp.
+struct Phase {
+  llvm::StringLiteral name, description;
+  /// Optimization levels at which it runs.
+  unsigned minLevel, maxLevel;
+  /// What it means when it fails.
+  CompileStatus failure;
+  LogicalResult (*run)(Compilation &);
+};
+llvm::ArrayRef<Phase> getPhases();
+
+/// Turns the lowered module into a package (Package.cpp).
+LogicalResult writePackage(Compilation &compilation);
+
+} // namespace mlir::moe
+
+#endif // MOEC_LIB_COMPILER_COMPILATION_H

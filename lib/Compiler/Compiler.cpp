@@ -1,0 +1,370 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "moec/Compiler/Compiler.h"
+#include "Compilation.h"
+#include "Diagnostics.h"
+#include "Package.h"
+#include "Report.h"
+
+#include "mlir/InitAllDialects.h"
+#include "mlir/InitAllExtensions.h"
+#include "mlir/Target/LLVMIR/Dialect/All.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Frontend/ONNX/Importer.h"
+#include "moec/InitAll.h"
+#include "moec/Target/CPU/WeightTransforms.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/Path.h"
+
+#include <chrono>
+#include <sys/resource.h>
+
+using namespace mlir;
+using namespace mlir::moe;
+namespace path = llvm::sys::path;
+
+StringRef mlir::moe::describeStatus(CompileStatus status) {
+  switch (status) {
+  case CompileStatus::Success:
+    return "success";
+  case CompileStatus::Usage:
+    return "a wrong option";
+  case CompileStatus::BadModel:
+    return "the model is missing, broken or not valid";
+  case CompileStatus::Unsupported:
+    return "the model uses something that is not supported";
+  case CompileStatus::Output:
+    return "the result could not be written or linked";
+  case CompileStatus::Internal:
+    return "an error of moec itself";
+  }
+  llvm_unreachable("unknown status");
+}
+
+std::string mlir::moe::getRuntimeFolder(StringRef executable) {
+  SmallString<256> folder;
+  if (llvm::sys::fs::real_path(executable, folder))
+    folder = executable;
+  path::remove_filename(folder);
+  path::append(folder, "..", "lib", "moec");
+  path::remove_dots(folder, /*remove_dot_dot=*/true);
+  return std::string(folder);
+}
+
+//===----------------------------------------------------------------------===//
+// The driver
+//===----------------------------------------------------------------------===//
+
+namespace {
+using Clock = std::chrono::steady_clock;
+
+class Driver {
+public:
+  Driver(const CompileOptions &options, MLIRContext &context, DiagnosticPrinter &printer)
+      : options(options), compilation(options, context), printer(printer) {}
+  CompileResult run();
+
+private:
+  LogicalResult checkOptions();
+  LogicalResult choosePaths();
+  LogicalResult loadModule(size_t &first);
+  LogicalResult findFirstPhase(size_t &first);
+  LogicalResult runPhase(size_t index);
+  LogicalResult dump(size_t index);
+  LogicalResult writeReport();
+  bool isRequested(const Phase &phase) const;
+  std::string print() const;
+  std::string getSummary() const;
+
+  CompileOptions options;
+  Compilation compilation;
+  DiagnosticPrinter &printer;
+  Clock::time_point start = Clock::now();
+};
+} // namespace
+
+static double millisecondsSince(Clock::time_point start) {
+  std::chrono::duration<double, std::milli> time = Clock::now() - start;
+  return time.count();
+}
+
+static const Phase *findPhase(StringRef name) {
+  const Phase *phase =
+      llvm::find_if(getPhases(), [&](const Phase &phase) { return phase.name == name; });
+  return phase == getPhases().end() ? nullptr : phase;
+}
+
+bool Driver::isRequested(const Phase &phase) const {
+  return options.optLevel >= phase.minLevel && options.optLevel <= phase.maxLevel;
+}
+
+LogicalResult Driver::checkOptions() {
+  if (options.target != "cpu")
+    return compilation.fail(CompileStatus::Usage,
+                            "unknown target '" + options.target + "'; the only target is 'cpu'");
+  if (options.optLevel > 3)
+    return compilation.fail(CompileStatus::Usage, "optimization levels are 0 to 3");
+  if (!options.compileTo.empty()) {
+    const Phase *phase = findPhase(options.compileTo);
+    std::string names = llvm::join(
+        llvm::map_range(getPhases(), [](const Phase &phase) { return phase.name.str(); }), ", ");
+    if (!phase)
+      return compilation.fail(CompileStatus::Usage,
+                              "unknown phase '" + options.compileTo + "'; phases are " + names);
+    if (!isRequested(*phase))
+      return compilation.fail(CompileStatus::Usage, "phase '" + options.compileTo +
+                                                        "' does not run at -O" +
+                                                        Twine(options.optLevel));
+  }
+  if (!isONNXFileName(options.input) && !(options.dims.empty() && options.keep.empty()))
+    return compilation.fail(CompileStatus::Usage, "--dim and --keep need an .onnx model");
+  auto machine = Machine::get(options.cpu);
+  if (!machine)
+    return compilation.fail(CompileStatus::Usage, machine.takeError());
+  compilation.machine = std::move(*machine);
+  return success();
+}
+
+/// The nearest C identifier.
+static std::string makeIdentifier(StringRef text) {
+  std::string name;
+  for (char c : text)
+    name += llvm::isAlnum(c) ? c : '_';
+  if (name.empty() || llvm::isDigit(name.front()))
+    name.insert(0, "m");
+  return name;
+}
+
+LogicalResult Driver::choosePaths() {
+  // "X.moec/" is the folder X.moec.
+  StringRef output = options.output;
+  while (output.size() > 1 && path::is_separator(output.back()))
+    output = output.drop_back();
+  std::string stem = path::stem(options.input).str();
+  compilation.packagePath = output.empty() ? stem + ".moec" : output.str();
+  StringRef folderName = path::filename(compilation.packagePath);
+  if (folderName.empty() || folderName == "." || folderName == "..")
+    return compilation.fail(CompileStatus::Usage,
+                            "-o needs the name of a package folder, such as 'model.moec'");
+  folderName.consume_back(".moec");
+  compilation.name = makeIdentifier(folderName);
+  return success();
+}
+
+/// Where to continue: after the phase that a dumped module names.
+LogicalResult Driver::findFirstPhase(size_t &first) {
+  auto done = (*compilation.module)->getAttrOfType<StringAttr>(kPhaseAttr);
+  if (!done) {
+    first = 1;
+    return success();
+  }
+  const Phase *phase = findPhase(done);
+  if (!phase)
+    return compilation.fail(CompileStatus::BadModel,
+                            "'" + options.input + "' was written after phase '" + done.getValue() +
+                                "', which this moec does not have");
+  first = phase - getPhases().begin() + 1;
+  const Phase *last =
+      options.compileTo.empty() ? getPhases().end() - 1 : findPhase(options.compileTo);
+  if (phase >= last)
+    return compilation.fail(CompileStatus::Usage,
+                            "'" + options.input + "' already is past phase '" + last->name + "'");
+  return success();
+}
+
+LogicalResult Driver::loadModule(size_t &first) {
+  first = 0;
+  if (isONNXFileName(options.input))
+    return success();
+  compilation.failure = CompileStatus::BadModel;
+  compilation.module = moe::loadModule(options.input, &compilation.context);
+  if (!compilation.module)
+    return failure();
+  compilation.report["operators"] = countOperators(*compilation.module);
+  return findFirstPhase(first);
+}
+
+std::string Driver::print() const {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  OpPrintingFlags flags;
+  flags.enableDebugInfo();
+  (*compilation.module)->print(os, flags);
+  os << '\n';
+  return text;
+}
+
+LogicalResult Driver::dump(size_t index) {
+  if (options.dumpFolder.empty() || &getPhases()[index] == &getPhases().back())
+    return success();
+  if (std::error_code code = llvm::sys::fs::create_directories(options.dumpFolder))
+    return compilation.fail(CompileStatus::Output, "cannot create the folder '" +
+                                                       options.dumpFolder + "': " + code.message());
+  SmallString<256> file(options.dumpFolder);
+  path::append(file, llvm::formatv("{0,0+2}-{1}.mlir", index, getPhases()[index].name).str());
+  if (llvm::Error error = writeTextFile(file, print()))
+    return compilation.fail(CompileStatus::Output, std::move(error));
+  return success();
+}
+
+LogicalResult Driver::runPhase(size_t index) {
+  const Phase &phase = getPhases()[index];
+  Clock::time_point begin = Clock::now();
+  compilation.failure = phase.failure;
+  if (failed(phase.run(compilation)))
+    return failure();
+  compilation.timings.push_back(
+      llvm::json::Object{{"phase", phase.name}, {"ms", millisecondsSince(begin)}});
+  ModuleOp module = *compilation.module;
+  module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
+  if (index == 0)
+    compilation.report["operators"] = countOperators(module);
+  if (failed(verify(module))) {
+    compilation.failure = CompileStatus::Internal;
+    return failure();
+  }
+  return dump(index);
+}
+
+//===----------------------------------------------------------------------===//
+// What was done
+//===----------------------------------------------------------------------===//
+
+/// Bytes as people read them.
+static std::string formatBytes(uint64_t bytes) {
+  static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
+  double value = bytes;
+  unsigned unit = 0;
+  for (; value >= 1000 && unit + 1 < std::size(units); ++unit)
+    value /= 1000;
+  return llvm::formatv(unit == 0 ? "{0:f0} {1}" : "{0:f1} {1}", value, units[unit]);
+}
+
+/// "2 MoE blocks (E=16 k=4 H=128 I=64)", blocks of one shape together.
+static std::string summarizeBlocks(const llvm::json::Array &blocks) {
+  if (blocks.empty())
+    return "no MoE block";
+  std::vector<std::string> shapes;
+  for (const llvm::json::Value &block : blocks) {
+    const llvm::json::Object &object = *block.getAsObject();
+    auto size = [&](StringRef key) { return object.getInteger(key).value_or(0); };
+    std::string shape =
+        llvm::formatv("E={0} k={1} H={2} I={3}", size("E"), size("k"), size("H"), size("I"));
+    if (!llvm::is_contained(shapes, shape))
+      shapes.push_back(shape);
+  }
+  return llvm::formatv("{0} MoE block{1} ({2})", blocks.size(), blocks.size() == 1 ? "" : "s",
+                       llvm::join(shapes, "; "));
+}
+
+std::string Driver::getSummary() const {
+  const Machine &machine = compilation.machine;
+  return llvm::formatv("{0}: {1}, {2} ({3}-bit vectors), threads {4}, library {5}, weights {6}, "
+                       "{7:f1} s",
+                       compilation.packagePath, summarizeBlocks(blocksToJSON(*compilation.module)),
+                       machine.name, machine.vectorBits, stringifyThreads(options.threads),
+                       formatBytes(compilation.libraryBytes), formatBytes(compilation.weightsBytes),
+                       millisecondsSince(start) / 1000);
+}
+
+static llvm::json::Array describePacking(ModuleOp module) {
+  llvm::json::Array weights;
+  for (WeightOp weight : module.getOps<WeightOp>()) {
+    RankedTensorType type = weight.getTensorType();
+    llvm::json::Object object{{"weight", weight.getSymName()},
+                              {"type", llvm::formatv("{0}", type).str()},
+                              {"bytes", getExpertBytes(type) * getNumExperts(type)},
+                              {"transforms", attributeToJSON(weight.getTransforms())}};
+    if (weight.getBankAttr())
+      object["bank"] = *weight.getBank();
+    weights.push_back(std::move(object));
+  }
+  return weights;
+}
+
+static llvm::json::Object describeFiles(StringRef folder) {
+  llvm::json::Object files;
+  std::error_code code;
+  for (llvm::sys::fs::directory_iterator it(folder, code), end; it != end && !code;
+       it.increment(code))
+    if (auto status = it->status())
+      files[path::filename(it->path())] = int64_t(status->getSize());
+  return files;
+}
+
+LogicalResult Driver::writeReport() {
+  if (options.reportFile.empty())
+    return success();
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const Machine &machine = compilation.machine;
+  llvm::json::Object &report = compilation.report;
+  report["model"] = path::filename(options.input);
+  report["target"] = llvm::json::Object{{"name", options.target},
+                                        {"cpu", machine.name},
+                                        {"vector_bits", machine.vectorBits},
+                                        {"features", llvm::json::Array(machine.features)}};
+  report["opt_level"] = int64_t(options.optLevel);
+  report["moe_blocks"] = blocksToJSON(*compilation.module);
+  report["lowerings"] = std::move(compilation.lowerings);
+  report["packing"] = describePacking(*compilation.module);
+  report["memory"] = llvm::json::Object{{"weights_bytes", int64_t(compilation.weightsBytes)},
+                                        {"compiler_peak_bytes", int64_t(usage.ru_maxrss) * 1024}};
+  report["timings"] = std::move(compilation.timings);
+  if (options.compileTo.empty())
+    report["files"] = describeFiles(compilation.packagePath);
+  report["seconds"] = millisecondsSince(start) / 1000;
+  std::string text = llvm::formatv("{0:2}\n", llvm::json::Value(std::move(report)));
+  if (llvm::Error error = writeTextFile(options.reportFile, text))
+    return compilation.fail(CompileStatus::Output, std::move(error));
+  return success();
+}
+
+CompileResult Driver::run() {
+  auto failed = [&](StringRef where) {
+    CompileStatus status = compilation.failure;
+    // Errors of the model itself and of its support come from the same phases.
+    if (status == CompileStatus::BadModel && printer.mentionsSupport())
+      status = CompileStatus::Unsupported;
+    if (status == CompileStatus::Internal || !printer.hadError())
+      emitError(UnknownLoc::get(&compilation.context)) << "internal error in " << where;
+    return CompileResult{status, ""};
+  };
+  size_t first = 0;
+  if (mlir::failed(checkOptions()) || mlir::failed(choosePaths()) ||
+      mlir::failed(loadModule(first)))
+    return failed("the options");
+  bool toPackage = options.compileTo.empty() || options.compileTo == getPhases().back().name;
+  for (size_t i = first; i < getPhases().size(); ++i) {
+    const Phase &phase = getPhases()[i];
+    if (isRequested(phase) && mlir::failed(runPhase(i)))
+      return failed(("phase '" + phase.name + "'").str());
+    if (phase.name == options.compileTo)
+      break;
+  }
+  if (!toPackage)
+    if (llvm::Error error = writeTextFile(options.output.empty() ? "-" : options.output, print()))
+      if (mlir::failed(compilation.fail(CompileStatus::Output, std::move(error))))
+        return failed("writing");
+  if (mlir::failed(writeReport()))
+    return failed("writing the report");
+  return {CompileStatus::Success, toPackage ? getSummary() : ""};
+}
+
+CompileResult mlir::moe::compile(const CompileOptions &given) {
+  CompileOptions options = given;
+  if (options.modelFolder.empty())
+    options.modelFolder = path::parent_path(options.input).str();
+  DialectRegistry registry;
+  mlir::registerAllDialects(registry);
+  registerAllExtensions(registry);
+  registerAllToLLVMIRTranslations(registry);
+  moe::registerAllDialects(registry);
+  MLIRContext context(registry);
+  context.printOpOnDiagnostic(false);
+  DiagnosticPrinter printer(&context, llvm::errs(), options.remarks);
+  return Driver(options, context, printer).run();
+}

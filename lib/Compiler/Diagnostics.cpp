@@ -1,0 +1,48 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "Diagnostics.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+/// The first place in a file that a location names.
+static FileLineColLoc findPlace(Location location) {
+  FileLineColLoc place;
+  location->walk([&](Location part) {
+    place = dyn_cast<FileLineColLoc>(part);
+    return place ? WalkResult::interrupt() : WalkResult::advance();
+  });
+  return place;
+}
+
+static void printOne(llvm::raw_ostream &os, Diagnostic &diagnostic) {
+  static const char *const kinds[] = {"note", "warning", "error", "remark"};
+  if (FileLineColLoc place = findPlace(diagnostic.getLocation()))
+    os << place.getFilename().getValue() << ':' << place.getLine() << ':' << place.getColumn();
+  else
+    os << "moec";
+  os << ": " << kinds[unsigned(diagnostic.getSeverity())] << ": " << diagnostic << '\n';
+}
+
+DiagnosticPrinter::DiagnosticPrinter(MLIRContext *context, llvm::raw_ostream &os, bool remarks)
+    : ScopedDiagnosticHandler(context), os(os), remarks(remarks) {
+  setHandler([this](Diagnostic &diagnostic) { print(diagnostic); });
+}
+
+void DiagnosticPrinter::print(Diagnostic &diagnostic) {
+  if (diagnostic.getSeverity() == DiagnosticSeverity::Error) {
+    errors = true;
+    std::string message = diagnostic.str();
+    support |= message.find("upport") != std::string::npos;
+  }
+  if (diagnostic.getSeverity() == DiagnosticSeverity::Remark && !remarks)
+    return;
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  printOne(stream, diagnostic);
+  for (Diagnostic &note : diagnostic.getNotes())
+    printOne(stream, note);
+  if (seen.insert(text).second)
+    os << text;
+}

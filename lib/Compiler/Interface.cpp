@@ -1,0 +1,235 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "Interface.h"
+#include "Compilation.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/StringExtras.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+//===----------------------------------------------------------------------===//
+// Writing
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Collects the interface of one function.
+class Recorder {
+public:
+  explicit Recorder(func::FuncOp entry) : entry(entry), builder(entry.getContext()) {}
+  FailureOr<DictionaryAttr> record();
+
+private:
+  FailureOr<DictionaryAttr> tensor(Type type, DictionaryAttr attributes, StringRef defaultName,
+                                   bool isInput);
+  StringAttr dim(int64_t size, StringRef given, StringRef tensorName, int64_t axis, bool isInput);
+
+  func::FuncOp entry;
+  Builder builder;
+  llvm::SetVector<StringAttr> symbols;
+  llvm::StringSet<> names;
+};
+} // namespace
+
+/// How the model writes a dimension. A static size wins over the symbol that it
+/// replaced.
+StringAttr Recorder::dim(int64_t size, StringRef given, StringRef tensorName, int64_t axis,
+                         bool isInput) {
+  if (!ShapedType::isDynamic(size))
+    return builder.getStringAttr(llvm::itostr(size));
+  int64_t ignored;
+  if (!given.empty() && given != "?" && given.getAsInteger(10, ignored)) {
+    StringAttr name = builder.getStringAttr(given);
+    if (isInput)
+      symbols.insert(name);
+    return name;
+  }
+  if (!isInput)
+    return builder.getStringAttr("?");
+  StringAttr name = builder.getStringAttr(tensorName + "." + llvm::itostr(axis));
+  symbols.insert(name);
+  return name;
+}
+
+FailureOr<DictionaryAttr> Recorder::tensor(Type type, DictionaryAttr attributes,
+                                           StringRef defaultName, bool isInput) {
+  auto tensorType = dyn_cast<RankedTensorType>(type);
+  uint8_t code, bits;
+  if (!tensorType || !getDLPackType(tensorType.getElementType(), code, bits)) {
+    entry.emitError() << (isInput ? "input" : "output") << " '" << defaultName << "' of entry '"
+                      << entry.getName() << "' has type " << type
+                      << ", which cannot cross the library's interface";
+    return failure();
+  }
+  auto nameAttr = attributes ? attributes.getAs<StringAttr>("onnx.name") : StringAttr();
+  StringRef name = nameAttr && !nameAttr.empty() ? nameAttr.getValue() : defaultName;
+  if (!names.insert(((isInput ? "i:" : "o:") + name).str()).second) {
+    entry.emitError() << "two " << (isInput ? "inputs" : "outputs") << " of entry '"
+                      << entry.getName() << "' are called '" << name << "'";
+    return failure();
+  }
+  auto given = attributes ? attributes.getAs<ArrayAttr>("onnx.dims") : ArrayAttr();
+  SmallVector<Attribute> dims;
+  for (auto [axis, size] : llvm::enumerate(tensorType.getShape())) {
+    auto text = given && axis < given.size() ? dyn_cast<StringAttr>(given[axis]) : StringAttr();
+    dims.push_back(dim(size, text ? text.getValue() : "", name, axis, isInput));
+  }
+  return builder.getDictionaryAttr(
+      {builder.getNamedAttr("name", builder.getStringAttr(name)),
+       builder.getNamedAttr("type", TypeAttr::get(RankedTensorType::get(
+                                        tensorType.getShape(), tensorType.getElementType()))),
+       builder.getNamedAttr("dims", builder.getArrayAttr(dims))});
+}
+
+FailureOr<DictionaryAttr> Recorder::record() {
+  SmallVector<Attribute> inputs, outputs;
+  for (auto [i, type] : llvm::enumerate(entry.getArgumentTypes())) {
+    auto value = tensor(type, entry.getArgAttrDict(i), "input" + llvm::utostr(i), true);
+    if (failed(value))
+      return failure();
+    inputs.push_back(*value);
+  }
+  for (auto [i, type] : llvm::enumerate(entry.getResultTypes())) {
+    auto value = tensor(type, entry.getResultAttrDict(i), "output" + llvm::utostr(i), false);
+    if (failed(value))
+      return failure();
+    outputs.push_back(*value);
+  }
+  SmallVector<Attribute> symbolAttrs(symbols.begin(), symbols.end());
+  return builder.getDictionaryAttr(
+      {builder.getNamedAttr("name", entry.getNameAttr()),
+       builder.getNamedAttr("inputs", builder.getArrayAttr(inputs)),
+       builder.getNamedAttr("outputs", builder.getArrayAttr(outputs)),
+       builder.getNamedAttr("symbols", builder.getArrayAttr(symbolAttrs))});
+}
+
+LogicalResult mlir::moe::recordInterface(ModuleOp module) {
+  SmallVector<Attribute> entries;
+  for (auto entry : module.getOps<func::FuncOp>()) {
+    if (!entry.isPublic() || entry.isDeclaration())
+      continue;
+    auto recorded = Recorder(entry).record();
+    if (failed(recorded))
+      return failure();
+    entries.push_back(*recorded);
+  }
+  if (entries.empty())
+    return module.emitError() << "the module has no public function to compile";
+  module->setAttr(kInterfaceAttr, ArrayAttr::get(module.getContext(), entries));
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Reading
+//===----------------------------------------------------------------------===//
+
+/// Null unless every element has the attribute type.
+template <typename AttrT> static AttrT get(DictionaryAttr dictionary, StringRef key) {
+  return dictionary ? dictionary.getAs<AttrT>(key) : AttrT();
+}
+
+static bool readTensor(DictionaryAttr source, bool isInput, ArrayRef<std::string> symbols,
+                       TensorDescription &tensor) {
+  auto name = get<StringAttr>(source, "name");
+  auto typeAttr = get<TypeAttr>(source, "type");
+  auto dims = get<ArrayAttr>(source, "dims");
+  auto type = typeAttr ? dyn_cast<RankedTensorType>(typeAttr.getValue()) : RankedTensorType();
+  if (!name || !type || !dims || int64_t(dims.size()) != type.getRank())
+    return false;
+  tensor.name = name.str();
+  tensor.elementType = type.getElementType();
+  for (auto [size, text] : llvm::zip_equal(type.getShape(), dims)) {
+    auto dimName = dyn_cast<StringAttr>(text);
+    if (!dimName)
+      return false;
+    tensor.dimNames.push_back(dimName.str());
+    const std::string *symbol = llvm::find(symbols, dimName.getValue());
+    if (!ShapedType::isDynamic(size))
+      tensor.dims.push_back(size);
+    else if (symbol != symbols.end())
+      tensor.dims.push_back(-1 - (symbol - symbols.begin()));
+    else if (!isInput)
+      tensor.dims.push_back(kComputedDim);
+    else
+      return false;
+  }
+  return true;
+}
+
+static bool readTensors(DictionaryAttr source, StringRef key, bool isInput,
+                        ArrayRef<std::string> symbols, std::vector<TensorDescription> &tensors) {
+  auto list = get<ArrayAttr>(source, key);
+  if (!list)
+    return false;
+  for (Attribute element : list)
+    if (!readTensor(dyn_cast<DictionaryAttr>(element), isInput, symbols, tensors.emplace_back()))
+      return false;
+  return true;
+}
+
+static bool readEntry(DictionaryAttr source, EntryDescription &entry) {
+  auto name = get<StringAttr>(source, "name");
+  auto symbols = get<ArrayAttr>(source, "symbols");
+  if (!name || !symbols)
+    return false;
+  entry.name = name.str();
+  for (Attribute symbol : symbols)
+    if (auto text = dyn_cast<StringAttr>(symbol))
+      entry.symbols.push_back(text.str());
+  return readTensors(source, "inputs", true, entry.symbols, entry.inputs) &&
+         readTensors(source, "outputs", false, entry.symbols, entry.outputs);
+}
+
+FailureOr<std::vector<EntryDescription>> mlir::moe::readInterface(ModuleOp module) {
+  std::vector<EntryDescription> entries;
+  auto list = module->getAttrOfType<ArrayAttr>(kInterfaceAttr);
+  if (!list) {
+    module.emitError() << "the module has no attribute '" << kInterfaceAttr
+                       << "', which the phase 'interface' writes";
+    return failure();
+  }
+  for (Attribute element : list)
+    if (!readEntry(dyn_cast<DictionaryAttr>(element), entries.emplace_back())) {
+      module.emitError() << "the module attribute '" << kInterfaceAttr << "' is malformed";
+      return failure();
+    }
+  return entries;
+}
+
+//===----------------------------------------------------------------------===//
+// JSON
+//===----------------------------------------------------------------------===//
+
+/// Sizes as numbers, everything else as the model writes it.
+static llvm::json::Value dimToJSON(int64_t dim, StringRef name) {
+  if (dim >= 0)
+    return dim;
+  return name;
+}
+
+static llvm::json::Array tensorsToJSON(ArrayRef<TensorDescription> tensors) {
+  llvm::json::Array result;
+  for (const TensorDescription &tensor : tensors) {
+    llvm::json::Array dims;
+    for (auto [dim, name] : llvm::zip_equal(tensor.dims, tensor.dimNames))
+      dims.push_back(dimToJSON(dim, name));
+    result.push_back(llvm::json::Object{{"name", tensor.name},
+                                        {"dtype", getDTypeName(tensor.elementType)},
+                                        {"dims", std::move(dims)}});
+  }
+  return result;
+}
+
+llvm::json::Array mlir::moe::entriesToJSON(ArrayRef<EntryDescription> entries) {
+  llvm::json::Array result;
+  for (const EntryDescription &entry : entries)
+    result.push_back(llvm::json::Object{{"name", entry.name},
+                                        {"inputs", tensorsToJSON(entry.inputs)},
+                                        {"outputs", tensorsToJSON(entry.outputs)},
+                                        {"symbols", llvm::json::Array(entry.symbols)}});
+  return result;
+}

@@ -1,0 +1,247 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "Package.h"
+#include "Compilation.h"
+#include "Interface.h"
+#include "Report.h"
+
+#include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Runtime/model_abi.h"
+#include "moec/Target/CPU/PlanWeights.h"
+#include "moec/Target/CPU/WeightTransforms.h"
+#include "llvm/IR/LLVMContext.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/Path.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using llvm::json::Array;
+using llvm::json::Object;
+using llvm::json::Value;
+
+namespace {
+/// The steps that make a package of the lowered module.
+class PackageWriter {
+public:
+  PackageWriter(Compilation &compilation, PackageFolder &folder)
+      : compilation(compilation), folder(folder), module(*compilation.module) {}
+  LogicalResult write();
+
+private:
+  LogicalResult writeWeights();
+  LogicalResult writeObject();
+  LogicalResult link();
+  LogicalResult writeHeaders();
+  Object getInfo(const Machine &used);
+  Object getWeightsInfo();
+  Array getExpertsInfo();
+
+  std::string file(StringRef name) { return folder.getPath(name); }
+  std::string object() { return file(compilation.name + ".o"); }
+
+  Compilation &compilation;
+  PackageFolder &folder;
+  ModuleOp module;
+  ModelDescription description;
+};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// NAME.json
+//===----------------------------------------------------------------------===//
+
+static std::string typeToText(Type type) {
+  std::string text;
+  llvm::raw_string_ostream(text) << type;
+  return text;
+}
+
+/// The range of each expert of each bank: what may be read or moved alone.
+Array PackageWriter::getExpertsInfo() {
+  Array experts;
+  llvm::StringMap<int64_t> banks;
+  for (WeightOp weight : module.getOps<WeightOp>()) {
+    // The first member of a bank lies where the range starts.
+    if (!weight.getBankAttr() || !banks.try_emplace(*weight.getBank(), 0).second)
+      continue;
+    int64_t start = *weight.getOffset(), bytes = *weight.getExpertStride();
+    for (int64_t e = 0, end = getNumExperts(weight.getTensorType()); e < end; ++e)
+      experts.push_back(Object{{"block", *weight.getBank()},
+                               {"expert", e},
+                               {"offset", start + e * bytes},
+                               {"bytes", bytes}});
+  }
+  return experts;
+}
+
+Object PackageWriter::getWeightsInfo() {
+  Array tensors;
+  for (WeightOp weight : module.getOps<WeightOp>()) {
+    Object tensor{{"name", weight.getSymName()},
+                  {"type", typeToText(weight.getType())},
+                  {"offset", int64_t(*weight.getOffset())},
+                  {"expert_stride", int64_t(*weight.getExpertStride())}};
+    if (weight.getBankAttr())
+      tensor["block"] = *weight.getBank();
+    tensors.push_back(std::move(tensor));
+  }
+  const WeightsFileInfo &weights = description.weights;
+  return Object{
+      {"file", weights.fileBytes ? Value(compilation.name + ".safetensors") : Value(nullptr)},
+      {"bytes", int64_t(weights.fileBytes)},
+      {"data_offset", int64_t(weights.dataOffset)},
+      {"digest", weights.digest},
+      {"tensors", std::move(tensors)},
+      {"experts", getExpertsInfo()}};
+}
+
+Object PackageWriter::getInfo(const Machine &used) {
+  Object source;
+  if (auto model = module->getAttrOfType<StringAttr>("onnx.model"))
+    source["model"] = model.getValue();
+  if (Attribute version = module->getAttr("onnx.ir_version"))
+    source["ir_version"] = attributeToJSON(version);
+  if (Attribute opsets = module->getAttr("onnx.opsets"))
+    source["opsets"] = attributeToJSON(opsets);
+  Array regions;
+  if (Attribute list = module->getAttr(kRegionsAttr))
+    regions = std::move(*attributeToJSON(list).getAsArray());
+  const Machine &machine = compilation.machine;
+  return Object{{"name", compilation.name},
+                {"version", MOEC_VERSION},
+                {"abi", int64_t(MOEC_MODEL_ABI_VERSION)},
+                {"target", Object{{"cpu", machine.name},
+                                  {"features", Array(used.features)},
+                                  {"vector_bits", machine.vectorBits},
+                                  {"threads", stringifyThreads(compilation.options.threads)}}},
+                {"opt_level", int64_t(compilation.options.optLevel)},
+                {"entries", entriesToJSON(description.entries)},
+                {"weights", getWeightsInfo()},
+                {"moe_blocks", blocksToJSON(module)},
+                {"regions", std::move(regions)},
+                {"source", std::move(source)}};
+}
+
+//===----------------------------------------------------------------------===//
+// Files
+//===----------------------------------------------------------------------===//
+
+LogicalResult PackageWriter::writeWeights() {
+  auto progress = [&](uint64_t done, uint64_t all) {
+    if (compilation.options.progress)
+      compilation.options.progress(done, all);
+  };
+  bool sourceFailed;
+  auto info = writeWeightsFile(module, compilation.options.modelFolder,
+                               file(compilation.name + ".safetensors"), sourceFailed, progress);
+  if (!info)
+    return compilation.fail(sourceFailed ? CompileStatus::BadModel : CompileStatus::Output,
+                            info.takeError());
+  description.weights = *info;
+  compilation.weightsBytes = info->fileBytes;
+  return success();
+}
+
+LogicalResult PackageWriter::writeObject() {
+  llvm::LLVMContext context;
+  auto llvmModule = translateForMachine(module, context, compilation.machine);
+  if (!llvmModule)
+    return failure();
+  Machine used = getUsedMachine(*llvmModule, compilation.machine);
+  Value info(getInfo(used));
+  description.infoJSON = llvm::formatv("{0}", info);
+  if (llvm::Error error = folder.writeFile(compilation.name + ".json", description.infoJSON + "\n"))
+    return compilation.fail(CompileStatus::Output, std::move(error));
+  if (llvm::Error error = addModelDescription(*llvmModule, description, used))
+    return compilation.fail(CompileStatus::Internal, std::move(error));
+
+  std::error_code code;
+  llvm::raw_fd_ostream out(object(), code);
+  if (code)
+    return compilation.fail(CompileStatus::Output,
+                            "cannot write '" + object() + "': " + code.message());
+  unsigned level = std::max(1u, compilation.options.optLevel);
+  if (llvm::Error error = emitObject(*llvmModule, used, level, out))
+    return compilation.fail(CompileStatus::Internal, std::move(error));
+  out.flush();
+  code = out.error();
+  out.clear_error();
+  if (code)
+    return compilation.fail(CompileStatus::Output,
+                            "cannot write '" + object() + "': " + code.message());
+  return success();
+}
+
+LogicalResult PackageWriter::link() {
+  LinkOptions options{compilation.name, compilation.options.runtimeFolder,
+                      compilation.options.threads};
+  std::string shared = file("lib" + compilation.name + ".so");
+  if (llvm::Error error = linkSharedLibrary(object(), shared, options))
+    return compilation.fail(CompileStatus::Output, std::move(error));
+  if (llvm::Error error =
+          linkStaticLibrary(object(), file("lib" + compilation.name + ".a"), options))
+    return compilation.fail(CompileStatus::Output, std::move(error));
+  (void)llvm::sys::fs::remove(object());
+  (void)llvm::sys::fs::file_size(shared, compilation.libraryBytes);
+  return success();
+}
+
+static std::string getHeader(StringRef name) {
+  std::string guard = name.upper() + "_MOEC_H";
+  return llvm::formatv(R"(/* Made by moec {0}. */
+#ifndef {1}
+#define {1}
+
+#include "moec.h"
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+const moec_library *{2}_moec(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* {1} */
+)",
+                       MOEC_VERSION, guard, name);
+}
+
+LogicalResult PackageWriter::writeHeaders() {
+  SmallString<128> header(compilation.options.runtimeFolder);
+  llvm::sys::path::append(header, "moec.h");
+  auto text = llvm::MemoryBuffer::getFile(header);
+  if (!text)
+    return compilation.fail(CompileStatus::Output,
+                            "cannot read '" + header + "': " + text.getError().message());
+  if (llvm::Error error = folder.writeFile("moec.h", (*text)->getBuffer()))
+    return compilation.fail(CompileStatus::Output, std::move(error));
+  if (llvm::Error error = folder.writeFile(compilation.name + ".h", getHeader(compilation.name)))
+    return compilation.fail(CompileStatus::Output, std::move(error));
+  return success();
+}
+
+LogicalResult PackageWriter::write() {
+  auto entries = readInterface(module);
+  if (failed(entries))
+    return failure();
+  description.name = compilation.name;
+  description.entries = std::move(*entries);
+  if (failed(writeWeights()) || failed(writeObject()) || failed(link()) || failed(writeHeaders()))
+    return failure();
+  if (llvm::Error error = folder.commit())
+    return compilation.fail(CompileStatus::Output, std::move(error));
+  return success();
+}
+
+LogicalResult mlir::moe::writePackage(Compilation &compilation) {
+  auto folder = PackageFolder::create(compilation.packagePath);
+  if (!folder)
+    return compilation.fail(CompileStatus::Output, folder.takeError());
+  return PackageWriter(compilation, *folder).write();
+}

@@ -1,0 +1,44 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// A package folder that appears as a whole or not at all.
+
+#ifndef MOEC_LIB_COMPILER_PACKAGE_H
+#define MOEC_LIB_COMPILER_PACKAGE_H
+
+#include "llvm/ADT/SmallString.h"
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+#include <string>
+
+namespace mlir::moe {
+
+/// Files are written into a folder beside the final one, which `commit` puts in
+/// its place in one step. Without `commit` nothing stays.
+class PackageFolder {
+public:
+  /// Refuses when something that is no package is in the way.
+  static llvm::Expected<PackageFolder> create(llvm::StringRef path);
+  PackageFolder(PackageFolder &&other) : path(other.path), folder(other.folder) {
+    other.folder.clear();
+  }
+  ~PackageFolder();
+
+  /// Path of a file in the new folder.
+  std::string getPath(llvm::StringRef file) const;
+  llvm::Error writeFile(llvm::StringRef file, llvm::StringRef text) const;
+  /// Puts the folder in its place; a package that was there is removed.
+  llvm::Error commit();
+
+private:
+  PackageFolder() = default;
+
+  llvm::SmallString<128> path, folder;
+};
+
+/// Writes a file, or stdout for "-".
+llvm::Error writeTextFile(llvm::StringRef path, llvm::StringRef text);
+
+} // namespace mlir::moe
+
+#endif // MOEC_LIB_COMPILER_PACKAGE_H

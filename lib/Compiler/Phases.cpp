@@ -1,0 +1,157 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// The table of phases. `--compile-to`, `--dump-phases`, the report and the
+// documentation follow it.
+
+#include "Compilation.h"
+#include "Interface.h"
+#include "Report.h"
+
+#include "mlir/Pass/PassRegistry.h"
+#include "mlir/Transforms/Passes.h"
+#include "moec/Frontend/ONNX/Importer.h"
+#include "moec/InitAll.h"
+#include "moec/Target/CPU/PlanWeights.h"
+#include "llvm/Support/FormatVariadic.h"
+
+#include <mutex>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+//===----------------------------------------------------------------------===//
+// Compilation
+//===----------------------------------------------------------------------===//
+
+LogicalResult Compilation::fail(CompileStatus status, const Twine &message) {
+  failure = status;
+  return emitError(UnknownLoc::get(&context)) << message;
+}
+
+LogicalResult Compilation::fail(CompileStatus status, llvm::Error error) {
+  return fail(status, llvm::toString(std::move(error)));
+}
+
+LogicalResult Compilation::runPasses(StringRef pipeline) {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    registerTransformsPasses();
+    moe::registerAllPasses();
+  });
+  PassManager pm(&context, ModuleOp::getOperationName());
+  pm.enableVerifier(options.verifyEach);
+  std::string error;
+  llvm::raw_string_ostream stream(error);
+  if (failed(parsePassPipeline(pipeline, pm, stream)))
+    return fail(CompileStatus::Internal, "cannot build the pipeline '" + pipeline + "': " + error);
+  return pm.run(*module);
+}
+
+//===----------------------------------------------------------------------===//
+// Phases
+//===----------------------------------------------------------------------===//
+
+/// Runs passes and notes which operations they lowered.
+static LogicalResult lower(Compilation &compilation, StringRef pipeline, StringRef lowering) {
+  Operations before = collectOperations(*compilation.module);
+  if (failed(compilation.runPasses(pipeline)))
+    return failure();
+  appendLowerings(before, collectOperations(*compilation.module), lowering, compilation.lowerings);
+  return success();
+}
+
+static LogicalResult import(Compilation &compilation) {
+  ImportOptions options;
+  options.dims = compilation.options.dims;
+  options.keep = compilation.options.keep;
+  compilation.module = importONNX(compilation.options.input, &compilation.context, options);
+  return success(bool(compilation.module));
+}
+
+static LogicalResult normalize(Compilation &compilation) {
+  return compilation.runPasses("normalize-onnx");
+}
+
+static LogicalResult raise(Compilation &compilation) {
+  if (failed(compilation.runPasses("raise-moe,canonicalize,cse")))
+    return failure();
+  recordBlocks(*compilation.module);
+  return success();
+}
+
+static LogicalResult fuse(Compilation &compilation) {
+  return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,canonicalize,cse");
+}
+
+static LogicalResult lowerToReference(Compilation &compilation) {
+  return lower(compilation, "moe-to-reference", "reference");
+}
+
+static LogicalResult lowerToCPU(Compilation &compilation) {
+  std::string pipeline =
+      llvm::formatv("moe-to-cpu{{vector-bits={0}}", compilation.machine.vectorBits);
+  return lower(compilation, pipeline, "cpu-kernel");
+}
+
+static LogicalResult lowerToLinalg(Compilation &compilation) {
+  return lower(compilation, "onnx-to-linalg,canonicalize,cse", "linalg");
+}
+
+static LogicalResult planInterface(Compilation &compilation) {
+  return recordInterface(*compilation.module);
+}
+
+static LogicalResult planWeights(Compilation &compilation) {
+  return compilation.runPasses("plan-weights");
+}
+
+static LogicalResult runCPUPipeline(Compilation &compilation, StringRef name) {
+  return compilation.runPasses(
+      llvm::formatv("{0}{{opt-level={1}}", name, compilation.options.optLevel).str());
+}
+
+static LogicalResult bufferize(Compilation &compilation) {
+  return runCPUPipeline(compilation, "moec-bufferize");
+}
+
+static LogicalResult planMemory(Compilation &compilation) {
+  return runCPUPipeline(compilation, "moec-memory");
+}
+
+static LogicalResult lowerToLLVM(Compilation &compilation) {
+  return runCPUPipeline(compilation, "moec-llvm");
+}
+
+ArrayRef<Phase> mlir::moe::getPhases() {
+  using S = CompileStatus;
+  static const Phase phases[] = {
+      {"import", "every node of the ONNX model becomes an onnx.node", 0, 3, S::BadModel, import},
+      {"normalize-onnx", "one canonical version and spelling of each operator, shapes inferred", 0,
+       3, S::BadModel, normalize},
+      {"raise-moe", "MoE operators become operations of the moe dialect", 0, 3, S::BadModel, raise},
+      {"fuse-moe", "gating and experts become one operation each", 1, 3, S::Internal, fuse},
+      {"moe-to-reference", "moe operations become plain loops (-O0)", 0, 0, S::Unsupported,
+       lowerToReference},
+      {"moe-to-cpu", "moe operations become calls of generated CPU kernels", 1, 3, S::Unsupported,
+       lowerToCPU},
+      {"onnx-to-linalg", "all other nodes become linalg", 0, 3, S::Unsupported, lowerToLinalg},
+      {"interface", "names, types and symbolic sizes of the entries are recorded", 0, 3,
+       S::Unsupported, planInterface},
+      {"plan-weights", "every used weight gets its place in the weights file", 0, 3, S::Internal,
+       planWeights},
+      {"bufferize", "tensors become memory", 0, 3, S::Unsupported, bufferize},
+      {"plan-memory", "temporaries become slices of one workspace", 0, 3, S::Internal, planMemory},
+      {"llvm", "everything becomes the LLVM dialect", 0, 3, S::Internal, lowerToLLVM},
+      {"package", "weights are written, code is generated and linked", 0, 3, S::Internal,
+       writePackage},
+  };
+  return phases;
+}
+
+std::vector<PhaseDescription> mlir::moe::getPhaseDescriptions() {
+  std::vector<PhaseDescription> descriptions;
+  for (const Phase &phase : getPhases())
+    descriptions.push_back({phase.name, phase.description});
+  return descriptions;
+}

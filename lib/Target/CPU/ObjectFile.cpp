@@ -1,0 +1,319 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "moec/Target/CPU/ObjectFile.h"
+
+#include "mlir/Target/LLVMIR/Export.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Runtime/model_abi.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Analysis/TargetLibraryInfo.h"
+#include "llvm/IR/Constants.h"
+#include "llvm/IR/IRBuilder.h"
+#include "llvm/IR/LegacyPassManager.h"
+#include "llvm/MC/TargetRegistry.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Target/TargetMachine.h"
+
+#include <cstddef>
+
+using namespace mlir;
+using namespace mlir::moe;
+using llvm::Constant;
+using llvm::createStringError;
+using llvm::Error;
+
+/// What the libraries are for; independent of the machine that compiles them.
+static constexpr StringLiteral targetTriple = "x86_64-unknown-linux-gnu";
+
+static std::unique_ptr<llvm::TargetMachine> createTargetMachine(const Machine &machine,
+                                                                unsigned level) {
+  LLVMInitializeX86TargetInfo();
+  LLVMInitializeX86Target();
+  LLVMInitializeX86TargetMC();
+  LLVMInitializeX86AsmPrinter();
+  std::string error;
+  llvm::Triple triple(targetTriple);
+  const llvm::Target *target = llvm::TargetRegistry::lookupTarget(triple, error);
+  if (!target)
+    return nullptr;
+  llvm::TargetOptions options;
+  options.FunctionSections = true;
+  options.DataSections = true;
+  auto codegenLevel = llvm::CodeGenOpt::getLevel(level);
+  return std::unique_ptr<llvm::TargetMachine>(
+      target->createTargetMachine(triple, "x86-64", machine.getFeatureString(), options,
+                                  llvm::Reloc::PIC_, std::nullopt, *codegenLevel));
+}
+
+/// Every function is compiled for the machine, and no exception passes through.
+static void setFunctionAttributes(llvm::Module &module, const Machine &machine) {
+  for (llvm::Function &function : module) {
+    function.setDoesNotThrow();
+    if (function.isDeclaration())
+      continue;
+    function.setUWTableKind(llvm::UWTableKind::None);
+    function.addFnAttr("target-cpu", "x86-64");
+    function.addFnAttr("tune-cpu", machine.tuneCPU);
+    if (!machine.features.empty())
+      function.addFnAttr("target-features", machine.getFeatureString());
+    function.addFnAttr("prefer-vector-width", llvm::itostr(machine.vectorBits));
+  }
+}
+
+std::unique_ptr<llvm::Module> mlir::moe::translateForMachine(ModuleOp module,
+                                                             llvm::LLVMContext &context,
+                                                             const Machine &machine) {
+  auto targetMachine = createTargetMachine(machine, /*level=*/2);
+  if (!targetMachine) {
+    module.emitError() << "this build of LLVM has no x86 target";
+    return nullptr;
+  }
+  OwningOpRef<ModuleOp> copy = module.clone();
+  for (WeightOp weight : llvm::make_early_inc_range(copy->getOps<WeightOp>()))
+    weight.erase();
+  auto result = translateModuleToLLVMIR(*copy, context, "model");
+  if (!result)
+    return nullptr;
+  result->setTargetTriple(targetMachine->getTargetTriple());
+  result->setDataLayout(targetMachine->createDataLayout());
+  result->setPICLevel(llvm::PICLevel::BigPIC);
+  setFunctionAttributes(*result, machine);
+  return result;
+}
+
+Machine mlir::moe::getUsedMachine(const llvm::Module &module, const Machine &machine) {
+  bool usesTiles = llvm::any_of(module, [](const llvm::Function &function) {
+    StringRef name = function.getName();
+    return name.starts_with("llvm.x86.tile") || name.starts_with("llvm.x86.tdp") ||
+           name.starts_with("llvm.x86.ldtile");
+  });
+  Machine used = machine;
+  if (usesTiles)
+    return used;
+  llvm::erase_if(used.features, [](StringRef feature) { return feature.starts_with("amx"); });
+  used.hasAMXBF16 = used.hasAMXInt8 = false;
+  return used;
+}
+
+//===----------------------------------------------------------------------===//
+// Tables
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Builds the constants of moec/Runtime/model_abi.h. Field by field in the
+/// order of the C structures, whose layout LLVM's unpacked structures share.
+class Tables {
+public:
+  explicit Tables(llvm::Module &module)
+      : module(module), context(module.getContext()), i8(llvm::Type::getInt8Ty(context)),
+        i16(llvm::Type::getInt16Ty(context)), i32(llvm::Type::getInt32Ty(context)),
+        i64(llvm::Type::getInt64Ty(context)), pointer(llvm::PointerType::get(context, 0)) {}
+
+  Error addModel(const ModelDescription &description, const Machine &used);
+  void addAccessor(StringRef name);
+
+private:
+  Constant *integer(llvm::Type *type, int64_t value) {
+    return llvm::ConstantInt::get(type, value, /*isSigned=*/true);
+  }
+  /// A private constant, and its address.
+  Constant *global(Constant *value) {
+    return new llvm::GlobalVariable(module, value->getType(), /*isConstant=*/true,
+                                    llvm::GlobalValue::PrivateLinkage, value, "");
+  }
+  Constant *text(StringRef value) {
+    Constant *&known = texts[value];
+    if (!known)
+      known = global(llvm::ConstantDataArray::getString(context, value));
+    return known;
+  }
+  /// Address of an array; null when it is empty.
+  Constant *array(llvm::Type *type, ArrayRef<Constant *> values) {
+    if (values.empty())
+      return llvm::ConstantPointerNull::get(pointer);
+    return global(llvm::ConstantArray::get(llvm::ArrayType::get(type, values.size()), values));
+  }
+  Constant *structure(ArrayRef<Constant *> fields) {
+    return llvm::ConstantStruct::getAnon(context, fields);
+  }
+  Constant *structures(ArrayRef<Constant *> values) {
+    return array(values.empty() ? pointer : values.front()->getType(), values);
+  }
+  Constant *strings(ArrayRef<std::string> values) {
+    SmallVector<Constant *> pointers;
+    for (const std::string &value : values)
+      pointers.push_back(text(value));
+    return array(pointer, pointers);
+  }
+
+  llvm::Expected<Constant *> tensor(const TensorDescription &tensor);
+  llvm::Expected<Constant *> tensors(ArrayRef<TensorDescription> tensors);
+  llvm::Expected<Constant *> function(StringRef entry, StringRef suffix);
+  llvm::Expected<Constant *> entry(const EntryDescription &entry);
+
+  llvm::Module &module;
+  llvm::LLVMContext &context;
+  llvm::Type *i8, *i16, *i32, *i64;
+  llvm::PointerType *pointer;
+  llvm::StringMap<Constant *> texts;
+};
+} // namespace
+
+llvm::Expected<Constant *> Tables::tensor(const TensorDescription &tensor) {
+  uint8_t code, bits;
+  if (!getDLPackType(tensor.elementType, code, bits))
+    return createStringError("tensor '" + tensor.name + "' has element type " +
+                             getDTypeName(tensor.elementType) +
+                             ", which cannot cross the library's interface");
+  SmallVector<Constant *> dims;
+  for (int64_t dim : tensor.dims)
+    dims.push_back(integer(i64, dim));
+  return structure({text(tensor.name), integer(i8, code), integer(i8, bits), integer(i16, 1),
+                    integer(i32, tensor.dims.size()), array(i64, dims)});
+}
+
+llvm::Expected<Constant *> Tables::tensors(ArrayRef<TensorDescription> descriptions) {
+  SmallVector<Constant *> values;
+  for (const TensorDescription &description : descriptions) {
+    auto value = tensor(description);
+    if (!value)
+      return value.takeError();
+    values.push_back(*value);
+  }
+  return structures(values);
+}
+
+llvm::Expected<Constant *> Tables::function(StringRef entry, StringRef suffix) {
+  std::string name = ("moec_entry_" + entry + "_" + suffix).str();
+  llvm::Function *function = module.getFunction(name);
+  if (!function || function->isDeclaration())
+    return createStringError("the lowered program has no function '" + name + "'");
+  function->setLinkage(llvm::GlobalValue::InternalLinkage);
+  return function;
+}
+
+llvm::Expected<Constant *> Tables::entry(const EntryDescription &entry) {
+  auto inputs = tensors(entry.inputs);
+  if (!inputs)
+    return inputs;
+  auto outputs = tensors(entry.outputs);
+  if (!outputs)
+    return outputs;
+  SmallVector<Constant *> functions;
+  for (StringRef suffix : {"shapes", "workspace", "run"}) {
+    auto value = function(entry.name, suffix);
+    if (!value)
+      return value;
+    functions.push_back(*value);
+  }
+  return structure({text(entry.name), integer(i32, entry.inputs.size()),
+                    integer(i32, entry.outputs.size()), integer(i32, entry.symbols.size()),
+                    integer(i32, 0), *inputs, *outputs, strings(entry.symbols), functions[0],
+                    functions[1], functions[2]});
+}
+
+Error Tables::addModel(const ModelDescription &description, const Machine &used) {
+  SmallVector<Constant *> entries;
+  for (const EntryDescription &source : description.entries) {
+    auto value = entry(source);
+    if (!value)
+      return value.takeError();
+    entries.push_back(*value);
+  }
+  const WeightsFileInfo &weights = description.weights;
+  Constant *value = structure(
+      {integer(i32, MOEC_MODEL_ABI_VERSION), integer(i32, entries.size()), structures(entries),
+       text(description.name), text(description.infoJSON), integer(i64, weights.fileBytes),
+       integer(i64, weights.dataOffset), text(weights.digest), integer(i32, used.features.size()),
+       integer(i32, 0), strings(used.features)});
+  static_assert(sizeof(moec_model_desc) == 72 && sizeof(moec_entry_desc) == 72 &&
+                    sizeof(moec_tensor_desc) == 24,
+                "a structure of model_abi.h changed: change the tables too");
+  assert(module.getDataLayout().getTypeAllocSize(value->getType()) == sizeof(moec_model_desc));
+  auto *global =
+      new llvm::GlobalVariable(module, value->getType(), /*isConstant=*/true,
+                               llvm::GlobalValue::ExternalLinkage, value, "moec_model_description");
+  global->setVisibility(llvm::GlobalValue::HiddenVisibility);
+  return Error::success();
+}
+
+/// const moec_library *NAME_moec(void), and the alias for generic loaders.
+void Tables::addAccessor(StringRef name) {
+  auto *table =
+      new llvm::GlobalVariable(module, i8, /*isConstant=*/true, llvm::GlobalValue::ExternalLinkage,
+                               nullptr, "moec_runtime_library");
+  table->setVisibility(llvm::GlobalValue::HiddenVisibility);
+  auto *function =
+      llvm::Function::Create(llvm::FunctionType::get(pointer, /*isVarArg=*/false),
+                             llvm::GlobalValue::ExternalLinkage, name + "_moec", module);
+  function->setDoesNotThrow();
+  llvm::IRBuilder<> builder(llvm::BasicBlock::Create(context, "", function));
+  builder.CreateRet(table);
+  llvm::GlobalAlias::create("moec_library", function);
+}
+
+/// What the runtime does not call by name stays inside the object.
+static void hideFunctions(llvm::Module &module) {
+  for (llvm::Function &function : module)
+    if (!function.isDeclaration())
+      function.setLinkage(llvm::GlobalValue::InternalLinkage);
+    else if (function.getName().starts_with("moec_"))
+      function.setVisibility(llvm::GlobalValue::HiddenVisibility);
+  for (llvm::GlobalVariable &global : module.globals())
+    if (global.hasInitializer())
+      global.setLinkage(llvm::GlobalValue::InternalLinkage);
+}
+
+Error mlir::moe::addModelDescription(llvm::Module &module, const ModelDescription &description,
+                                     const Machine &used) {
+  hideFunctions(module);
+  Tables tables(module);
+  if (Error error = tables.addModel(description, used))
+    return error;
+  tables.addAccessor(description.name);
+  // The features are exactly what is checked when the library is opened. The
+  // accessor itself must run on any x86-64.
+  setFunctionAttributes(module, used);
+  llvm::Function *accessor = module.getFunction(description.name + "_moec");
+  accessor->removeFnAttr("target-features");
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Code generation
+//===----------------------------------------------------------------------===//
+
+static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned level) {
+  llvm::PipelineTuningOptions tuning;
+  tuning.LoopVectorization = level >= 2;
+  tuning.SLPVectorization = level >= 2;
+  llvm::PassBuilder builder(&target, tuning);
+  llvm::LoopAnalysisManager loops;
+  llvm::FunctionAnalysisManager functions;
+  llvm::CGSCCAnalysisManager components;
+  llvm::ModuleAnalysisManager modules;
+  builder.registerModuleAnalyses(modules);
+  builder.registerCGSCCAnalyses(components);
+  builder.registerFunctionAnalyses(functions);
+  builder.registerLoopAnalyses(loops);
+  builder.crossRegisterProxies(loops, functions, components, modules);
+  static const llvm::OptimizationLevel levels[] = {
+      llvm::OptimizationLevel::O1, llvm::OptimizationLevel::O2, llvm::OptimizationLevel::O3};
+  builder.buildPerModuleDefaultPipeline(levels[level - 1]).run(module, modules);
+}
+
+Error mlir::moe::emitObject(llvm::Module &module, const Machine &machine, unsigned level,
+                            llvm::raw_pwrite_stream &out) {
+  assert(level >= 1 && level <= 3 && "LLVM's levels are 1 to 3");
+  auto target = createTargetMachine(machine, level);
+  if (!target)
+    return createStringError("this build of LLVM has no x86 target");
+  optimize(module, *target, level);
+  llvm::legacy::PassManager passes;
+  if (target->addPassesToEmitFile(passes, out, nullptr, llvm::CodeGenFileType::ObjectFile))
+    return createStringError("this build of LLVM cannot write x86 object files");
+  passes.run(module);
+  return Error::success();
+}
