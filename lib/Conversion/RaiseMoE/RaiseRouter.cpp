@@ -139,7 +139,7 @@ struct RaiseRouter : OpRewritePattern<DispatchOp> {
     // Rows of H elements on both sides of equal elements are equal rows.
     if (stripReshapes(op.getX()) != stripReshapes(product->x) || lastDim(product->x) != hidden)
       return rewriter.notifyMatchFailure(op, "the router does not read the experts' input");
-    if (!product->node->hasOneUse())
+    if (product->node.getResult(0) != logits && !product->node->hasOneUse())
       return rewriter.notifyMatchFailure(op, "the product has other users");
 
     Operation *after = laterOf(logits, op.getX());

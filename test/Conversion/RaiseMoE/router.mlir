@@ -35,6 +35,21 @@ func.func @gemm(%x: !x, %b: tensor<8xf32>, %w1: !up, %w2: !down) -> !x {
   return %y : !x
 }
 
+// Logits that are read twice, by the selection and by its weights.
+
+// CHECK-LABEL: func @read_twice
+func.func @read_twice(%x: !x, %w1: !up, %w2: !down) -> !x {
+  // CHECK: %[[L:.*]] = moe.logits
+  // CHECK: %[[R:.*]] = moe.select %[[L]]
+  // CHECK: moe.weigh %[[R]], %[[L]]
+  %w = moe.load_weight @router : tensor<64x8xf32>
+  %l = onnx.node "MatMul"(%x, %w) {version = 13 : i64} : (!x, tensor<64x8xf32>) -> !l
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2)
+    {attributes = {k = 2 : i64, use_sparse_mixer = 1 : i64}, absent = array<i32: 3>, version = 1 : i64}
+    : (!x, !l, !up, !down) -> !x
+  return %y : !x
+}
+
 // Product and bias in three dimensions, then [-1, E]; the logits are an output too.
 
 // CHECK-LABEL: func @reshaped
@@ -49,7 +64,7 @@ func.func @reshaped(%x: !x3, %b: tensor<8xf32>, %w1: !up, %w2: !down) -> (!x3, !
   %s = onnx.node "Add"(%b, %p) {version = 14 : i64} : (tensor<8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x8xf32>
   %shape = onnx.node "Constant"() {attributes = {value = dense<[-1, 8]> : tensor<2xi64>}, version = 13 : i64} : () -> tensor<2xi64>
   %l = onnx.node "Reshape"(%s, %shape) {version = 14 : i64} : (tensor<?x?x8xf32>, tensor<2xi64>) -> !l
-  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) 
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2)
     {attributes = {k = 2 : i64, use_sparse_mixer = 1 : i64}, absent = array<i32: 3>, version = 1 : i64}
     : (!x3, !l, !up, !down) -> !x3
   return %y, %l : !x3, !l
