@@ -121,7 +121,7 @@ def onnxruntime_computes(layer):
         or layer.sparse_mixer  # accepted and ignored
         or layer.ties  # the higher index is chosen there
         or layer.dtype != "float32"
-        or (layer.bits == 8 and layer.block)  # activations are quantised too
+        or (layer.bits in (2, 8) and layer.block)  # activations are quantised too
         or (layer.bits == 4 and layer.scale_column and layer.zero_points)  # reads other zero points
         or (layer.bits == 4 and layer.legacy)  # repacks by the declared dimensions
     )
