@@ -20,6 +20,7 @@
 #include "moec/Dialect/MoE/Transforms/Passes.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 #include "moec/Pipelines/Pipelines.h"
+#include "moec/Target/CPU/PlanWeights.h"
 
 namespace mlir::moe {
 
@@ -38,6 +39,7 @@ inline void registerAllPasses() {
   registerParallelToRuntimePass();
   registerPipelines();
   registerPlanMemoryPass();
+  registerPlanWeightsPass();
   registerRaiseMoEPass();
 }
 
