@@ -3,6 +3,7 @@
 
 #include "moec/Compiler/Compiler.h"
 #include "Compilation.h"
+#include "mlir/IR/Verifier.h"
 #include "Diagnostics.h"
 #include "Package.h"
 #include "Report.h"
@@ -222,7 +223,7 @@ LogicalResult Driver::runPhase(size_t index) {
   module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
   if (index == 0)
     compilation.report["operators"] = countOperators(module);
-  if (failed(verify(module))) {
+  if (failed(mlir::verify(module))) {
     compilation.failure = CompileStatus::Internal;
     return failure();
   }

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include "Interface.h"
+
+#include "llvm/ADT/StringSet.h"
 #include "Compilation.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"

@@ -20,7 +20,6 @@ using namespace mlir;
 using namespace mlir::moe;
 using llvm::json::Array;
 using llvm::json::Object;
-using llvm::json::Value;
 
 namespace {
 /// The steps that make a package of the lowered module.
@@ -90,7 +89,7 @@ Object PackageWriter::getWeightsInfo() {
   }
   const WeightsFileInfo &weights = description.weights;
   return Object{
-      {"file", weights.fileBytes ? Value(compilation.name + ".safetensors") : Value(nullptr)},
+      {"file", weights.fileBytes ? llvm::json::Value(compilation.name + ".safetensors") : llvm::json::Value(nullptr)},
       {"bytes", int64_t(weights.fileBytes)},
       {"data_offset", int64_t(weights.dataOffset)},
       {"digest", weights.digest},
@@ -151,7 +150,7 @@ LogicalResult PackageWriter::writeObject() {
   if (!llvmModule)
     return failure();
   Machine used = getUsedMachine(*llvmModule, compilation.machine);
-  Value info(getInfo(used));
+  llvm::json::Value info(getInfo(used));
   description.infoJSON = llvm::formatv("{0}", info);
   if (llvm::Error error = folder.writeFile(compilation.name + ".json", description.infoJSON + "\n"))
     return compilation.fail(CompileStatus::Output, std::move(error));

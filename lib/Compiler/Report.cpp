@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include "Report.h"
+
+#include "mlir/IR/TypeUtilities.h"
 #include "Compilation.h"
 
 #include "mlir/IR/Builders.h"

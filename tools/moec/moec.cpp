@@ -7,12 +7,17 @@
 
 #include "moec/Compiler/Compiler.h"
 #include "moec/Frontend/ONNX/Importer.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/WithColor.h"
 
 using namespace mlir::moe;
 namespace cl = llvm::cl;
+
+// libLLVM registered options of its own ("threads" among them) when it was loaded;
+// moec's replace them. Initializers of one file run in order.
+static const bool ownOptionsOnly = (cl::ResetCommandLineParser(), true);
 
 static cl::OptionCategory outputs("Output"), targets("Target"), models("Model"),
     inspection("Looking inside");

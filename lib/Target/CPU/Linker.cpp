@@ -45,7 +45,8 @@ StringRef mlir::moe::stringifyThreads(Threads threads) {
 
 static Expected<std::string> findLinker() {
   // The one of our LLVM first; PATH may name another version.
-  for (ArrayRef<StringRef> folders : {ArrayRef<StringRef>(MOEC_LLVM_TOOLS), ArrayRef<StringRef>()})
+  const StringRef own[] = {MOEC_LLVM_TOOLS};
+  for (ArrayRef<StringRef> folders : {ArrayRef<StringRef>(own), ArrayRef<StringRef>()})
     for (StringRef name : {"ld.lld-" MOEC_TO_TEXT(LLVM_VERSION_MAJOR), "ld.lld"})
       if (auto path = sys::findProgramByName(name, folders))
         return *path;
