@@ -19,6 +19,7 @@
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/MoE/Transforms/Passes.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Dialect/ONNX/Transforms/Passes.h"
 #include "moec/Pipelines/Pipelines.h"
 
 namespace mlir::moe {
@@ -30,6 +31,7 @@ inline void registerAllDialects(DialectRegistry &registry) {
 }
 
 inline void registerAllPasses() {
+  registerONNXTransformsPasses();
   registerMoETransformsPasses();
   registerLowerEntryPass();
   registerMoEToCPUPass();
