@@ -19,6 +19,7 @@
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/MoE/Transforms/Passes.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Dialect/ONNX/Transforms/Passes.h"
 #include "moec/Pipelines/Pipelines.h"
 #include "moec/Target/CPU/PlanWeights.h"
 
@@ -31,6 +32,7 @@ inline void registerAllDialects(DialectRegistry &registry) {
 }
 
 inline void registerAllPasses() {
+  registerONNXTransformsPasses();
   registerMoETransformsPasses();
   registerLowerEntryPass();
   registerMoEToCPUPass();
