@@ -5,6 +5,8 @@
 
 #include "Lowering.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::lowering;
@@ -341,27 +343,37 @@ static std::optional<double> getConstantExponent(Value exponent) {
   return std::nullopt;
 }
 
-/// x to a power that needs no call; null for other powers.
-static Value powByConstant(ImplicitLocOpBuilder &b, Value x, double exponent) {
-  if (exponent == 1)
-    return x;
-  bool isFloat = isa<FloatType>(x.getType());
-  if (exponent == 2 || exponent == 3) {
-    auto mul = [&](Value lhs, Value rhs) {
-      return isFloat ? b.createOrFold<arith::MulFOp>(lhs, rhs)
-                     : b.createOrFold<arith::MulIOp>(lhs, rhs);
-    };
-    Value square = mul(x, x);
-    return exponent == 2 ? square : mul(square, x);
+/// x * x * … in as few products as squaring allows; `exponent` is at least 1.
+static Value powByProducts(ImplicitLocOpBuilder &b, Value x, int64_t exponent) {
+  auto mul = [&](Value lhs, Value rhs) {
+    return isa<FloatType>(x.getType()) ? b.createOrFold<arith::MulFOp>(lhs, rhs)
+                                       : b.createOrFold<arith::MulIOp>(lhs, rhs);
+  };
+  Value result, square = x;
+  for (; exponent > 0; exponent /= 2) {
+    if (exponent % 2)
+      result = result ? mul(result, square) : square;
+    if (exponent > 1)
+      square = mul(square, square);
   }
-  if (!isFloat)
-    return {};
-  // Not the square root: that of -0 and of -infinity differ from the power.
-  if (exponent == -1)
+  return result;
+}
+
+/// x to a power that needs no call; null for other powers. No square root for 0.5: that
+/// of -0 and of -infinity differ from the power.
+static Value powByConstant(ImplicitLocOpBuilder &b, Value x, double exponent) {
+  bool isFloat = isa<FloatType>(x.getType());
+  bool isWhole = exponent == std::floor(exponent);
+  if (isFloat && exponent == -1)
     return b.createOrFold<arith::DivFOp>(constantOf(b, x.getType(), 1), x);
+  if (isWhole && exponent >= 1 && exponent <= (isFloat ? 3 : 64))
+    return powByProducts(b, x, static_cast<int64_t>(exponent));
+  if (!isFloat && exponent == 0)
+    return constantOf(b, x.getType(), 1);
   return {};
 }
 
+/// Null for two integers.
 static Value power(ImplicitLocOpBuilder &b, Value x, Value y, Type base, Type exponent) {
   if (isa<FloatType>(base)) {
     // In the wider of both types, so that no exponent is rounded.
@@ -378,7 +390,7 @@ static Value power(ImplicitLocOpBuilder &b, Value x, Value y, Type base, Type ex
                                                 castElement(b, y, exponent, wide));
     return castElement(b, result, wide, base);
   }
-  return b.createOrFold<math::IPowIOp>(x, castElement(b, y, exponent, base));
+  return {};
 }
 
 static LogicalResult lowerPow(NodeLowering &n) {
@@ -387,6 +399,9 @@ static LogicalResult lowerPow(NodeLowering &n) {
     return n.fail("element types " + toString(base) + " and " + toString(exponent) +
                   " are not supported");
   std::optional<double> constant = getConstantExponent(n.input(1));
+  if (isa<IntegerType>(base) && isa<IntegerType>(exponent) &&
+      !(constant && *constant >= 0 && *constant <= 64))
+    return n.fail("an integer power needs one constant exponent from 0 to 64");
   FailureOr<Value> result =
       mapElements(n, {n.input(0), n.input(1)}, base, [&](ImplicitLocOpBuilder &b, ValueRange x) {
         Value simple = constant ? powByConstant(b, x[0], *constant) : Value();

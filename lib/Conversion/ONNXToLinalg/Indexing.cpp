@@ -394,7 +394,19 @@ static OpFoldResult countInts(ImplicitLocOpBuilder &b, Value start, Value limit,
   Value isZero = b.createOrFold<arith::CmpIOp>(arith::CmpIPredicate::eq, delta, zero);
   Value divisor = b.createOrFold<arith::SelectOp>(isZero, one, delta);
   Value span = b.createOrFold<arith::SubIOp>(limit, start);
-  Value count = arith::CeilDivSIOp::create(b, span, divisor);
+  // Rounded up: one more when a rest of the divisor's sign is left.
+  Value count = b.createOrFold<arith::DivSIOp>(span, divisor);
+  Value rest = b.createOrFold<arith::RemSIOp>(span, divisor);
+  auto compare = [&](arith::CmpIPredicate predicate, Value value) {
+    return b.createOrFold<arith::CmpIOp>(predicate, value, zero);
+  };
+  Value hasRest = compare(arith::CmpIPredicate::ne, rest);
+  Value differ = b.createOrFold<arith::XOrIOp>(compare(arith::CmpIPredicate::slt, rest),
+                                               compare(arith::CmpIPredicate::slt, divisor));
+  Value none = constantOf(b, b.getI1Type(), 0);
+  Value isMore = b.createOrFold<arith::SelectOp>(differ, none, hasRest);
+  Value rounded = b.createOrFold<arith::AddIOp>(count, one);
+  count = b.createOrFold<arith::SelectOp>(isMore, rounded, count);
   return toIndex(b, b.createOrFold<arith::MaxSIOp>(count, zero));
 }
 
