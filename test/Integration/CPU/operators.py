@@ -33,11 +33,11 @@ class Case:
     `static` keeps the sizes in the types, else all of them are dynamic."""
 
     def __init__(self, name, op, inputs, attributes=None, constants=(), outputs=1, version=18,
-                 fails=False, expected=None):
+                 fails=False, expected=None, kinds=("static", "dynamic")):
         self.name, self.op, self.inputs = name, op, inputs
         self.attributes = attributes or {}
         self.constants, self.outputs, self.version = set(constants), outputs, version
-        self.fails, self._expected = fails, expected
+        self.fails, self._expected, self.kinds = fails, expected, kinds
 
     def expected(self):
         """Results of onnx.reference with floating-point inputs widened to float64."""
@@ -69,6 +69,8 @@ class Case:
             dtype = np.asarray(array).dtype
             if self.op == "Cast":
                 dtype = np.dtype({v: k for k, v in ONNX_TYPES.items()}[self.attributes["to"]])
+            elif self.op.startswith("Reduce"):
+                dtype = self.inputs[0].dtype
             elif dtype == np.float64 and float_in is not None:
                 dtype = float_in
             names.append(dtype.name)
@@ -163,7 +165,7 @@ def compile_cases(cases, folder, tools):
     """A library with a function `NAME_static` and `NAME_dynamic` for each case."""
     text = "module {\n" + "".join(
         print_function(case, f"{case.name}_{kind}", kind == "static")
-        for case in cases for kind in ("static", "dynamic")) + "}\n"
+        for case in cases for kind in case.kinds) + "}\n"
     path = folder / "cases.mlir"
     path.write_text(text)
     lowered = run([tools["moe-opt"], path, "--onnx-to-linalg"])
