@@ -13,12 +13,14 @@
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moec/Conversion/MoEToReference/MoEToReference.h"
 #include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
+#include "moec/Conversion/ONNXToLinalg/ONNXToLinalg.h"
 #include "moec/Conversion/ParallelToRuntime/ParallelToRuntime.h"
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
 #include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/MoE/Transforms/Passes.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Dialect/ONNX/Transforms/Passes.h"
 #include "moec/Pipelines/Pipelines.h"
 #include "moec/Target/CPU/PlanWeights.h"
 
@@ -31,11 +33,13 @@ inline void registerAllDialects(DialectRegistry &registry) {
 }
 
 inline void registerAllPasses() {
+  registerONNXTransformsPasses();
   registerMoETransformsPasses();
   registerLowerEntryPass();
   registerMoEToCPUPass();
   registerMoEToReferencePass();
   registerMoEToLLVMPass();
+  registerONNXToLinalgPasses();
   registerParallelToRuntimePass();
   registerPipelines();
   registerPlanMemoryPass();

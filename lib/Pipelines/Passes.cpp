@@ -19,7 +19,7 @@
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
 namespace mlir::moe {
-#define GEN_PASS_DEF_DECOMPOSECONCAT
+#define GEN_PASS_DEF_PREPAREBUFFERIZATION
 #define GEN_PASS_DEF_EXPANDCOPIES
 #define GEN_PASS_DEF_ORDERLOOPS
 #define GEN_PASS_DEF_APPROXIMATEVECTORMATH
@@ -32,12 +32,28 @@ using namespace mlir::moe;
 
 namespace {
 
-struct DecomposeConcatPass : moe::impl::DecomposeConcatBase<DecomposeConcatPass> {
+/// Gives each use after the first its own copy of `op`.
+void cloneForEachUse(Operation *op) {
+  for (OpOperand &use : llvm::make_early_inc_range(llvm::drop_begin(op->getUses()))) {
+    OpBuilder builder(op);
+    use.set(builder.clone(*op)->getResult(0));
+  }
+}
+
+struct PrepareBufferizationPass : moe::impl::PrepareBufferizationBase<PrepareBufferizationPass> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     tensor::populateDecomposeTensorConcatPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
-      signalPassFailure();
+      return signalPassFailure();
+    SmallVector<Operation *> fills, empties;
+    getOperation()->walk([&](linalg::FillOp op) {
+      if (op.hasPureTensorSemantics())
+        fills.push_back(op);
+    });
+    llvm::for_each(fills, cloneForEachUse);
+    getOperation()->walk([&](tensor::EmptyOp op) { empties.push_back(op); });
+    llvm::for_each(empties, cloneForEachUse);
   }
 };
 

@@ -35,7 +35,7 @@ void moe::buildBufferizePipeline(OpPassManager &pm, const CPUOptions &options) {
     pm.addNestedPass<func::FuncOp>(createLinalgElementwiseOpFusionPass());
     addCleanup(pm);
   }
-  pm.addNestedPass<func::FuncOp>(createDecomposeConcat());
+  pm.addNestedPass<func::FuncOp>(createPrepareBufferization());
   pm.addPass(bufferization::createEmptyTensorEliminationPass());
   bufferization::OneShotBufferizePassOptions bufferize;
   bufferize.bufferizeFunctionBoundaries = false;

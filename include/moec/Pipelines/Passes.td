@@ -6,10 +6,15 @@
 
 include "mlir/Pass/PassBase.td"
 
-def DecomposeConcat : Pass<"decompose-concat"> {
-  let summary = "Write each operand of a concatenation into its slice";
-  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::tensor::TensorDialect",
-                           "::mlir::affine::AffineDialect"];
+def PrepareBufferization : Pass<"prepare-bufferization"> {
+  let summary = "Let tensors be computed where they are needed";
+  let description = [{
+    Each operand of a concatenation is written into its slice. Empty and filled
+    tensors that several operations start from are made once for each: sharing one
+    would cost a copy.
+  }];
+  let dependentDialects = ["::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
 }
 
 def ExpandCopies : Pass<"expand-copies"> {

@@ -179,8 +179,8 @@ static Value weightOf(ReferenceBuilder &b, Value slots, Value source, Value t, V
   llvm_unreachable("all functions are handled");
 }
 
-/// w / (Σ w + norm_eps), and 0 where that sum is 0.
-static Value normalize(ReferenceBuilder &b, Value weights, double normEps) {
+/// w / (Σ w + norm_eps) of the selected experts, and 0 where that sum is 0.
+static Value normalize(ReferenceBuilder &b, Value slots, Value weights, double normEps) {
   OpFoldResult tokens = b.size(weights, 0), experts = b.size(weights, 1);
   Value count = b.value(experts), zero = b.constant(0);
   Value sums = b.generate({tokens}, b.getReal(), [&](ValueRange i) {
@@ -190,7 +190,8 @@ static Value normalize(ReferenceBuilder &b, Value weights, double normEps) {
   return b.generate({tokens, experts}, b.getReal(), [&](ValueRange i) {
     Value sum = b.at(sums, i[0]);
     Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, sum, zero);
-    return b.select(isZero, zero, b.div(b.at(weights, i), sum));
+    Value weight = b.select(isZero, zero, b.div(b.at(weights, i), sum));
+    return b.select(b.isValid(b.rawAt(slots, i)), weight, zero);
   });
 }
 
@@ -205,7 +206,7 @@ Value reference::weigh(ReferenceBuilder &b, const Routing &routing, Value source
         [&] { return b.constant(0); });
   });
   if (options.norm == WeighNorm::Sum)
-    weights = normalize(b, weights, options.normEps);
+    weights = normalize(b, slots, weights, options.normEps);
   return b.generate(sizes, b.getF32Type(), [&](ValueRange i) {
     return b.mul(b.at(weights, i), b.constant(options.scale));
   });

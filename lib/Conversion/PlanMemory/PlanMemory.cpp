@@ -132,6 +132,44 @@ LogicalResult collectTemporaries(func::FuncOp entry, SmallVectorImpl<Temporary> 
 }
 
 //===----------------------------------------------------------------------===//
+// Results in place
+//===----------------------------------------------------------------------===//
+
+/// Writes into `out` at once what would be computed in a temporary, perhaps seen in
+/// another shape, and copied at the end.
+void writeInPlace(BlockArgument out, func::FuncOp entry) {
+  if (!out.hasOneUse())
+    return;
+  auto copy = dyn_cast<memref::CopyOp>(*out.getUsers().begin());
+  if (!copy || copy.getTarget() != out || copy->getBlock() != out.getOwner())
+    return;
+  Value source = copy.getSource();
+  auto expand = source.getDefiningOp<memref::ExpandShapeOp>();
+  auto alloc = (expand ? expand.getSrc() : source).getDefiningOp<memref::AllocOp>();
+  if (!alloc || source.getType() != out.getType())
+    return;
+  // The copy must be the last one to look at the temporary.
+  BufferViewFlowAnalysis analysis(entry);
+  for (Value alias : analysis.resolve(alloc))
+    for (Operation *user : alias.getUsers()) {
+      Operation *ancestor = out.getOwner()->findAncestorOpInBlock(*user);
+      if (copy->isBeforeInBlock(ancestor))
+        return;
+    }
+  Value replacement = out;
+  if (expand) {
+    OpBuilder builder = OpBuilder::atBlockBegin(out.getOwner());
+    replacement = memref::CollapseShapeOp::create(builder, expand.getLoc(), out,
+                                                  expand.getReassociationIndices());
+    if (replacement.getType() != alloc.getType())
+      replacement = memref::CastOp::create(builder, expand.getLoc(), alloc.getType(), replacement);
+  }
+  copy.erase();
+  alloc.replaceAllUsesWith(replacement);
+  alloc.erase();
+}
+
+//===----------------------------------------------------------------------===//
 // Slots
 //===----------------------------------------------------------------------===//
 
@@ -352,6 +390,9 @@ LogicalResult planEntry(func::FuncOp entry, SymbolTable &symbols) {
   if (!entry.getBody().hasOneBlock())
     return entry.emitError("plan the memory before branches are lowered");
   entry.walk([](memref::DeallocOp op) { op.erase(); });
+  for (BlockArgument argument : entry.getArguments())
+    if (entry.getArgAttr(argument.getArgNumber(), kOutputAttr))
+      writeInPlace(argument, entry);
   // Sizes are compared as values.
   IRRewriter rewriter(entry.getContext());
   DominanceInfo dominance(entry);

@@ -12,7 +12,8 @@ def PlanMemory : Pass<"plan-memory", "::mlir::ModuleOp"> {
     Every `memref.alloc` of an entry becomes a `memref.view` of the `moe.workspace`
     argument at a 64-byte aligned offset; deallocations disappear. Temporaries that
     are not alive together share memory when one is known to be at least as large
-    as the other: both static, or with the same dynamic sizes.
+    as the other: both static, or with the same dynamic sizes. A temporary that is only
+    copied into an output at its end becomes the output.
 
     Sizes must be arithmetic on constants, dimensions of inputs and outputs and
     `moe.num_workers`. `@f_workspace` is made from that arithmetic: from the inputs

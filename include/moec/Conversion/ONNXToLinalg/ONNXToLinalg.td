@@ -1,0 +1,29 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#ifndef MOEC_CONVERSION_ONNXTOLINALG_ONNXTOLINALG_TD
+#define MOEC_CONVERSION_ONNXTOLINALG_ONNXTOLINALG_TD
+
+include "mlir/Pass/PassBase.td"
+
+def ONNXToLinalg : Pass<"onnx-to-linalg", "::mlir::ModuleOp"> {
+  let summary = "lower normalized ONNX nodes to linalg on tensors";
+  let description = [{
+    Replaces every `onnx.node` by linalg, tensor, arith and math ops, with dynamic
+    shapes. A model with operators that have no lowering is refused with one error
+    that names them all, each with its nodes.
+
+    - Integer tensors of rank 0 or 1 with few elements (shapes) are computed as
+      scalars, so that sizes stay arithmetic on the dimensions of the inputs.
+    - Dimensions that cannot be proved equal are compared at run time (`moe.check`):
+      a size of 1 broadcasts, anything else is an error of the call.
+    - f16 and bf16 are computed in f32 and rounded once per node.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
+    "::mlir::moe::MoEDialect", "::mlir::moe::onnx::ONNXDialect",
+    "::mlir::tensor::TensorDialect"];
+}
+
+#endif

@@ -1,0 +1,160 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// What the lowerings of ONNX nodes share.
+
+#ifndef MOEC_LIB_CONVERSION_ONNXTOLINALG_LOWERING_H
+#define MOEC_LIB_CONVERSION_ONNXTOLINALG_LOWERING_H
+
+#include "Sizes.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/Matchers.h"
+
+#include "moec/Dialect/ONNX/IR/ONNX.h"
+
+namespace mlir::moe::lowering {
+
+/// One node while it is lowered.
+class NodeLowering {
+public:
+  explicit NodeLowering(onnx::NodeOp node) : b(node.getLoc(), node), node(node) {}
+
+  ImplicitLocOpBuilder b;
+  onnx::NodeOp node;
+
+  /// Input at an ONNX position, casts to less static types removed; null when absent.
+  Value input(unsigned position);
+  RankedTensorType inputType(unsigned position) {
+    return cast<RankedTensorType>(input(position).getType());
+  }
+  /// All inputs, null where absent.
+  SmallVector<Value> inputs();
+
+  /// Element type of the result as the model declares it.
+  Type resultElementType() {
+    return cast<ShapedType>(node.getResult(0).getType()).getElementType();
+  }
+
+  /// Replaces the results of the node and erases it.
+  LogicalResult replace(ValueRange values);
+
+  /// Reports why the node cannot be lowered.
+  LogicalResult fail(const Twine &reason);
+
+  /// Name for messages: "Reshape (node 'view_1')".
+  std::string describe();
+
+  /// Makes the call fail with "<node>: message" unless `condition` holds.
+  void check(Value condition, const Twine &message);
+
+  /// Attribute `name` counted from the front of `rank` dimensions; `end` allows
+  /// `rank` itself. Reports an error when out of range.
+  FailureOr<int64_t> axis(StringRef name, int64_t defaultValue, int64_t rank, bool end = false);
+
+  /// Constant axes at input `position`, counted from the front, sorted. An absent
+  /// input gives none.
+  FailureOr<SmallVector<int64_t>> axesInput(unsigned position, int64_t rank);
+};
+
+using LoweringFn = LogicalResult (*)(NodeLowering &);
+
+/// A lowering for the operator sets `since` … `until` of its domain.
+struct LoweringEntry {
+  StringRef opType;
+  int64_t since;
+  int64_t until;
+  LoweringFn lower;
+};
+
+/// The newest operator set of ai.onnx whose operators are known here.
+inline constexpr int64_t kNewestOpset = 28;
+
+/// Rows of the table, by family.
+void addElementWise(SmallVectorImpl<LoweringEntry> &table);
+void addMatMul(SmallVectorImpl<LoweringEntry> &table);
+void addReductions(SmallVectorImpl<LoweringEntry> &table);
+void addShape(SmallVectorImpl<LoweringEntry> &table);
+void addIndexing(SmallVectorImpl<LoweringEntry> &table);
+
+//===----------------------------------------------------------------------===//
+// Elements
+//===----------------------------------------------------------------------===//
+
+/// Type that elements are computed in: f32 for f16 and bf16, signless for unsigned.
+Type getComputeType(Type elementType);
+/// Between an element and its compute type, exact or rounded to nearest even.
+Value toComputeType(ImplicitLocOpBuilder &b, Value element);
+Value fromComputeType(ImplicitLocOpBuilder &b, Value value, Type elementType);
+/// ONNX `Cast` of `value`, in the compute type of `from`, to that of `to`.
+Value castElement(ImplicitLocOpBuilder &b, Value value, Type from, Type to);
+/// A number as a constant of a compute type.
+Value constantOf(ImplicitLocOpBuilder &b, Type type, double value);
+/// True for an unsigned integer or bool.
+inline bool isUnsignedElement(Type type) { return type.isUnsignedInteger() || type.isInteger(1); }
+
+//===----------------------------------------------------------------------===//
+// Scalars: small integer tensors
+//===----------------------------------------------------------------------===//
+
+/// Elements of a small integer tensor of rank 0 or 1 as scalars; nullopt for others.
+std::optional<SmallVector<Value>> getScalars(ImplicitLocOpBuilder &b, Value tensor);
+Value fromScalars(ImplicitLocOpBuilder &b, ArrayRef<Value> scalars, RankedTensorType type);
+/// Sizes from the scalars of a rank-1 tensor.
+std::optional<Sizes> getScalarsAsSizes(ImplicitLocOpBuilder &b, Value tensor);
+/// Elements of a constant integer tensor, whatever op holds it.
+std::optional<SmallVector<int64_t>> getConstantInts(Value tensor);
+/// The elements of a constant tensor, whatever op holds it; null for others.
+DenseElementsAttr getConstant(Value tensor);
+
+//===----------------------------------------------------------------------===//
+// Tensors
+//===----------------------------------------------------------------------===//
+
+/// Computes one element, arguments and result in their compute types.
+using ElementFn = function_ref<Value(ImplicitLocOpBuilder &, ValueRange)>;
+
+Value emptyTensor(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes, Type elementType);
+/// A tensor filled with a number.
+Value filledTensor(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes, Type elementType,
+                   double value);
+
+/// Common size of operands by multidirectional broadcasting, one size list each. Sizes
+/// not known to agree are checked at run time. Fails with an error when they disagree.
+FailureOr<Sizes> broadcastSizes(NodeLowering &n, ArrayRef<Sizes> operands);
+
+/// Applies `fn` element by element to operands that broadcast to one another.
+FailureOr<Value> mapElements(NodeLowering &n, ArrayRef<Value> operands, Type resultElementType,
+                             ElementFn fn);
+
+/// `tensor` broadcast to `sizes`, which `broadcastSizes` gave.
+Value broadcastTo(NodeLowering &n, Value tensor, ArrayRef<OpFoldResult> sizes);
+
+/// Elements of `tensor` converted to another type.
+Value convertTensor(NodeLowering &n, Value tensor, Type elementType);
+
+/// A tensor of `sizes` whose elements `fn` computes from their indices; `fn` returns an
+/// element of `elementType`.
+Value generateTensor(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes, Type elementType,
+                     function_ref<Value(ImplicitLocOpBuilder &, ValueRange)> fn);
+
+/// The same elements in row-major order with other sizes; the products agree.
+Value reshapeTo(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<OpFoldResult> sizes);
+
+/// Adds dimensions of size 1 at the sorted positions `axes` of the result.
+Value unsqueeze(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axes);
+/// Removes the sorted dimensions `axes`, all of size 1.
+Value squeeze(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axes);
+
+/// The first `size` slices along `dim`; nothing to do when that is all of them.
+Value takeFirst(ImplicitLocOpBuilder &b, Value tensor, int64_t dim, OpFoldResult size);
+
+/// Makes dimension `lhsDim` of `lhs` and `rhsDim` of `rhs` agree: an error when they
+/// cannot, a run-time check (and a cut to the smaller) when they need not.
+LogicalResult unifyDim(NodeLowering &n, Value &lhs, int64_t lhsDim, Value &rhs, int64_t rhsDim,
+                       const Twine &message);
+
+} // namespace mlir::moe::lowering
+
+#endif // MOEC_LIB_CONVERSION_ONNXTOLINALG_LOWERING_H

@@ -1,0 +1,135 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "moec/Conversion/ONNXToLinalg/ONNXToLinalg.h"
+
+#include "Lowering.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/IR/Iterators.h"
+#include "llvm/ADT/MapVector.h"
+
+#include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Support/NodeLocation.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_ONNXTOLINALG
+#include "moec/Conversion/ONNXToLinalg/ONNXToLinalg.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::lowering;
+
+/// All lowerings.
+static ArrayRef<LoweringEntry> getTable() {
+  static const SmallVector<LoweringEntry> table = [] {
+    SmallVector<LoweringEntry> entries;
+    addElementWise(entries);
+    addMatMul(entries);
+    addReductions(entries);
+    addShape(entries);
+    addIndexing(entries);
+    return entries;
+  }();
+  return table;
+}
+
+static const LoweringEntry *findLowering(StringRef opType, int64_t version) {
+  ArrayRef<LoweringEntry> table = getTable();
+  const LoweringEntry *entry = llvm::find_if(table, [&](const LoweringEntry &entry) {
+    return entry.opType == opType && entry.since <= version && version <= entry.until;
+  });
+  return entry == table.end() ? nullptr : entry;
+}
+
+bool mlir::moe::isLoweredToLinalg(StringRef opType, int64_t version) {
+  return findLowering(opType, version) != nullptr;
+}
+
+/// Name of an operator in the list of unsupported ones; with its version when other
+/// versions are supported.
+static std::string nameUnsupported(onnx::NodeOp node) {
+  std::string name = node.getOpType().str();
+  bool otherVersion = llvm::any_of(
+      getTable(), [&](const LoweringEntry &entry) { return entry.opType == node.getOpType(); });
+  if (otherVersion)
+    name += " version " + std::to_string(node.getVersion());
+  return name;
+}
+
+/// One error for all operators that have no lowering.
+static LogicalResult checkSupported(ArrayRef<onnx::NodeOp> nodes) {
+  llvm::MapVector<StringAttr, SmallVector<std::string>> unsupported;
+  std::optional<Location> location;
+  for (onnx::NodeOp node : nodes) {
+    if (findLowering(node.getOpType(), node.getVersion()))
+      continue;
+    if (unsupported.empty())
+      location = node.getLoc();
+    auto name = StringAttr::get(node.getContext(), nameUnsupported(node));
+    unsupported[name].push_back("'" + getNodeName(node.getLoc()).str() + "'");
+  }
+  if (unsupported.empty())
+    return success();
+  InFlightDiagnostic error = emitError(*location);
+  error << unsupported.size() << (unsupported.size() == 1 ? " operator is" : " operators are")
+        << " not supported: ";
+  llvm::interleaveComma(unsupported, error, [&](auto &entry) {
+    error << entry.first.getValue() << (entry.second.size() == 1 ? " (node " : " (nodes ")
+          << llvm::join(entry.second, ", ") << ")";
+  });
+  return error;
+}
+
+/// Reports the first input without a known rank or element type.
+static LogicalResult checkInputs(NodeLowering &n) {
+  for (auto [position, input] : llvm::enumerate(n.inputs()))
+    if (input && (!isa<RankedTensorType>(input.getType()) ||
+                  !getElementTypeOrSelf(input.getType()).isIntOrFloat()))
+      return n.fail("the shape or element type of input " + Twine(position) + " is not known");
+  return success();
+}
+
+static LogicalResult lowerNode(onnx::NodeOp node) {
+  NodeLowering n(node);
+  if (failed(checkInputs(n)))
+    return failure();
+  return findLowering(node.getOpType(), node.getVersion())->lower(n);
+}
+
+/// Sizes and constants that turned out not to be needed.
+static void eraseDeadOps(ModuleOp module) {
+  module.walk<WalkOrder::PostOrder, ReverseIterator>([](Operation *op) {
+    if (isOpTriviallyDead(op))
+      op->erase();
+  });
+}
+
+namespace {
+struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
+  void runOnOperation() override {
+    SmallVector<onnx::NodeOp> nodes;
+    getOperation().walk<WalkOrder::PreOrder>([&](onnx::NodeOp node) {
+      nodes.push_back(node);
+      // A node with sub-graphs is reported as a whole.
+      return WalkResult::skip();
+    });
+    if (failed(checkSupported(nodes)))
+      return signalPassFailure();
+
+    bool hasFailed = false;
+    for (onnx::NodeOp node : nodes) {
+      // The inputs of this one have been reported.
+      bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
+        return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
+      });
+      if (isBlocked || failed(lowerNode(node)))
+        hasFailed = true;
+    }
+    if (hasFailed)
+      return signalPassFailure();
+    eraseDeadOps(getOperation());
+  }
+};
+} // namespace

@@ -1,0 +1,337 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include "Sizes.h"
+
+#include "mlir/Dialect/Arith/Utils/Utils.h"
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
+#include "mlir/Interfaces/DestinationStyleOpInterface.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+
+#include "moec/Dialect/ONNX/IR/ONNX.h"
+
+#include <numeric>
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::lowering;
+
+//===----------------------------------------------------------------------===//
+// Where a size comes from
+//===----------------------------------------------------------------------===//
+
+/// A size that an op states, with the size of an intermediate tensor replaced by
+/// what that is made of.
+static OpFoldResult trace(ImplicitLocOpBuilder &b, OpFoldResult size) {
+  auto value = dyn_cast<Value>(size);
+  if (!value)
+    return size;
+  if (std::optional<int64_t> constant = getConstantIntValue(value))
+    return b.getIndexAttr(*constant);
+  auto dim = value.getDefiningOp<tensor::DimOp>();
+  if (!dim || !dim.getConstantIndex() || !isa<RankedTensorType>(dim.getSource().getType()))
+    return size;
+  return getSize(b, dim.getSource(), *dim.getConstantIndex());
+}
+
+static OpFoldResult getSizeOfResult(ImplicitLocOpBuilder &b, OpResult result, int64_t dim) {
+  Operation *op = result.getOwner();
+  if (auto cast = dyn_cast<tensor::CastOp>(op))
+    if (isa<RankedTensorType>(cast.getSource().getType()))
+      return getSize(b, cast.getSource(), dim);
+  if (auto empty = dyn_cast<tensor::EmptyOp>(op))
+    return trace(b, empty.getMixedSizes()[dim]);
+  if (auto insert = dyn_cast<tensor::InsertSliceOp>(op))
+    return getSize(b, insert.getDest(), dim);
+  if (auto slice = dyn_cast<tensor::ExtractSliceOp>(op))
+    if (slice.getSourceType().getRank() == slice.getType().getRank())
+      return trace(b, slice.getMixedSizes()[dim]);
+  if (auto expand = dyn_cast<tensor::ExpandShapeOp>(op))
+    return trace(b, expand.getMixedOutputShape()[dim]);
+  if (auto collapse = dyn_cast<tensor::CollapseShapeOp>(op)) {
+    Sizes sizes;
+    SmallVector<ReassociationIndices> groups = collapse.getReassociationIndices();
+    for (int64_t source : groups[dim])
+      sizes.push_back(getSize(b, collapse.getSrc(), source));
+    return productOf(b, sizes);
+  }
+  if (auto fromBuffer = dyn_cast<bufferization::ToTensorOp>(op))
+    if (auto alloc = fromBuffer.getBuffer().getDefiningOp<memref::AllocOp>())
+      return trace(b, alloc.getMixedSizes()[dim]);
+  if (auto styled = dyn_cast<DestinationStyleOpInterface>(op))
+    return getSize(b, styled.getTiedOpOperand(result)->get(), dim);
+  if (auto reify = dyn_cast<ReifyRankedShapedTypeOpInterface>(op)) {
+    ReifiedRankedShapedTypeDims shapes;
+    if (succeeded(reify.reifyResultShapes(b, shapes)))
+      return trace(b, shapes[result.getResultNumber()][dim]);
+  }
+  return tensor::DimOp::create(b, result, dim).getResult();
+}
+
+OpFoldResult lowering::getSize(ImplicitLocOpBuilder &b, Value tensor, int64_t dim) {
+  auto type = cast<RankedTensorType>(tensor.getType());
+  if (!type.isDynamicDim(dim))
+    return b.getIndexAttr(type.getDimSize(dim));
+  if (auto result = dyn_cast<OpResult>(tensor))
+    return getSizeOfResult(b, result, dim);
+  return tensor::DimOp::create(b, tensor, dim).getResult();
+}
+
+Sizes lowering::getSizes(ImplicitLocOpBuilder &b, Value tensor) {
+  Sizes sizes;
+  for (int64_t dim = 0, rank = cast<RankedTensorType>(tensor.getType()).getRank(); dim < rank;
+       ++dim)
+    sizes.push_back(getSize(b, tensor, dim));
+  return sizes;
+}
+
+//===----------------------------------------------------------------------===//
+// Equality
+//===----------------------------------------------------------------------===//
+
+/// Symbol that the model gives dimension `dim` of an argument; "" for none.
+static StringRef getSymbol(Value tensor, int64_t dim) {
+  auto argument = dyn_cast<BlockArgument>(tensor);
+  if (!argument || !argument.getOwner()->isEntryBlock())
+    return "";
+  auto func = dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp());
+  if (!func)
+    return "";
+  auto dims = func.getArgAttrOfType<ArrayAttr>(argument.getArgNumber(), onnx::kDimsAttr);
+  if (!dims || dim >= static_cast<int64_t>(dims.size()))
+    return "";
+  return cast<StringAttr>(dims[dim]).getValue();
+}
+
+static Value stripIndexCasts(Value value) {
+  while (auto cast = value.getDefiningOp<arith::IndexCastOp>())
+    value = cast.getIn();
+  return value;
+}
+
+static std::string getKey(OpFoldResult size);
+
+static std::string getKeyOfOp(Operation *op) {
+  SmallVector<std::string> operands;
+  for (Value operand : op->getOperands())
+    operands.push_back(getKey(operand));
+  if (op->hasTrait<OpTrait::IsCommutative>())
+    llvm::sort(operands);
+  std::string key;
+  llvm::raw_string_ostream os(key);
+  os << op->getName() << '(' << llvm::join(operands, ",") << ')' << op->getAttrDictionary();
+  return key;
+}
+
+/// Text that is equal for sizes that are equal in every run.
+static std::string getKey(OpFoldResult size) {
+  if (std::optional<int64_t> constant = getConstantIntValue(size))
+    return std::to_string(*constant);
+  Value value = stripIndexCasts(cast<Value>(size));
+  if (std::optional<int64_t> constant = getConstantIntValue(value))
+    return std::to_string(*constant);
+  Operation *op = value.getDefiningOp();
+  std::string key;
+  llvm::raw_string_ostream os(key);
+  if (auto dim = dyn_cast_or_null<tensor::DimOp>(op); dim && dim.getConstantIndex()) {
+    StringRef symbol = getSymbol(dim.getSource(), *dim.getConstantIndex());
+    if (!symbol.empty())
+      os << '\'' << symbol << '\'';
+    else
+      os << 'd' << dim.getSource().getAsOpaquePointer() << '.' << *dim.getConstantIndex();
+    return key;
+  }
+  if (op && isa<arith::ArithDialect>(op->getDialect()) && op->getNumResults() == 1)
+    return getKeyOfOp(op);
+  os << 'v' << value.getAsOpaquePointer();
+  return key;
+}
+
+bool lowering::isSameSize(OpFoldResult lhs, OpFoldResult rhs) {
+  return lhs == rhs || getKey(lhs) == getKey(rhs);
+}
+
+bool lowering::isSize(OpFoldResult size, int64_t value) {
+  return getConstantIntValue(size) == value;
+}
+
+bool lowering::isNeverNegative(OpFoldResult size) {
+  if (std::optional<int64_t> constant = getConstantIntValue(size))
+    return *constant >= 0;
+  Value value = stripIndexCasts(cast<Value>(size));
+  Operation *op = value.getDefiningOp();
+  if (isa_and_nonnull<tensor::DimOp>(op))
+    return true;
+  if (isa_and_nonnull<arith::AddIOp, arith::MulIOp, arith::DivSIOp, arith::MinSIOp>(op))
+    return isNeverNegative(op->getOperand(0)) && isNeverNegative(op->getOperand(1));
+  if (isa_and_nonnull<arith::MaxSIOp>(op))
+    return isNeverNegative(op->getOperand(0)) || isNeverNegative(op->getOperand(1));
+  if (auto select = dyn_cast_or_null<arith::SelectOp>(op))
+    return isNeverNegative(select.getTrueValue()) && isNeverNegative(select.getFalseValue());
+  return false;
+}
+
+namespace {
+/// A product of a known number and other factors.
+struct Factors {
+  int64_t constant = 1;
+  SmallVector<std::pair<std::string, OpFoldResult>> others;
+
+  void add(OpFoldResult size) {
+    if (std::optional<int64_t> value = getConstantIntValue(size)) {
+      constant *= *value;
+      return;
+    }
+    Value value = stripIndexCasts(cast<Value>(size));
+    if (auto product = value.getDefiningOp<arith::MulIOp>()) {
+      add(product.getLhs());
+      add(product.getRhs());
+      return;
+    }
+    if (std::optional<int64_t> known = getConstantIntValue(value))
+      constant *= *known;
+    else
+      others.emplace_back(getKey(value), OpFoldResult(value));
+  }
+
+  explicit Factors(ArrayRef<OpFoldResult> sizes) {
+    for (OpFoldResult size : sizes)
+      add(size);
+  }
+
+  /// Removes one factor with this key.
+  bool remove(StringRef key) {
+    auto found = llvm::find_if(others, [&](auto &factor) { return factor.first == key; });
+    if (found == others.end())
+      return false;
+    others.erase(found);
+    return true;
+  }
+};
+} // namespace
+
+bool lowering::isFactorOf(OpFoldResult size, ArrayRef<OpFoldResult> sizes) {
+  Factors product(sizes), factor(size);
+  return factor.constant != 0 &&
+         llvm::all_of(factor.others, [&](auto &other) { return product.remove(other.first); });
+}
+
+//===----------------------------------------------------------------------===//
+// Arithmetic
+//===----------------------------------------------------------------------===//
+
+Value lowering::toValue(ImplicitLocOpBuilder &b, OpFoldResult size) {
+  return getValueOrCreateConstantIndexOp(b, b.getLoc(), size);
+}
+
+template <typename OpTy>
+static OpFoldResult fold(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {
+  return getAsOpFoldResult(b.createOrFold<OpTy>(toValue(b, lhs), toValue(b, rhs)));
+}
+
+OpFoldResult lowering::addSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {
+  return fold<arith::AddIOp>(b, lhs, rhs);
+}
+
+OpFoldResult lowering::subSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {
+  if (isSameSize(lhs, rhs))
+    return b.getIndexAttr(0);
+  return fold<arith::SubIOp>(b, lhs, rhs);
+}
+
+OpFoldResult lowering::mulSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {
+  return fold<arith::MulIOp>(b, lhs, rhs);
+}
+
+OpFoldResult lowering::minSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {
+  return isSameSize(lhs, rhs) ? lhs : fold<arith::MinSIOp>(b, lhs, rhs);
+}
+
+OpFoldResult lowering::maxSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {
+  if (isSameSize(lhs, rhs) || (isSize(rhs, 0) && isNeverNegative(lhs)))
+    return lhs;
+  return fold<arith::MaxSIOp>(b, lhs, rhs);
+}
+
+OpFoldResult lowering::productOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes) {
+  OpFoldResult product = b.getIndexAttr(1);
+  for (OpFoldResult size : sizes)
+    product = mulSizes(b, product, size);
+  return product;
+}
+
+OpFoldResult lowering::quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> numerator,
+                                  ArrayRef<OpFoldResult> denominator) {
+  Factors above(numerator), below(denominator);
+  SmallVector<std::pair<std::string, OpFoldResult>> rest;
+  for (auto &factor : below.others)
+    if (!above.remove(factor.first))
+      rest.push_back(factor);
+  int64_t common = std::gcd(above.constant, below.constant);
+  if (common == 0)
+    return b.getIndexAttr(0);
+
+  auto product = [&](int64_t constant, auto &others) {
+    Sizes sizes;
+    for (auto &factor : others)
+      sizes.push_back(toIndex(b, cast<Value>(factor.second)));
+    sizes.push_back(b.getIndexAttr(constant));
+    return productOf(b, sizes);
+  };
+  OpFoldResult top = product(above.constant / common, above.others);
+  OpFoldResult bottom = product(below.constant / common, rest);
+  if (isSize(bottom, 0))
+    return b.getIndexAttr(0);
+  if (getConstantIntValue(bottom))
+    return fold<arith::DivSIOp>(b, top, bottom);
+  // A zero here means that there are no elements: any quotient is right but a trap.
+  Value isZero = equalSizes(b, bottom, b.getIndexAttr(0));
+  Value safe =
+      b.createOrFold<arith::SelectOp>(isZero, toValue(b, b.getIndexAttr(1)), toValue(b, bottom));
+  return fold<arith::DivSIOp>(b, top, safe);
+}
+
+Value lowering::equalSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {
+  return b.createOrFold<arith::CmpIOp>(arith::CmpIPredicate::eq, toValue(b, lhs), toValue(b, rhs));
+}
+
+OpFoldResult lowering::toIndex(ImplicitLocOpBuilder &b, Value integer) {
+  if (std::optional<int64_t> constant = getConstantIntValue(integer))
+    return b.getIndexAttr(*constant);
+  if (integer.getType().isIndex())
+    return integer;
+  if (auto cast = integer.getDefiningOp<arith::IndexCastOp>())
+    return cast.getIn();
+  return getAsOpFoldResult(b.createOrFold<arith::IndexCastOp>(b.getIndexType(), integer));
+}
+
+Value lowering::fromIndex(ImplicitLocOpBuilder &b, OpFoldResult size, Type type) {
+  if (std::optional<int64_t> constant = getConstantIntValue(size))
+    return arith::ConstantOp::create(b, b.getIntegerAttr(type, *constant));
+  return b.createOrFold<arith::IndexCastOp>(type, toValue(b, size));
+}
+
+//===----------------------------------------------------------------------===//
+// Types
+//===----------------------------------------------------------------------===//
+
+RankedTensorType lowering::getTensorType(ArrayRef<OpFoldResult> sizes, Type elementType) {
+  SmallVector<int64_t> shape;
+  for (OpFoldResult size : sizes)
+    shape.push_back(getConstantIntValue(size).value_or(ShapedType::kDynamic));
+  return RankedTensorType::get(shape, elementType);
+}
+
+Value lowering::castTo(ImplicitLocOpBuilder &b, Value tensor, RankedTensorType type) {
+  if (tensor.getType() == type)
+    return tensor;
+  return tensor::CastOp::create(b, type, tensor);
+}
+
+Value lowering::refineType(ImplicitLocOpBuilder &b, Value tensor) {
+  return castTo(b, tensor,
+                getTensorType(getSizes(b, tensor), getElementTypeOrSelf(tensor.getType())));
+}

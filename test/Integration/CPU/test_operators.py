@@ -1,0 +1,328 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Each operator of --onnx-to-linalg against onnx.reference, with static and with
+dynamic sizes."""
+
+import shutil
+
+import harness
+import ml_dtypes
+import numpy as np
+import operators
+import pytest
+from onnx import TensorProto, numpy_helper
+from operators import Case
+
+RANDOM = np.random.default_rng(7)
+F32, F64, F16, BF16 = np.float32, np.float64, np.float16, ml_dtypes.bfloat16
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+
+
+def real(*shape, dtype=F32, low=-2.0, high=2.0):
+    return RANDOM.uniform(low, high, shape).astype(dtype)
+
+
+def whole(*shape, dtype=np.int64, low=-9, high=9):
+    return RANDOM.integers(low, high, shape).astype(dtype)
+
+
+def ints(*values, dtype=np.int64):
+    return np.array(values, dtype)
+
+
+def scalar(value, dtype=np.int64):
+    return np.array(value, dtype)
+
+
+def tensor(*values, dtype=np.int64):
+    return numpy_helper.from_array(np.array(values, dtype))
+
+
+def element_wise():
+    for op in ("Add", "Sub", "Mul", "Div"):
+        for dtype in (F32, F64, F16, BF16):
+            yield Case(f"{op}_{np.dtype(dtype).name}", op, [real(2, 3, 5, dtype=dtype), real(5, dtype=dtype, low=0.5)])
+        yield Case(f"{op}_int64", op, [whole(2, 3), whole(2, 1, low=1)])
+        yield Case(f"{op}_int32", op, [whole(7, 2, 3, dtype=np.int32), whole(1, 3, low=-9, high=-1, dtype=np.int32)])
+        yield Case(f"{op}_uint8", op, [whole(4, dtype=np.uint8, low=9, high=16), whole(4, dtype=np.uint8, low=1)])
+        yield Case(f"{op}_scalar", op, [real(4, 3), real(low=1)])
+        yield Case(f"{op}_constant", op, [real(4, 3), scalar(3, F32)], constants=[1])
+        yield Case(f"{op}_both_ways", op, [real(4, 1, 3), real(2, 1, low=0.5)])
+        yield Case(f"{op}_empty", op, [real(0, 3), real(1, 3)])
+        yield Case(f"{op}_shapes", op, [ints(6, 4), ints(2)])
+    yield Case("Add_one_and_empty", "Add", [real(1, 2), real(0, 1)])
+    yield Case("Add_int8", "Add", [whole(5, dtype=np.int8), whole(5, dtype=np.int8)])
+    yield Case("Sum_three", "Sum", [real(2, 3), real(3), real(1)])
+    positive = real(3, 5, low=0.1, high=3)
+    for op in ("Sqrt", "Log"):
+        for dtype in (F32, F64, F16, BF16):
+            yield Case(f"{op}_{np.dtype(dtype).name}", op, [positive.astype(dtype)])
+    for op in ("Neg", "Abs", "Relu", "Sign", "Exp", "Tanh", "Sigmoid", "Erf", "Reciprocal", "Floor", "Ceil", "Sin",
+               "Cos", "Softplus", "LeakyRelu", "Round"):
+        for dtype in (F32, F64, F16, BF16):
+            yield Case(f"{op}_{np.dtype(dtype).name}", op, [real(3, 7, dtype=dtype)])
+    yield Case("Sigmoid_far", "Sigmoid", [np.array([-200, -88, 0, 88, 200], F32)])
+    yield Case("Softplus_far", "Softplus", [np.array([-200, -88, 0, 88, 200], F32)])
+    yield Case("Gelu", "Gelu", [real(3, 7)], version=20)
+    yield Case("Gelu_tanh", "Gelu", [real(3, 7)], {"approximate": "tanh"}, version=20)
+    yield Case("Round_half", "Round", [np.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5], F32)])
+    for op in ("Neg", "Abs", "Sign"):
+        yield Case(f"{op}_int64", op, [whole(3, 7)])
+        yield Case(f"{op}_shape", op, [ints(3, -7, 0)])
+    yield Case("IsNaN", "IsNaN", [np.array([1, np.nan, np.inf], F32)])
+    for dtype in (F32, F16, np.int64, np.int32, np.uint8):
+        name = np.dtype(dtype).name
+        make = real if operators.is_float(dtype) else whole
+        x = make(3, 4, dtype=dtype)
+        yield Case(f"Max_{name}", "Max", [x, make(4, dtype=dtype), make(3, 1, dtype=dtype)])
+        yield Case(f"Min_{name}", "Min", [x, make(4, dtype=dtype)])
+        yield Case(f"Clip_{name}", "Clip", [x, scalar(1, dtype), scalar(3, dtype)])
+        for op in ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"):
+            yield Case(f"{op}_{name}", op, [x, make(4, dtype=dtype)])
+    yield Case("Max_one", "Max", [real(3)])
+    yield Case("Max_nan", "Max", [np.array([np.nan, 1, 2], F32), np.array([0, np.nan, 3], F32)])
+    yield Case("Clip_only_max", "Clip", [real(3, 4), None, scalar(0.5, F32)], constants=[2])
+    yield Case("Clip_only_min", "Clip", [real(3, 4), scalar(-0.5, F32)])
+    yield Case("Clip_none", "Clip", [real(3, 4)])
+    for dtype in (np.bool_,):
+        a, b = whole(3, 4, low=0, high=2, dtype=bool), whole(4, low=0, high=2, dtype=bool)
+        for op in ("And", "Or", "Xor", "Equal"):
+            yield Case(f"{op}_bool", op, [a, b])
+        yield Case("Not_bool", "Not", [a])
+        yield Case("Where_float", "Where", [a, real(4), real(3, 1)])
+        yield Case("Where_bf16", "Where", [a, real(4, dtype=BF16), real(3, 1, dtype=BF16)])
+        yield Case("Where_int", "Where", [a, whole(4), whole()])
+        yield Case("Where_shape", "Where", [np.array([True, False]), ints(1, 2), ints(3, 4)])
+        yield Case("Where_uint8", "Where", [a, whole(4, dtype=np.uint8, low=0), whole(3, 1, dtype=np.uint8, low=0)])
+    for fmod in (0, 1):
+        yield Case(f"Mod_int_{fmod}", "Mod", [ints(-4, 7, 5, 4, -7, 8), ints(2, -3, 8, -2, 3, 5)], {"fmod": fmod})
+    yield Case("Mod_float", "Mod", [np.array([-4.3, 7.2, 5.0], F32), np.array([2.1, -3.4, 8.0], F32)], {"fmod": 1})
+    yield Case("Mod_large", "Mod", [whole(5, 5), whole(5, 5, low=1)], {"fmod": 0})
+    for exponent in (-1.0, 0.0, 0.5, 1.0, 2.0, 3.0, 1.7):
+        name = str(exponent).replace(".", "_").replace("-", "m")
+        yield Case(f"Pow_{name}", "Pow", [real(3, 5, low=0.1), scalar(exponent, F32)], constants=[1])
+    yield Case("Pow_half", "Pow", [real(3, 5, low=0.1, dtype=F16), scalar(2, F16)], constants=[1])
+    yield Case("Pow_bf16", "Pow", [real(3, 5, low=0.1, dtype=BF16), scalar(1.5, F32)])
+    yield Case("Pow_tensor", "Pow", [real(3, 5, low=0.1), real(5)])
+    yield Case("Pow_int_exponent", "Pow", [real(3, 5), whole(5)])
+    yield Case("Pow_ints", "Pow", [whole(3, 5), ints(5)], constants=[1])
+    yield Case("Pow_int_float", "Pow", [whole(3, 5, low=1, dtype=np.int32), scalar(2.5, F32)])
+
+
+def casts():
+    kinds = (F32, F64, F16, np.int64, np.int32, np.int8, np.uint8, np.bool_)
+    for source in kinds:
+        for target in kinds:
+            if source == target:
+                continue
+            a, b = np.dtype(source).name, np.dtype(target).name
+            x = np.array([[0, 1, 2.75, 100, 7], [-0.0, 1, 0.5, 3, 126]]).astype(source)
+            yield Case(f"Cast_{a}_{b}", "Cast", [x], {"to": operators.ONNX_TYPES[b]},
+                       expected=[x.astype(target)])
+    x = real(3, 5)
+    yield Case("Cast_to_bf16", "Cast", [x], {"to": TensorProto.BFLOAT16}, expected=[x.astype(BF16)])
+    yield Case("Cast_from_bf16", "Cast", [x.astype(BF16)], {"to": TensorProto.FLOAT},
+               expected=[x.astype(BF16).astype(F32)])
+    yield Case("Cast_negative_to_uint8", "Cast", [ints(-1, 300, 5, dtype=np.int32)], {"to": TensorProto.UINT8},
+               expected=[np.array([255, 44, 5], np.uint8)])
+    yield Case("Cast_shape", "Cast", [ints(3, 5)], {"to": TensorProto.INT32})
+
+
+def products():
+    for name, a, b in [
+        ("2d", (3, 5), (5, 4)), ("batch", (2, 3, 5), (2, 5, 4)), ("weight", (2, 3, 5), (5, 4)),
+        ("broadcast", (2, 1, 3, 5), (1, 7, 5, 4)), ("left", (3, 5), (2, 5, 4)), ("vector", (5,), (5,)),
+        ("vector_left", (5,), (2, 5, 4)), ("vector_right", (2, 3, 5), (5,)), ("column", (3, 5), (5, 1)),
+        ("no_rows", (0, 5), (5, 4)), ("no_inner", (3, 0), (0, 4)), ("one", (1, 1), (1, 1)),
+    ]:
+        for dtype in (F32, F64, F16, BF16, np.int64, np.int32):
+            make = real if operators.is_float(dtype) else whole
+            yield Case(f"MatMul_{name}_{np.dtype(dtype).name}", "MatMul", [make(*a, dtype=dtype), make(*b, dtype=dtype)])
+    for ta in (0, 1):
+        for tb in (0, 1):
+            a, b = real(*((5, 3) if ta else (3, 5))), real(*((4, 5) if tb else (5, 4)))
+            attributes = {"transA": ta, "transB": tb}
+            yield Case(f"Gemm_{ta}{tb}", "Gemm", [a, b, real(4)], attributes)
+            yield Case(f"Gemm_{ta}{tb}_bf16", "Gemm", [a.astype(BF16), b.astype(BF16), real(4, dtype=BF16)], attributes)
+    a, b = real(3, 5), real(5, 4)
+    for name, c in [("full", real(3, 4)), ("row", real(1, 4)), ("column", real(3, 1)), ("scalar", real()), ("none", None)]:
+        yield Case(f"Gemm_c_{name}", "Gemm", [a, b] + ([] if c is None else [c]), {"alpha": 0.5, "beta": 0.25})
+    yield Case("Gemm_plain", "Gemm", [a, b])
+    yield Case("Gemm_no_rows", "Gemm", [real(0, 5), b, real(4)])
+
+
+def reductions():
+    for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare", "ReduceL2"):
+        for keep in (0, 1):
+            x = real(2, 3, 5, low=0.5, high=1.5)
+            yield Case(f"{op}_last_{keep}", op, [x, ints(-1)], {"keepdims": keep}, constants=[1])
+            yield Case(f"{op}_two_{keep}", op, [x, ints(2, 0)], {"keepdims": keep}, constants=[1])
+            yield Case(f"{op}_all_{keep}", op, [x], {"keepdims": keep})
+        for dtype in (F16, BF16, F64, np.int64, np.int32):
+            x = real(4, 33, low=0.5, high=1.5, dtype=dtype) if operators.is_float(dtype) else whole(4, 3, dtype=dtype, low=1)
+            if op == "ReduceL2" and not operators.is_float(dtype):
+                continue
+            yield Case(f"{op}_{np.dtype(dtype).name}", op, [x, ints(1)], constants=[1])
+        if op not in ("ReduceSumSquare", "ReduceL2"):
+            yield Case(f"{op}_noop", op, [real(2, 3)], {"noop_with_empty_axes": 1})
+        if op != "ReduceL2":
+            yield Case(f"{op}_shape", op, [ints(3, 4, 5)], {"keepdims": 0})
+    yield Case("ReduceSum_empty", "ReduceSum", [real(0, 3), ints(0)], constants=[1])
+    yield Case("ReduceSum_no_rows", "ReduceSum", [real(0, 3), ints(1)], constants=[1])
+    yield Case("ReduceProd_empty", "ReduceProd", [real(2, 0), ints(1)], constants=[1])
+    yield Case("ReduceSum_bf16_long", "ReduceSum", [real(2, 4096, dtype=BF16, low=0), ints(1)], constants=[1])
+    for op in ("Softmax", "LogSoftmax"):
+        for dtype in (F32, F64, F16, BF16):
+            yield Case(f"{op}_{np.dtype(dtype).name}", op, [real(3, 7, dtype=dtype, low=-9, high=9)])
+        for axis in (0, 1, -1):
+            yield Case(f"{op}_axis_{axis % 3}_{axis < 0}", op, [real(2, 3, 5)], {"axis": axis})
+        yield Case(f"{op}_large", op, [np.array([[1e4, 1e4 + 1, -1e4], [-3e38, 0, 3e38]], F32)])
+        yield Case(f"{op}_no_rows", op, [real(0, 4)])
+    yield Case("Softmax_masked", "Softmax", [np.array([[0, -np.inf, 1], [-np.inf, 2, -np.inf]], F32)])
+
+
+def shapes():
+    x = real(2, 3, 4)
+    for name, shape, attributes in [
+        ("flat", [-1], {}), ("copy", [0, -1], {}), ("split", [3, 8], {}), ("more", [2, 1, 3, 2, 2], {}),
+        ("merge", [6, -1], {}), ("ones", [1, 0, 1, -1][:0] + [2, 3, 1, 4], {}), ("back", [0, 0, 2, -1], {}),
+    ]:
+        yield Case(f"Reshape_{name}", "Reshape", [x, ints(*shape)], attributes, constants=[1])
+        yield Case(f"Reshape_{name}_at_run_time", "Reshape", [x, ints(*shape)], attributes)
+    yield Case("Reshape_scalar", "Reshape", [real(1, 1), np.zeros(0, np.int64)], constants=[1])
+    yield Case("Reshape_from_scalar", "Reshape", [real(), ints(1, 1)], constants=[1])
+    yield Case("Reshape_allowzero", "Reshape", [real(0, 3), ints(3, 0)], {"allowzero": 1}, constants=[1])
+    yield Case("Reshape_empty", "Reshape", [real(0, 3), ints(0, 3, 1)], constants=[1])
+    yield Case("Reshape_empty_inferred", "Reshape", [real(0, 3), ints(-1, 3)], constants=[1])
+    yield Case("Reshape_uint8", "Reshape", [whole(2, 6, dtype=np.uint8, low=0), ints(3, 4)], constants=[1])
+    yield Case("Reshape_mismatch", "Reshape", [x, ints(5, 5)], fails=True, expected=[np.zeros((5, 5), F32)])
+    for axis in (0, 1, 3, -1):
+        yield Case(f"Flatten_{axis % 5}", "Flatten", [x], {"axis": axis})
+    yield Case("Shape", "Shape", [x])
+    yield Case("Shape_part", "Shape", [x], {"start": -2, "end": 9})
+    yield Case("Shape_none", "Shape", [x], {"start": 2, "end": 1})
+    yield Case("Size", "Size", [x])
+    y = real(1, 3, 1, 4)
+    yield Case("Squeeze_axes", "Squeeze", [y, ints(-2, 0)], constants=[1])
+    yield Case("Squeeze_one", "Squeeze", [y, ints(0)], constants=[1])
+    yield Case("Squeeze_vector", "Squeeze", [ints(7), ints(0)], constants=[1])
+    yield Case("Squeeze_everything", "Squeeze", [real(1, 1), ints(0, 1)], constants=[1])
+    yield Case("Unsqueeze", "Unsqueeze", [x, ints(0, -1)], constants=[1])
+    yield Case("Unsqueeze_middle", "Unsqueeze", [x, ints(1, 3)], constants=[1])
+    yield Case("Unsqueeze_scalar", "Unsqueeze", [scalar(5), ints(0)], constants=[1])
+    yield Case("Unsqueeze_scalar_twice", "Unsqueeze", [scalar(5, F32), ints(0, 1)], constants=[1])
+    yield Case("Expand", "Expand", [real(3, 1), ints(2, 1, 4)], constants=[1])
+    yield Case("Expand_at_run_time", "Expand", [real(3, 1), ints(2, 1, 4)])
+    yield Case("Expand_smaller", "Expand", [real(2, 3, 4), ints(3, 1)])
+    yield Case("Expand_to_empty", "Expand", [real(1, 3), ints(0, 3)])
+    yield Case("Expand_int", "Expand", [ints(5), ints(3)], constants=[1])
+    yield Case("Expand_bool", "Expand", [np.array([[True], [False]]), ints(2, 3)])
+    yield Case("Expand_mismatch", "Expand", [real(3), ints(2)], fails=True, expected=[np.zeros(2, F32)])
+    for perm in ([0, 2, 1], [2, 0, 1], [0, 1, 2]):
+        yield Case("Transpose_" + "".join(map(str, perm)), "Transpose", [x], {"perm": perm})
+    yield Case("Transpose_default", "Transpose", [x])
+    yield Case("Transpose_bf16", "Transpose", [real(3, 5, dtype=BF16)])
+    yield Case("Transpose_empty", "Transpose", [real(0, 5)])
+    yield Case("Identity", "Identity", [x])
+    yield Case("ConstantOfShape", "ConstantOfShape", [ints(2, 3)], {"value": tensor(7)})
+    yield Case("ConstantOfShape_default", "ConstantOfShape", [ints(2, 0, 3)])
+    yield Case("ConstantOfShape_constant", "ConstantOfShape", [ints(2, 3)], {"value": tensor(-1.5, dtype=F32)}, constants=[0])
+    yield Case("ConstantOfShape_uint8", "ConstantOfShape", [ints(40, 50)], {"value": tensor(200, dtype=np.uint8)})
+    yield Case("ConstantOfShape_uint8_constant", "ConstantOfShape", [ints(2)], {"value": tensor(200, dtype=np.uint8)}, constants=[0])
+
+
+def indexing():
+    x = real(4, 3, 5)
+    for axis in (0, 1, 2, -1):
+        size = x.shape[axis]
+        for name, where in [("some", whole(2, 3, low=-size, high=size)), ("scalar", scalar(1)), ("int32", whole(4, low=-size, high=size, dtype=np.int32))]:
+            for constant in ([], [1]):
+                yield Case(f"Gather_{name}_{axis % 5}_{len(constant)}", "Gather", [x, where], {"axis": axis}, constants=constant)
+    yield Case("Gather_none", "Gather", [x, np.zeros((0, 2), np.int64)])
+    yield Case("Gather_scalars", "Gather", [ints(5, 6, 7), scalar(-1)], constants=[1])
+    yield Case("Gather_scalar_vector", "Gather", [ints(5, 6, 7), ints(2, 0)], constants=[1])
+    yield Case("Gather_computed", "Gather", [ints(5, 6, 7), scalar(1)])
+    yield Case("Gather_bf16", "Gather", [real(6, 4, dtype=BF16), ints(5, -6, 0)])
+    yield Case("Gather_uint8", "Gather", [whole(6, 4, dtype=np.uint8, low=0), ints(5, -6, 0)])
+    yield Case("Gather_out_of_range", "Gather", [real(3, 2), ints(3, -4, 1)], fails=True,
+               expected=[np.zeros((3, 2), F32)])
+    yield Case("Gather_from_nothing", "Gather", [real(0, 2), np.zeros(0, np.int64)])
+    x = real(5, 6, 7)
+    for name, starts, ends, axes, steps in [
+        ("plain", [1, 0], [3, 4], None, None), ("ends", [-3, 1], [INT_MAX, -1], [2, 0], None),
+        ("steps", [0, 1], [5, INT_MAX], [0, -1], [2, 3]), ("back", [-1, 4], [INT_MIN, 0], [1, 0], [-1, -2]),
+        ("back_far", [99], [-99], [1], [-4]), ("empty", [4], [2], [0], None), ("over", [-99], [99], [1], None),
+        ("back_empty", [0], [3], [1], [-1]),
+    ]:
+        inputs = [x, ints(*starts), ints(*ends)]
+        if axes is not None:
+            inputs.append(ints(*axes))
+        if steps is not None:
+            inputs.append(ints(*steps))
+        fixed = [i for i in (3, 4) if i < len(inputs)]
+        yield Case(f"Slice_{name}", "Slice", inputs, constants=[1, 2] + fixed)
+        yield Case(f"Slice_{name}_at_run_time", "Slice", inputs, constants=fixed)
+    yield Case("Slice_of_nothing", "Slice", [real(0, 3), ints(0), ints(INT_MAX), ints(0), ints(-1)], constants=[1, 2, 3, 4])
+    yield Case("Slice_scalars", "Slice", [ints(1, 2, 3, 4), ints(-1), ints(INT_MIN), ints(0), ints(-2)], constants=[1, 2, 3, 4])
+    yield Case("Slice_bool", "Slice", [whole(9, 2, low=0, high=2, dtype=bool), ints(1), ints(8), ints(0), ints(3)], constants=[1, 2, 3, 4])
+    for axis in (0, 1, -1):
+        a = np.moveaxis(real(4, 3, 2), 0, axis)
+        b = np.moveaxis(real(1, 3, 2), 0, axis)
+        c = np.moveaxis(real(0, 3, 2), 0, axis)
+        yield Case(f"Concat_{axis % 3}", "Concat", [a, b, c], {"axis": axis})
+    yield Case("Concat_scalars", "Concat", [ints(2, 3), ints(4)], {"axis": 0})
+    yield Case("Concat_one", "Concat", [x], {"axis": 1})
+    yield Case("Concat_uint8", "Concat", [whole(2, 3, dtype=np.uint8, low=0), whole(2, 1, dtype=np.uint8, low=0)], {"axis": 1})
+    yield Case("Concat_mismatch", "Concat", [real(2, 3), real(2, 2)], {"axis": 0}, fails=True,
+               expected=[np.zeros((4, 2), F32)], kinds=["dynamic"])
+    y = real(7, 4)
+    yield Case("Split_given", "Split", [y, ints(3, 0, 4)], {"axis": 0}, constants=[1], outputs=3)
+    yield Case("Split_computed", "Split", [y, ints(3, 4)], {"axis": -2}, outputs=2)
+    yield Case("Split_equal", "Split", [y], {"axis": 1, "num_outputs": 2}, outputs=2)
+    yield Case("Split_uneven", "Split", [y], {"axis": 0, "num_outputs": 3}, outputs=3)
+    yield Case("Split_scalars", "Split", [ints(5, 6, 7), ints(1, 2)], {"axis": 0}, constants=[1], outputs=2)
+    for name, start, limit, delta in [("plain", 0, 5, 1), ("step", 3, 11, 3), ("back", 5, -4, -2), ("none", 5, 2, 1), ("exact", 0, 6, 3)]:
+        values = [scalar(start), scalar(limit), scalar(delta)]
+        yield Case(f"Range_{name}", "Range", values)
+        yield Case(f"Range_{name}_step_1", "Range", values, constants=[2])
+    yield Case("Range_float", "Range", [scalar(0.5, F32), scalar(3, F32), scalar(0.7, F32)])
+    yield Case("Range_int32", "Range", [scalar(-1, np.int32), scalar(9, np.int32), scalar(4, np.int32)])
+
+
+CASES = [case for family in (element_wise, casts, products, reductions, shapes, indexing) for case in family()]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    names = ("mlir-opt", "mlir-translate", "clang")
+    tools = {name: shutil.which(f"{name}-22") for name in names}
+    tools["moe-opt"] = harness.tool("moe-opt")
+    missing = [name for name, path in tools.items() if path is None or not shutil.which(path)]
+    if missing:
+        pytest.skip("not found: " + ", ".join(missing))
+    return operators.compile_cases(CASES, tmp_path_factory.mktemp("operators"), tools)
+
+
+RUNS = [pytest.param(case, kind, id=f"{case.name}-{kind}") for case in CASES for kind in case.kinds]
+
+
+@pytest.mark.parametrize("case, kind", RUNS)
+def test_operator(library, case, kind):
+    results, failures = operators.execute(library, case, kind)
+    assert bool(failures) == case.fails
+    if case.fails:
+        return
+    for result, expected in zip(results, case.expected()):
+        expected = np.asarray(expected)
+        assert result.shape == expected.shape
+        tolerance = operators.TOLERANCES.get(result.dtype.name)
+        if tolerance is None:
+            np.testing.assert_array_equal(result, expected)
+            continue
+        wide = expected.astype(np.float64)
+        scale = np.abs(wide[np.isfinite(wide)]).max(initial=0)
+        np.testing.assert_allclose(result.astype(np.float64), wide, rtol=tolerance, atol=tolerance * scale)
+
+
+def test_names_differ():
+    assert len({case.name for case in CASES}) == len(CASES)

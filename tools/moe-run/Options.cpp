@@ -1,0 +1,154 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The command line of moe-run.
+
+#include "Options.h"
+#include "Status.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/CommandLine.h"
+
+using namespace mlir::moe::run;
+using llvm::Error;
+using llvm::Expected;
+using llvm::StringRef;
+namespace cl = llvm::cl;
+
+namespace {
+struct Flags {
+  cl::OptionCategory tensors{"Tensors"};
+  cl::OptionCategory measuring{"Measuring"};
+  cl::OptionCategory running{"Running"};
+
+  cl::opt<std::string> package{cl::Positional, cl::Required,
+                               cl::desc("NAME.moec"), cl::cat(running)};
+  cl::opt<std::string> entry{
+      "entry", cl::desc("Entry to run (default: the first)"),
+      cl::value_desc("name"), cl::cat(running)};
+  cl::opt<std::string> weights{
+      "weights", cl::desc("Weights file (default: the one in the package)"),
+      cl::value_desc("file"), cl::cat(running)};
+  cl::opt<int> threads{"threads",
+                       cl::desc("Number of threads (default: the library's)"),
+                       cl::value_desc("N"), cl::cat(running)};
+
+  cl::opt<std::string> input{
+      "input", cl::desc("Safetensors file with the inputs by their names"),
+      cl::value_desc("file"), cl::cat(tensors)};
+  cl::opt<std::string> output{"output",
+                              cl::desc("Write the outputs to this file"),
+                              cl::value_desc("file"), cl::cat(tensors)};
+  cl::opt<std::string> expect{
+      "expect", cl::desc("Compare the outputs with the tensors of this file"),
+      cl::value_desc("file"), cl::cat(tensors)};
+  cl::opt<double> rtol{
+      "rtol", cl::desc("Largest difference as a part of the largest expected "
+                       "value (default: by dtype)"),
+      cl::value_desc("x"), cl::cat(tensors)};
+  cl::opt<double> atol{"atol", cl::desc("Difference accepted on top of that"),
+                       cl::value_desc("x"), cl::cat(tensors)};
+
+  cl::opt<bool> time{"time", cl::desc("Time runs with random inputs"),
+                     cl::cat(measuring)};
+  cl::opt<bool> profile{"profile", cl::desc("Time of each region of the model"),
+                        cl::cat(measuring)};
+  cl::list<std::string> dims{
+      "dim", cl::desc("Sizes of a symbolic dimension to measure"),
+      cl::value_desc("name=1,8,512"), cl::cat(measuring)};
+  cl::opt<int> repetitions{
+      "repetitions",
+      cl::desc("Runs per measurement (default: about half a second's)"),
+      cl::value_desc("N"), cl::cat(measuring)};
+  cl::opt<bool> json{"json", cl::desc("Print results as JSON"),
+                     cl::cat(measuring)};
+};
+} // namespace
+
+static const char overview[] =
+    "Runs, checks and times a model that moec compiled.\n"
+    "Without --input, --time or --profile it prints the model's entries.\n";
+
+static Error parseDim(StringRef text, Options &options) {
+  auto [name, list] = text.split('=');
+  llvm::SmallVector<StringRef> items;
+  list.split(items, ',');
+  std::vector<int64_t> sizes;
+  for (StringRef item : items) {
+    int64_t size;
+    if (item.getAsInteger(10, size) || size < 0)
+      return makeError(Status::CommandLine,
+                       "--dim " + text +
+                           ": expected NAME=SIZE or NAME=SIZE,SIZE,...");
+    sizes.push_back(size);
+  }
+  for (const auto &[other, _] : options.dims)
+    if (other == name)
+      return makeError(Status::CommandLine,
+                       "--dim " + name + " is given twice");
+  options.dims.emplace_back(name.str(), std::move(sizes));
+  return Error::success();
+}
+
+static Error checkOptions(const Options &options) {
+  bool measures = options.time || options.profile;
+  auto fail = [](const llvm::Twine &message) {
+    return makeError(Status::CommandLine, message);
+  };
+  if (options.threads < 0)
+    return fail("--threads is negative");
+  if (options.repetitions < 0)
+    return fail("--repetitions is negative");
+  if (options.input.empty() && !options.output.empty())
+    return fail("--output needs --input");
+  if (options.input.empty() && !options.expect.empty())
+    return fail("--expect needs --input");
+  if (options.expect.empty() && (options.rtol || options.atol))
+    return fail("--rtol and --atol need --expect");
+  if (!measures && !options.dims.empty())
+    return fail("--dim needs --time or --profile");
+  if (!measures && options.repetitions)
+    return fail("--repetitions needs --time or --profile");
+  if (options.json && measures && !options.expect.empty())
+    return fail("--json prints the result of either --expect or of --time and "
+                "--profile");
+  if (options.json && !measures && options.expect.empty())
+    return fail("--json needs --time, --profile or --expect");
+  return Error::success();
+}
+
+Expected<Options>
+mlir::moe::run::parseOptions(int argc, char **argv) {
+  Flags flags;
+  cl::HideUnrelatedOptions(
+      {&flags.tensors, &flags.measuring, &flags.running});
+  std::string message;
+  llvm::raw_string_ostream os(message);
+  if (!cl::ParseCommandLineOptions(argc, argv, overview, &os)) {
+    StringRef text = StringRef(os.str()).rtrim();
+    (void)text.consume_front("moe-run: ");
+    return makeError(Status::CommandLine, text);
+  }
+  Options options;
+  options.package = flags.package;
+  options.weights = flags.weights;
+  options.entry = flags.entry;
+  options.input = flags.input;
+  options.output = flags.output;
+  options.expect = flags.expect;
+  if (flags.rtol.getNumOccurrences())
+    options.rtol = flags.rtol;
+  if (flags.atol.getNumOccurrences())
+    options.atol = flags.atol;
+  options.time = flags.time;
+  options.profile = flags.profile;
+  options.json = flags.json;
+  options.threads = flags.threads;
+  options.repetitions = flags.repetitions;
+  for (const std::string &text : flags.dims)
+    if (Error error = parseDim(text, options))
+      return std::move(error);
+  if (Error error = checkOptions(options))
+    return std::move(error);
+  return options;
+}

@@ -1,0 +1,198 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Finding, loading and describing of packages.
+
+#include "Package.h"
+#include "Status.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/Path.h"
+#include <dlfcn.h>
+
+using namespace mlir::moe;
+using namespace mlir::moe::run;
+using llvm::Error;
+using llvm::Expected;
+using llvm::StringRef;
+namespace fs = llvm::sys::fs;
+
+char StatusError::ID;
+
+static Error makePackageError(const llvm::Twine &message) {
+  return makeError(Status::Package, message);
+}
+
+/// The one lib*.so of a folder. Its name need not be the folder's, so that
+/// packages can be renamed.
+static Expected<std::string> findLibrary(StringRef path) {
+  if (!fs::exists(path))
+    return makePackageError("there is no package '" + path + "'");
+  if (!fs::is_directory(path))
+    return path.str();
+  std::vector<std::string> found;
+  std::error_code code;
+  for (fs::directory_iterator it(path, code), end; it != end && !code;
+       it.increment(code)) {
+    StringRef name = llvm::sys::path::filename(it->path());
+    if (name.starts_with("lib") && name.ends_with(".so"))
+      found.push_back(it->path());
+  }
+  if (code)
+    return makePackageError("cannot read '" + path + "': " + code.message());
+  if (found.size() != 1)
+    return makePackageError("'" + path + "' is not a package: it has " +
+                            llvm::Twine(found.size()) +
+                            " files lib*.so, expected one");
+  return found.front();
+}
+
+Error Package::load(StringRef path) {
+  Expected<std::string> file = findLibrary(path);
+  if (!file)
+    return file.takeError();
+  llvm::SmallString<256> absolute(*file);
+  fs::make_absolute(absolute);
+  void *handle = dlopen(absolute.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!handle)
+    return makePackageError("cannot load '" + *file + "': " + dlerror());
+  auto get = reinterpret_cast<moec_library_fn>(
+      dlsym(handle, MOEC_LIBRARY_SYMBOL));
+  if (!get)
+    return makePackageError("'" + *file + "' was not compiled by moec: it has "
+                                          "no symbol " MOEC_LIBRARY_SYMBOL);
+  library = get();
+  // The library stays loaded: OpenMP threads may live in it.
+  if (library->abi_version != MOEC_ABI_VERSION ||
+      library->size < sizeof(moec_library))
+    return makePackageError("'" + *file + "' has version " +
+                            llvm::Twine(library->abi_version) +
+                            " of the moec interface, expected " +
+                            llvm::Twine(MOEC_ABI_VERSION));
+  return Error::success();
+}
+
+static bool parseTensor(const llvm::json::Value &json, TensorInfo &tensor) {
+  const llvm::json::Object *object = json.getAsObject();
+  if (!object)
+    return false;
+  auto name = object->getString("name"), type = object->getString("dtype");
+  const llvm::json::Array *dims = object->getArray("dims");
+  if (!name || !type || !dims)
+    return false;
+  tensor.name = name->str();
+  tensor.type = findElementType(*type);
+  for (const llvm::json::Value &dim : *dims) {
+    Dimension &last = tensor.dims.emplace_back();
+    if (auto size = dim.getAsInteger())
+      last.size = *size;
+    else if (auto symbol = dim.getAsString())
+      last.symbol = symbol->str();
+  }
+  return tensor.type != nullptr;
+}
+
+static bool parseTensors(const llvm::json::Array *json,
+                         std::vector<TensorInfo> &tensors) {
+  return json && llvm::all_of(*json, [&](const llvm::json::Value &tensor) {
+           return parseTensor(tensor, tensors.emplace_back());
+         });
+}
+
+static bool parseEntry(const llvm::json::Value &json, EntryInfo &entry) {
+  const llvm::json::Object *object = json.getAsObject();
+  if (!object || !object->getString("name"))
+    return false;
+  entry.name = object->getString("name")->str();
+  return parseTensors(object->getArray("inputs"), entry.inputs) &&
+         parseTensors(object->getArray("outputs"), entry.outputs);
+}
+
+Error Package::readInfo() {
+  Expected<llvm::json::Value> root = llvm::json::parse(library->info());
+  if (!root)
+    return makePackageError("the library's description is not JSON: " +
+                            toString(root.takeError()));
+  const llvm::json::Object *object = root->getAsObject();
+  const llvm::json::Array *list = object ? object->getArray("entries") : nullptr;
+  bool isValid = list && llvm::all_of(*list, [&](const llvm::json::Value &e) {
+                   return parseEntry(e, entries.emplace_back());
+                 });
+  if (!isValid || entries.empty())
+    return makePackageError("the library's description has no valid entries");
+  const llvm::json::Array *names = object->getArray("regions");
+  for (const llvm::json::Value &json : names ? *names : llvm::json::Array()) {
+    RegionInfo &region = regions.emplace_back();
+    if (const llvm::json::Object *fields = json.getAsObject()) {
+      region.name = fields->getString("name").value_or("").str();
+      region.op = fields->getString("op").value_or("").str();
+    }
+  }
+  return Error::success();
+}
+
+Expected<Package> Package::open(StringRef path, StringRef weights) {
+  Package package;
+  if (Error error = package.load(path))
+    return std::move(error);
+  if (Error error = package.readInfo())
+    return std::move(error);
+  std::string file = weights.str();
+  const moec_library &library = *package.library;
+  moec_options options = MOEC_OPTIONS_INIT;
+  if (library.open(weights.empty() ? nullptr : file.c_str(), &options,
+                   &package.model) != MOEC_OK)
+    return makePackageError(library.last_error());
+  return std::move(package);
+}
+
+Package::Package(Package &&other)
+    : library(other.library), model(std::exchange(other.model, nullptr)),
+      entries(std::move(other.entries)), regions(std::move(other.regions)) {}
+
+Package::~Package() {
+  if (library)
+    library->close(model);
+}
+
+Expected<const EntryInfo *> Package::getEntry(StringRef name) const {
+  if (name.empty())
+    return &entries.front();
+  for (const EntryInfo &entry : entries)
+    if (entry.name == name)
+      return &entry;
+  return makeError(Status::CommandLine,
+                   "the package has no entry '" + name + "'");
+}
+
+std::vector<std::string> EntryInfo::getSymbols() const {
+  std::vector<std::string> symbols;
+  for (const TensorInfo &input : inputs)
+    for (const Dimension &dim : input.dims)
+      if (!dim.symbol.empty() && !llvm::is_contained(symbols, dim.symbol))
+        symbols.push_back(dim.symbol);
+  return symbols;
+}
+
+static void printTensor(llvm::raw_ostream &os, StringRef kind,
+                        const TensorInfo &tensor) {
+  os << "  " << kind << " " << tensor.name << ": " << tensor.type->name << " [";
+  llvm::interleaveComma(tensor.dims, os, [&](const Dimension &dim) {
+    if (dim.size >= 0)
+      os << dim.size;
+    else
+      os << (dim.symbol.empty() ? StringRef("?") : StringRef(dim.symbol));
+  });
+  os << "]\n";
+}
+
+void Package::print(llvm::raw_ostream &os) const {
+  for (const EntryInfo &entry : entries) {
+    os << "entry " << entry.name << "\n";
+    for (const TensorInfo &input : entry.inputs)
+      printTensor(os, "input", input);
+    for (const TensorInfo &output : entry.outputs)
+      printTensor(os, "output", output);
+  }
+}
