@@ -143,9 +143,7 @@ struct MoEToLLVMPass : moe::impl::MoEToLLVMBase<MoEToLLVMPass> {
     for (func::FuncOp func : functions)
       makeInternal(func);
     if (failed(lowerOperations(module)))
-      return signalPassFailure();
-    for (WeightOp weight : llvm::make_early_inc_range(module.getOps<WeightOp>()))
-      weight.erase();
+      signalPassFailure();
   }
 
   static void makeInternal(func::FuncOp func) {
