@@ -183,6 +183,10 @@ static Value sliceScalars(ImplicitLocOpBuilder &b, Value data, const Span &range
   return fromScalars(b, kept, RankedTensorType::get(*size, getElementTypeOrSelf(data.getType())));
 }
 
+static bool isKnownEmpty(ArrayRef<OpFoldResult> sizes) {
+  return llvm::any_of(sizes, [](OpFoldResult size) { return isSize(size, 0); });
+}
+
 static Value buildSlice(ImplicitLocOpBuilder &b, Value data, ArrayRef<Span> ranges) {
   Sizes offsets, sizes, strides;
   for (const Span &range : ranges) {
@@ -190,6 +194,9 @@ static Value buildSlice(ImplicitLocOpBuilder &b, Value data, ArrayRef<Span> rang
     sizes.push_back(range.size);
     strides.push_back(b.getIndexAttr(range.step));
   }
+  // Slices of nothing, or at the very end, are illegal ops.
+  if (isKnownEmpty(sizes))
+    return emptyTensor(b, sizes, getElementTypeOrSelf(data.getType()));
   if (llvm::all_of(ranges, [](const Span &range) { return range.step > 0; }))
     return tensor::ExtractSliceOp::create(b, data, offsets, sizes, strides);
   // A slice cannot run backwards.
@@ -299,6 +306,8 @@ static LogicalResult lowerConcat(NodeLowering &n) {
   Value result = emptyTensor(b, sizes, type.getElementType());
   for (Value input : inputs) {
     Sizes part = getSizes(b, input);
+    if (isKnownEmpty(part))
+      continue;
     result = tensor::InsertSliceOp::create(b, refineType(b, input), result, offsets, part, strides);
     offsets[*axis] = addSizes(b, offsets[*axis], part[*axis]);
   }
