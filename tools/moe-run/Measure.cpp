@@ -6,6 +6,7 @@
 #include "Measure.h"
 #include "Status.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/Format.h"
 #include "llvm/Support/JSON.h"
 #include <algorithm>
@@ -152,8 +153,9 @@ static void printRegions(llvm::raw_ostream &os, const Package &package,
   for (size_t i = 0; i < m.regions.size(); ++i)
     if (m.regions[i].count)
       order.push_back(i);
-  llvm::stable_sort(order, [&](size_t a, size_t b) {
-    return m.regions[a].nanoseconds > m.regions[b].nanoseconds;
+  llvm::sort(order, [&](size_t a, size_t b) {
+    uint64_t ta = m.regions[a].nanoseconds, tb = m.regions[b].nanoseconds;
+    return ta != tb ? ta > tb : a < b;
   });
   os << formatDims(m.dims) << ": per run, over " << m.times.size()
      << " runs\n    ms/run      %   calls  region\n";

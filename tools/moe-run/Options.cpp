@@ -119,6 +119,8 @@ static Error checkOptions(const Options &options) {
 
 Expected<Options>
 mlir::moe::run::parseOptions(int argc, char **argv) {
+  // libLLVM registers options of its own, --threads among them.
+  cl::ResetCommandLineParser();
   Flags flags;
   cl::HideUnrelatedOptions(
       {&flags.tensors, &flags.measuring, &flags.running});

@@ -81,10 +81,18 @@ static Expected<Status> runTool(const Options &options) {
 
 static int report(Error error) {
   int status = int(Status::Run);
-  handleAllErrors(std::move(error), [&](const StatusError &failure) {
-    status = int(failure.getStatus());
-    llvm::errs() << "moe-run: error: " << failure.message() << "\n";
-  });
+  auto print = [](const llvm::ErrorInfoBase &failure) {
+    llvm::errs() << "moe-run: error: ";
+    failure.log(llvm::errs());
+    llvm::errs() << "\n";
+  };
+  handleAllErrors(
+      std::move(error),
+      [&](const StatusError &failure) {
+        status = int(failure.getStatus());
+        print(failure);
+      },
+      print);
   return status;
 }
 
