@@ -98,6 +98,26 @@ RankedTensorType WeightOp::getSourceType() {
   return stacked;
 }
 
+/// C3, against the bank's member before this one.
+static LogicalResult verifyBank(WeightOp op) {
+  if (!op.getBankAttr())
+    return success();
+  RankedTensorType type = op.getTensorType();
+  if (type.getRank() == 0)
+    return op.emitOpError() << "C3: a member of a bank has experts in dimension 0";
+  for (Operation *other = op->getPrevNode(); other; other = other->getPrevNode()) {
+    auto member = dyn_cast<WeightOp>(other);
+    if (!member || member.getBankAttr() != op.getBankAttr())
+      continue;
+    auto memberType = dyn_cast<RankedTensorType>(member.getType());
+    if (!memberType || memberType.getRank() == 0)
+      return success(); // the member's own error
+    return checkDim(op, "C3", "experts of a member of bank " + op.getBankAttr().getValue(),
+                    type.getDimSize(0), memberType.getDimSize(0));
+  }
+  return success();
+}
+
 LogicalResult WeightOp::verify() {
   RankedTensorType type = getSourceType();
   if (!type)
@@ -114,9 +134,7 @@ LogicalResult WeightOp::verify() {
   }
   if (type != getTensorType())
     return emitOpError() << "C2: the transforms lead to " << type << ", not to " << getType();
-  if (getBankAttr() && (type.getRank() == 0))
-    return emitOpError() << "C3: a member of a bank has experts in dimension 0";
-  return success();
+  return verifyBank(*this);
 }
 
 LogicalResult LoadWeightOp::verifySymbolUses(SymbolTableCollection &tables) {
@@ -176,7 +194,8 @@ LogicalResult LogitsOp::verify() {
   bool outIn = getLayout() == Layout::OutIn;
   int64_t e = dim(getWeight(), outIn ? 0 : 1), h = dim(getWeight(), outIn ? 1 : 0);
   if (failed(checkDim(*this, "C1", "H of x and the weight", dim(getX(), 1), h)) ||
-      failed(checkDim(*this, "C2", "E of the logits and the weight", dim(getLogits(), 1), e)))
+      failed(checkDim(*this, "C2", "E of the logits and the weight", dim(getLogits(), 1), e)) ||
+      failed(checkDim(*this, "C2", "T of the logits and x", dim(getLogits(), 0), dim(getX(), 0))))
     return failure();
   return getBias() ? checkDim(*this, "C3", "E of the bias and the weight", dim(getBias(), 0), e)
                    : success();
@@ -252,7 +271,9 @@ LogicalResult GatingOp::verify() {
   if (getBias() && failed(checkDim(*this, "C2", "E of the bias", dim(getBias(), 0), experts)))
     return failure();
   if (getSource() &&
-      failed(checkDim(*this, "C2", "columns of the source", dim(getSource(), 1), experts)))
+      (failed(checkDim(*this, "C2", "columns of the source", dim(getSource(), 1), experts)) ||
+       failed(checkDim(*this, "C2", "rows of the source", dim(getSource(), 0),
+                       dim(getLogits(), 0)))))
     return failure();
   if (bool(getSource()) != (getWeighSource() == WeighSource::Operand))
     return emitOpError() << "C3: a source operand and weigh_source = operand go together";
@@ -277,6 +298,8 @@ LogicalResult GroupedMatmulOp::verify() {
           k = dim(getWeight(), outIn ? 2 : 1);
   if (failed(checkDim(*this, "C1", "K of the rows and the weight", dim(getRows(), 1), k)) ||
       failed(checkDim(*this, "C2", "N of the result and the weight", dim(getResult(), 1), n)) ||
+      failed(checkDim(*this, "C2", "S of the result and the rows", dim(getResult(), 0),
+                      dim(getRows(), 0))) ||
       failed(checkDim(*this, "C3", "E of the weight and the routing", e,
                       routingOf(getRouting()).getExperts())))
     return failure();
@@ -294,7 +317,9 @@ LogicalResult ActivateOp::verify() {
       return emitOpError() << "C1: " << n << " columns do not hold a gate and a linear part";
     n = ShapedType::isDynamic(n) ? n : n / 2;
   }
-  if (failed(checkDim(*this, "C1", "I of the result", dim(getResult(), 1), n)))
+  if (failed(checkDim(*this, "C1", "I of the result", dim(getResult(), 1), n)) ||
+      failed(checkDim(*this, "C1", "S of the result and the rows", dim(getResult(), 0),
+                      dim(getRows(), 0))))
     return failure();
   if (bool(getLinear()) != (getActivation().getGlu() == Glu::Separate))
     return emitOpError() << "C2: a linear operand and glu = separate go together";
@@ -320,6 +345,8 @@ template <typename FeedForwardOp> static LogicalResult verifyFeedForward(FeedFor
 
   if (failed(checkDim(op, "C1", "H of up", dim(op.getUp(), 2), h)) ||
       failed(checkDim(op, "C1", "H of the result and the input", dim(op.getResult(), 1), h)) ||
+      failed(checkDim(op, "C1", "rows of the result and the input", dim(op.getResult(), 0),
+                      dim(op.getInput(), 0))) ||
       failed(checkDim(op, "C1", "H of down", dim(op.getDown(), 1), h)) ||
       failed(checkDim(op, "C2", "rows of up", dim(op.getUp(), 1), rows)) ||
       failed(checkDim(op, "C3", "E of up", dim(op.getUp(), 0), experts)) ||

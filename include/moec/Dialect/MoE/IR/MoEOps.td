@@ -134,8 +134,8 @@ def MoE_LogitsOp : MoE_PureOp<"logits", [
     x[T,H], weight [E,H] (`out_in`) or [H,E] (`in_out`), bias [E]; L[T,E],
     accumulated in f32.
 
-    C1: H of x and of the weight agree. C2: E of the weight and of the result agree.
-    C3: the bias has E elements.
+    C1: H of x and of the weight agree. C2: E of the weight and of the result, and T
+    of x and of the result agree. C3: the bias has E elements.
   }];
   let arguments = (ins MoE_Matrix:$x, MoE_Matrix:$weight, Optional<MoE_Vector>:$bias,
                        DefaultValuedAttr<MoE_LayoutAttr, "::mlir::moe::Layout::OutIn">:$layout);
@@ -268,7 +268,8 @@ def MoE_GroupedMatmulOp : MoE_PureOp<"grouped_matmul"> {
     out[s,n] = Σ_k rows[s,k] · W[e(s),n,k] + bias[e(s),n]; weight [E,N,K] (`out_in`)
     or [E,K,N] (`in_out`).
 
-    C1: K of rows and weight agree. C2: N of weight and result agree.
+    C1: K of rows and weight agree. C2: N of weight and result, and S of rows and
+    result agree.
     C3: E of weight and routing agree. C4: bias [E,N].
   }];
   let arguments = (ins MoE_Matrix:$rows, MoE_RoutingType:$routing, MoE_Bank:$weight,
@@ -289,7 +290,8 @@ def MoE_ActivateOp : MoE_PureOp<"activate", [
   let description = [{
     See `#moe.activation`. With `glu = separate`, `linear` is the second operand.
 
-    C1: I of the result: N, or N/2 when gate and linear part are in one operand.
+    C1: I of the result: N, or N/2 when gate and linear part are in one operand; S of
+    rows and result agree.
     C2: `linear` if and only if `glu = separate`, of the same type as `rows`.
   }];
   let arguments = (ins MoE_Matrix:$rows, Optional<MoE_Matrix>:$linear,
@@ -328,9 +330,9 @@ def MoE_ExpertFFNOp : MoE_FeedForward<"expert_ffn"> {
     (`glu` interleaved or concat); with `glu = separate`, `gate` [E,I,H] is activated
     and multiplies `up`'s rows.
 
-    C1: H of input, up, gate and down agree. C2: I of up, gate and down agree.
-    C3: E of routing and of every weight and bias agree. C4: bias shapes.
-    C5: a gate operand if and only if `glu = separate`.
+    C1: H of input, result, up, gate and down, and S of input and result agree.
+    C2: I of up, gate and down agree. C3: E of routing and of every weight and bias
+    agree. C4: bias shapes. C5: a gate operand if and only if `glu = separate`.
   }];
 }
 
