@@ -81,8 +81,8 @@ func.func @stack(%n: index) {
 // CHECK-LABEL: func.func @shared
 // CHECK: %[[F0:.*]] = linalg.fill
 // CHECK: %[[F1:.*]] = linalg.fill
-// CHECK: linalg.matmul {{.*}} outs(%[[F1]]
 // CHECK: linalg.matmul {{.*}} outs(%[[F0]]
+// CHECK: linalg.matmul {{.*}} outs(%[[F1]]
 func.func @shared(%a: tensor<4x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>) {
   %zero = arith.constant 0.0 : f32
   %e = tensor.empty() : tensor<4x4xf32>

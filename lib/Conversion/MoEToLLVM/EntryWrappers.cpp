@@ -126,5 +126,7 @@ LogicalResult moe::makeEntryWrappers(func::FuncOp entry) {
   wrappers.makeRun();
   wrappers.makeWorkspaceSize(workspace);
   wrappers.makeShapes(shapes);
+  for (func::FuncOp func : {entry, workspace, shapes})
+    func.setPrivate();
   return success();
 }

@@ -147,13 +147,12 @@ struct MoEToLLVMPass : moe::impl::MoEToLLVMBase<MoEToLLVMPass> {
   }
 
   static void makeInternal(func::FuncOp func) {
-    if (func.isDeclaration())
+    func->removeAttr(kEntryAttr);
+    if (func.isDeclaration() || func.isPublic())
       return;
-    func.setPrivate();
     func->setAttr("llvm.linkage",
                   LLVM::LinkageAttr::get(func.getContext(), LLVM::Linkage::Internal));
     func.removeArgAttrsAttr();
-    func->removeAttr(kEntryAttr);
   }
 
   static LogicalResult lowerOperations(ModuleOp module) {

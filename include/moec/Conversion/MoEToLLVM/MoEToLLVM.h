@@ -19,8 +19,8 @@ namespace mlir::moe {
 /// moe.weight_buffer, moe.num_workers, moe.check and moe.profile_mark.
 void populateMoEToLLVMPatterns(const LLVMTypeConverter &converter, RewritePatternSet &patterns);
 
-/// Adds the C functions of `entry`; fails when its shapes or workspace function
-/// is missing.
+/// Adds the C functions of `entry` and makes it and its companions private; fails when
+/// its shapes or workspace function is missing.
 LogicalResult makeEntryWrappers(func::FuncOp entry);
 
 #define GEN_PASS_DECL

@@ -15,7 +15,8 @@ def MoEToLLVM : Pass<"moe-to-llvm", "::mlir::ModuleOp"> {
 
     For each entry `@f` come the three functions of `moec_entry_desc`
     (Runtime/model_abi.h): `moec_entry_f_run`, `moec_entry_f_workspace` and
-    `moec_entry_f_shapes`. All other functions become internal.
+    `moec_entry_f_shapes`. Entries and
+    private functions become internal.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
                            "::mlir::LLVM::LLVMDialect"];
