@@ -17,16 +17,20 @@ MOE = generate.Layer(experts=4, k=2, hidden=32, intermediate=48, activation="sil
 QMOE = dataclasses.replace(MOE, bits=4, block=16, zero_points=True)
 
 
-def expect_failure(compiler, tmp_path, model, *words, flags=()):
-    """moec refuses the model: exit status 1, these words in the message, no package,
+# Exit statuses of moec.
+USAGE, BAD_MODEL, UNSUPPORTED, OUTPUT = 1, 2, 3, 4
+
+
+def expect_failure(compiler, tmp_path, model, *words, status=BAD_MODEL):
+    """moec refuses the model: this exit status, these words in the message, no package,
     no internal dump. Returns the message."""
     package = tmp_path / "refused.moec"
-    done = compiler.run(compiler.save(model), "-o", package, *flags, check=False)
-    assert done.returncode == 1, f"exit status {done.returncode}\n{done.stderr}"
+    done = compiler.run(compiler.save(model), "-o", package, check=False)
+    assert done.returncode == status, f"exit status {done.returncode}\n{done.stderr}"
     assert "error:" in done.stderr
     for word in words:
         assert str(word) in done.stderr, done.stderr
-    for dump in ("Stack dump", "PLEASE submit", "LLVM ERROR", "Assertion", "%0 ="):
+    for dump in ("Stack dump", "PLEASE submit", "LLVM ERROR", "Assertion", " = onnx.node"):
         assert dump not in done.stderr
     assert not package.exists()
     return done.stderr
@@ -94,7 +98,7 @@ def test_damaged_models_never_crash(compiler, tmp_path):
         path = tmp_path / f"damaged{index}.onnx"
         path.write_bytes(damaged)
         done = compiler.run(path, "-o", tmp_path / f"damaged{index}.moec", check=False)
-        assert done.returncode in (0, 1), f"{path}: {done.returncode}\n{done.stderr}"
+        assert done.returncode in (0, BAD_MODEL, UNSUPPORTED), f"{path}: {done.returncode}\n{done.stderr}"
 
 
 def external(tmp_path, size):
@@ -135,7 +139,7 @@ def test_output_that_can_not_be_written(compiler, tmp_path):
     (tmp_path / "file").touch()
     model = FIXTURES / "layer0_moe.onnx"
     done = compiler.run(model, "-o", tmp_path / "file" / "layer.moec", check=False)
-    assert done.returncode == 1 and "layer.moec" in done.stderr
+    assert done.returncode == OUTPUT and "layer.moec" in done.stderr
 
 
 # --- versions and operators ------------------------------------------------------------------
@@ -144,13 +148,13 @@ def test_output_that_can_not_be_written(compiler, tmp_path):
 def test_newer_ir_version(compiler, tmp_path):
     model = generate.build(MOE)
     model.ir_version = 99
-    expect_failure(compiler, tmp_path, model, "99")
+    expect_failure(compiler, tmp_path, model, "99", status=UNSUPPORTED)
 
 
 def test_newer_opset(compiler, tmp_path):
     model = generate.build(MOE)
     model.opset_import[0].version = 999
-    expect_failure(compiler, tmp_path, model, "999")
+    expect_failure(compiler, tmp_path, model, "999", status=UNSUPPORTED)
 
 
 def test_all_unsupported_operators_at_once(compiler, tmp_path):
@@ -173,6 +177,7 @@ def test_all_unsupported_operators_at_once(compiler, tmp_path):
         "example.org.Frobnicate",
         "second_bad",
         "third_bad",
+        status=UNSUPPORTED,
     )
 
 
@@ -278,6 +283,6 @@ def test_float8_weights(compiler, tmp_path):
 def test_command_line(compiler, tmp_path, arguments):
     shutil.copy(FIXTURES / "layer0_moe.onnx", tmp_path / "model.onnx")
     done = compiler.run(*arguments, check=False, cwd=tmp_path)
-    assert done.returncode in (1, 2), f"exit status {done.returncode}\n{done.stderr}"
-    assert "error" in done.stderr or "Unknown" in done.stderr or "for the" in done.stderr
+    assert done.returncode == USAGE, f"exit status {done.returncode}\n{done.stderr}"
+    assert done.stderr
     assert not list(tmp_path.glob("*.moec"))
