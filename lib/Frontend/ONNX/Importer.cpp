@@ -52,7 +52,9 @@ struct Frame {
   llvm::StringMap<std::string> renamed;
   /// Index of the top-level node that contains these nodes.
   std::optional<unsigned> topNode;
-  unsigned depth = 0;
+  /// The function whose body this is, and the frame of its call.
+  const ModelFunction *function = nullptr;
+  const Frame *caller = nullptr;
 };
 
 class Importer {
@@ -119,8 +121,6 @@ private:
   uint64_t numNodes = 0;
 };
 
-/// Functions that call each other in a row; more is recursion.
-constexpr unsigned kMaxCallDepth = 64;
 /// Functions can double the graph at each level: a small file must not fill
 /// the memory.
 constexpr uint64_t kMaxNodes = 4'000'000;
@@ -715,9 +715,9 @@ LogicalResult Importer::inlineFunction(const ModelFunction &function,
     return mlir::emitError(loc) << "node '" << name << "' calls function '"
                                 << qualifyOp(node) << "' ";
   };
-  if (frame.depth >= kMaxCallDepth)
-    return fail() << "more than " << kMaxCallDepth
-                  << " levels deep: is it recursive?";
+  for (const Frame *outer = &frame; outer; outer = outer->caller)
+    if (outer->function == &function)
+      return fail() << "from within itself";
   if (inputs.size() > function.inputs.size() ||
       node.outputs.size() > function.outputs.size())
     return fail() << "with " << inputs.size() << " inputs and "
@@ -735,7 +735,8 @@ LogicalResult Importer::inlineFunction(const ModelFunction &function,
   inner.opsets = &function.opsets;
   inner.prefix = (name + "/").str();
   inner.topNode = topNode;
-  inner.depth = frame.depth + 1;
+  inner.function = &function;
+  inner.caller = &frame;
   for (const ModelAttribute &attribute : function.defaults)
     inner.attributes[attribute.name] = &attribute;
   for (const ModelAttribute &attribute : node.attributes) {
@@ -750,7 +751,10 @@ LogicalResult Importer::inlineFunction(const ModelFunction &function,
   }
   for (auto [index, output] : llvm::enumerate(node.outputs)) {
     const std::string &innerName = function.outputs[index];
-    inner.renamed[innerName] = output;
+    auto outerName = frame.renamed.find(output);
+    inner.renamed[innerName] = outerName != frame.renamed.end()
+                                   ? outerName->second
+                                   : frame.prefix + output;
     if (const ModelType *hint = scope.hints.lookup(output))
       body.hints[innerName] = hint;
   }
@@ -827,13 +831,19 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index,
       continue;
     }
     // The value of a Constant node is a constant like any initializer.
-    bool isValue = node.domain.empty() && node.opType == "Constant" &&
-                   node.outputs.size() == 1 &&
-                   attribute->kind == ModelAttribute::Tensor &&
-                   stated.name == "value";
-    if (isValue && attribute->tensors[0].getNumBytes() > kLargeTensorBytes) {
-      FailureOr<Value> value = createConstant(
-          loc, attribute->tensors[0], node.outputs[0], "the constant");
+    bool isConstant = node.domain.empty() && node.opType == "Constant" &&
+                      node.outputs.size() == 1;
+    bool isValue = isConstant && attribute->kind == ModelAttribute::Tensor &&
+                   attribute->tensors[0].getNumBytes() > kLargeTensorBytes;
+    bool isSparse = isConstant && attribute->kind == ModelAttribute::Sparse;
+    if (isValue || isSparse) {
+      FailureOr<ModelTensor> tensor =
+          isSparse ? densify(attribute->sparse[0], "the constant")
+                   : FailureOr<ModelTensor>(attribute->tensors[0]);
+      if (failed(tensor))
+        return failure();
+      FailureOr<Value> value =
+          createConstant(loc, *tensor, node.outputs[0], "the constant");
       if (failed(value))
         return failure();
       scope.values[node.outputs[0]] = *value;
@@ -893,7 +903,10 @@ LogicalResult Importer::importMain(func::FuncOp &main) {
     if (input.name.empty())
       return emitError() << "a graph input has no name";
     std::string owner = "graph input '" + input.name + "'";
-    if (input.type.kind == ModelType::None || input.type.elementType == 0)
+    bool hasType = input.type.kind == ModelType::Other ||
+                   (input.type.kind == ModelType::Tensor &&
+                    input.type.elementType != 0);
+    if (!hasType)
       return emitError() << owner << " has no type";
     FailureOr<TensorType> type = convertType(input.type, owner);
     if (failed(type))

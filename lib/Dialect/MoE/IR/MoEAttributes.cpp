@@ -61,7 +61,8 @@ LogicalResult SegmentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (!type.hasStaticShape() || !type.getElementType().isIntOrFloat())
     return emitError() << "a segment has a static shape of integers or floats, got " << type;
   uint64_t bits = type.getElementTypeBitWidth();
-  uint64_t bytes = type.getNumElements() * (bits < 8 ? 8 : bits) / 8;
+  // A bool has a byte of its own; elements of 2 and 4 bits are packed.
+  uint64_t bytes = llvm::divideCeil(type.getNumElements() * (bits == 1 ? 8 : bits), 8);
   if (bytes != length)
     return emitError() << "a segment of type " << type << " is " << bytes
                        << " bytes long, got length = " << length;

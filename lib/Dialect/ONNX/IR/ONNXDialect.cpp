@@ -203,10 +203,10 @@ void NodeOp::print(OpAsmPrinter &printer) {
   printer.printOptionalAttrDict(attributes.getDictionary(getContext()).getValue());
   printer << " : ";
   printer.printFunctionalType(getInputs().getTypes(), getResultTypes());
-  llvm::interleaveComma(getBodies(), printer, [&](Region &body) {
+  if (!getBodies().empty())
     printer << ' ';
-    printer.printRegion(body);
-  });
+  llvm::interleaveComma(getBodies(), printer,
+                        [&](Region &body) { printer.printRegion(body); });
 }
 
 StringRef NodeOp::getOpName() {
