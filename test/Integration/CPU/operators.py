@@ -154,7 +154,7 @@ def print_function(case, name, static):
 
 UPSTREAM = """builtin.module(canonicalize, cse,
   one-shot-bufferize{bufferize-function-boundaries function-boundary-type-conversion=identity-layout-map},
-  func.func(convert-linalg-to-loops, llvm-request-c-wrappers), resolve-expand-shape, expand-strided-metadata, lower-affine,
+  expand-copies, func.func(convert-linalg-to-loops, llvm-request-c-wrappers), resolve-expand-shape, expand-strided-metadata, lower-affine,
   convert-scf-to-cf, arith-expand{include-bf16=true}, convert-math-to-llvm, convert-math-to-libm,
   convert-to-llvm, reconcile-unrealized-casts)"""
 
