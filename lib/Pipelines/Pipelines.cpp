@@ -75,6 +75,7 @@ void moe::buildLLVMPipeline(OpPassManager &pm, const CPUOptions &options) {
   pm.addPass(createParallelToRuntime());
   pm.addNestedPass<func::FuncOp>(createHoistStackBuffers());
   pm.addPass(memref::createExpandOpsPass());
+  pm.addPass(createResolveExpandShape());
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());
   addCleanup(pm);

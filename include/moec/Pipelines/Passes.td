@@ -54,4 +54,14 @@ def HoistStackBuffers : Pass<"hoist-stack-buffers", "::mlir::func::FuncOp"> {
   }];
 }
 
+def ResolveExpandShape : Pass<"resolve-expand-shape"> {
+  let summary = "Strides of memref.expand_shape into several unknown sizes";
+  let description = [{
+    `expand-strided-metadata` of MLIR 22 infers the sizes of a split dimension instead of
+    reading them, and crashes when more than one is dynamic. Such an op becomes a
+    `memref.reinterpret_cast` here.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::memref::MemRefDialect"];
+}
+
 #endif

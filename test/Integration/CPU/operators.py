@@ -154,7 +154,7 @@ def print_function(case, name, static):
 
 UPSTREAM = """builtin.module(canonicalize, cse,
   one-shot-bufferize{bufferize-function-boundaries function-boundary-type-conversion=identity-layout-map},
-  func.func(convert-linalg-to-loops, llvm-request-c-wrappers), expand-strided-metadata, lower-affine,
+  expand-copies, func.func(convert-linalg-to-loops, llvm-request-c-wrappers), resolve-expand-shape, expand-strided-metadata, lower-affine,
   convert-scf-to-cf, arith-expand{include-bf16=true}, convert-math-to-llvm, convert-math-to-libm,
   convert-to-llvm, reconcile-unrealized-casts)"""
 
@@ -178,7 +178,7 @@ def compile_cases(cases, folder, tools):
                      r"func.call @moec_test_check(\1) : (i1) -> ()", lowered)
     lowered = lowered.replace("module {", "module {\n  func.func private @moec_test_check(i1)", 1)
     (folder / "lowered.mlir").write_text(lowered)
-    llvm = run([tools["mlir-opt"], folder / "lowered.mlir", f"--pass-pipeline={UPSTREAM}"])
+    llvm = run([tools["moe-opt"], folder / "lowered.mlir", f"--pass-pipeline={UPSTREAM}"])
     (folder / "llvm.mlir").write_text(llvm)
     (folder / "cases.ll").write_text(
         run([tools["mlir-translate"], "--mlir-to-llvmir", folder / "llvm.mlir"]))

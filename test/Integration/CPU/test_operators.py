@@ -303,7 +303,7 @@ CASES = [case for family in (element_wise, casts, products, reductions, shapes, 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    names = ("mlir-opt", "mlir-translate", "clang")
+    names = ("mlir-translate", "clang")
     tools = {name: shutil.which(f"{name}-22") for name in names}
     tools["moe-opt"] = harness.tool("moe-opt")
     missing = [name for name, path in tools.items() if path is None or not shutil.which(path)]
