@@ -7,6 +7,7 @@
 
 #include "mlir/IR/Matchers.h"
 #include "mlir/IR/PatternMatch.h"
+#include "mlir/IR/TypeUtilities.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -47,6 +48,8 @@ struct NormalizeAfterSelect : OpRewritePattern<WeighOp> {
     auto score = op.getSource().getDefiningOp<ScoreOp>();
     if (!score || score.getFn() != ScoreFn::Softmax || score.getAxis() != Axis::Experts)
       return rewriter.notifyMatchFailure(op, "weights are not a softmax over the experts");
+    if (getElementTypeOrSelf(score.getScores()).getIntOrFloatBitWidth() < 32)
+      return rewriter.notifyMatchFailure(op, "rounding the score to less than f32 makes ties");
     if (select.getKey() != score.getScores() || select.getBias())
       return rewriter.notifyMatchFailure(op, "selection is not by the unbiased score");
     if (op.getFn() != WeighFn::None || op.getNorm() != WeighNorm::Sum || !op.getNormEps().isZero())
@@ -56,15 +59,24 @@ struct NormalizeAfterSelect : OpRewritePattern<WeighOp> {
 
     Value routing = SelectOp::create(rewriter, select.getLoc(), score.getLogits(), Value(),
                                      select.getMode(), select.getK());
-    rewriter.replaceOpWithNewOp<WeighOp>(op, routing, score.getLogits(), WeighFn::Softmax,
-                                         WeighNorm::None, 0.0, 0.0,
-                                         op.getScale().convertToDouble());
+    auto weigh =
+        WeighOp::create(rewriter, op.getLoc(), routing, score.getLogits(), WeighFn::Softmax,
+                        WeighNorm::None, 0.0, 0.0, op.getScale().convertToDouble());
+    weigh->setDiscardableAttrs(op->getDiscardableAttrDictionary());
+    rewriter.replaceOp(op, weigh);
     return success();
   }
 };
 
-/// The k = E largest are all of them. Slots keep their order, so this is only done
-/// to selections whose consumers do not see the order: the dialect has none that do.
+/// True when what `user` does with a routing does not depend on the order of its slots,
+/// but for the rounding of a sum.
+bool ignoresSlotOrder(Operation *user) {
+  if (auto weigh = dyn_cast<WeighOp>(user))
+    return weigh.getFn() != WeighFn::MaskedSoftmax;
+  return isa<DispatchOp, GroupedMatmulOp, ExpertFFNOp>(user);
+}
+
+/// The k = E largest are all of them; a bias only changes the order of the slots.
 struct TopKOfAll : OpRewritePattern<SelectOp> {
   using OpRewritePattern::OpRewritePattern;
 
@@ -73,9 +85,8 @@ struct TopKOfAll : OpRewritePattern<SelectOp> {
       return rewriter.notifyMatchFailure(op, "not a top-k selection");
     if (op.getRouting().getType().getExperts() != int64_t(op.getK()))
       return rewriter.notifyMatchFailure(op, "k < E");
-    for (Operation *user : op->getUsers())
-      if (auto weigh = dyn_cast<WeighOp>(user); weigh && weigh.getFn() == WeighFn::MaskedSoftmax)
-        return rewriter.notifyMatchFailure(op, "masked_softmax depends on the order of the slots");
+    if (op.getBias() && !llvm::all_of(op->getUsers(), ignoresSlotOrder))
+      return rewriter.notifyMatchFailure(op, "a user may depend on the order of the slots");
     rewriter.modifyOpInPlace(op, [&] {
       op.setMode(SelectMode::All);
       op.getBiasMutable().clear();

@@ -49,8 +49,8 @@ LogicalResult checkK(Operation *op, int64_t k, int64_t experts) {
 LogicalResult reifyMatrix(OpBuilder &builder, Location loc, Value rows, Value result,
                           ReifiedRankedShapedTypeDims &shapes) {
   auto type = cast<RankedTensorType>(result.getType());
-  shapes.push_back({tensor::getMixedSize(builder, loc, rows, 0),
-                    builder.getIndexAttr(type.getDimSize(1))});
+  shapes.push_back(
+      {tensor::getMixedSize(builder, loc, rows, 0), builder.getIndexAttr(type.getDimSize(1))});
   return success(!type.isDynamicDim(1));
 }
 
@@ -164,8 +164,8 @@ LogicalResult DequantizeOp::verify() {
   int64_t e = type.getDimSize(0), n = type.getDimSize(1), k = type.getDimSize(2);
   auto packed = [&](int64_t count) { return int64_t(llvm::divideCeil(count * bits, 8)); };
   if (dim(getCodes(), 0) != e || dim(getCodes(), 1) != n || dim(getCodes(), 2) != packed(k))
-    return emitOpError() << "C2: codes " << getCodes().getType() << ", expected [" << e << ", "
-                         << n << ", " << packed(k) << "]";
+    return emitOpError() << "C2: codes " << getCodes().getType() << ", expected [" << e << ", " << n
+                         << ", " << packed(k) << "]";
   if (block != 0 && (block < 16 || !llvm::isPowerOf2_64(block) || k % block))
     return emitOpError() << "C3: block = " << block
                          << " is not a power of two of at least 16 that divides K = " << k;
@@ -175,8 +175,8 @@ LogicalResult DequantizeOp::verify() {
   if (block)
     shape.push_back(blocks);
   if (scales.getShape() != ArrayRef(shape))
-    return emitOpError() << "C4: scales " << scales << " do not fit " << type << " with block = "
-                         << block;
+    return emitOpError() << "C4: scales " << scales << " do not fit " << type
+                         << " with block = " << block;
   if (!getZeroPoints())
     return success();
   shape = block ? SmallVector<int64_t>{e, n, packed(blocks)} : SmallVector<int64_t>{e, packed(n)};
@@ -201,8 +201,7 @@ LogicalResult LogitsOp::verify() {
                    : success();
 }
 
-LogicalResult LogitsOp::reifyResultShapes(OpBuilder &builder,
-                                          ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult LogitsOp::reifyResultShapes(OpBuilder &builder, ReifiedRankedShapedTypeDims &shapes) {
   return reifyMatrix(builder, getLoc(), getX(), getLogits(), shapes);
 }
 
@@ -214,8 +213,7 @@ LogicalResult ScoreOp::verify() {
   return success();
 }
 
-LogicalResult ScoreOp::reifyResultShapes(OpBuilder &builder,
-                                         ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult ScoreOp::reifyResultShapes(OpBuilder &builder, ReifiedRankedShapedTypeDims &shapes) {
   return reifyMatrix(builder, getLoc(), getLogits(), getScores(), shapes);
 }
 
@@ -272,8 +270,8 @@ LogicalResult GatingOp::verify() {
     return failure();
   if (getSource() &&
       (failed(checkDim(*this, "C2", "columns of the source", dim(getSource(), 1), experts)) ||
-       failed(checkDim(*this, "C2", "rows of the source", dim(getSource(), 0),
-                       dim(getLogits(), 0)))))
+       failed(
+           checkDim(*this, "C2", "rows of the source", dim(getSource(), 0), dim(getLogits(), 0)))))
     return failure();
   if (bool(getSource()) != (getWeighSource() == WeighSource::Operand))
     return emitOpError() << "C3: a source operand and weigh_source = operand go together";

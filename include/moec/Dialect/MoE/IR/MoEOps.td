@@ -342,7 +342,8 @@ def MoE_CombineOp : MoE_PureOp<"combine", [
   let summary = "the weighted sum of each token's rows";
   let description = [{
     y[t] = Σ_s w(s) · rows[s] over the rows s of token t, accumulated in f32 in the
-    order of the slots, for `tokens` tokens. A token without an expert gets 0.
+    order of the slots, for the `tokens` tokens of the routing. A token without an
+    expert gets 0.
 
     C1: the routing is weighted. C2: rows and result have the same H.
   }];
