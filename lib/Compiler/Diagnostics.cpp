@@ -20,7 +20,8 @@ static FileLineColLoc findPlace(Location location) {
 
 static void printOne(llvm::raw_ostream &os, Diagnostic &diagnostic) {
   static const char *const kinds[] = {"note", "warning", "error", "remark"};
-  if (FileLineColLoc place = findPlace(diagnostic.getLocation()))
+  FileLineColLoc place = findPlace(diagnostic.getLocation());
+  if (place)
     os << place.getFilename().getValue();
   else
     os << "moec";
