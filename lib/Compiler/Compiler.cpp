@@ -3,11 +3,11 @@
 
 #include "moec/Compiler/Compiler.h"
 #include "Compilation.h"
-#include "mlir/IR/Verifier.h"
 #include "Diagnostics.h"
 #include "Package.h"
 #include "Report.h"
 
+#include "mlir/IR/Verifier.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
@@ -16,6 +16,7 @@
 #include "moec/InitAll.h"
 #include "moec/Target/CPU/WeightTransforms.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/Config/llvm-config.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/Path.h"
@@ -43,6 +44,10 @@ StringRef mlir::moe::describeStatus(CompileStatus status) {
     return "an error of moec itself";
   }
   llvm_unreachable("unknown status");
+}
+
+std::string mlir::moe::getVersionText() {
+  return "moec " MOEC_VERSION " (LLVM " LLVM_VERSION_STRING ")";
 }
 
 std::string mlir::moe::getRuntimeFolder(StringRef executable) {
@@ -201,7 +206,8 @@ std::string Driver::print() const {
 LogicalResult Driver::dump(size_t index) {
   if (options.dumpFolder.empty() || &getPhases()[index] == &getPhases().back())
     return success();
-  if (std::error_code code = llvm::sys::fs::create_directories(options.dumpFolder))
+  if (std::error_code code = llvm::sys::fs::create_directories(
+          options.dumpFolder, /*IgnoreExisting=*/true, llvm::sys::fs::perms::all_all))
     return compilation.fail(CompileStatus::Output, "cannot create the folder '" +
                                                        options.dumpFolder + "': " + code.message());
   SmallString<256> file(options.dumpFolder);
@@ -292,7 +298,7 @@ static llvm::json::Object describeFiles(StringRef folder) {
   for (llvm::sys::fs::directory_iterator it(folder, code), end; it != end && !code;
        it.increment(code))
     if (auto status = it->status())
-      files[path::filename(it->path())] = int64_t(status->getSize());
+      files[path::filename(it->path()).str()] = int64_t(status->getSize());
   return files;
 }
 

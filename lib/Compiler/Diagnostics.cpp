@@ -20,10 +20,14 @@ static FileLineColLoc findPlace(Location location) {
 
 static void printOne(llvm::raw_ostream &os, Diagnostic &diagnostic) {
   static const char *const kinds[] = {"note", "warning", "error", "remark"};
-  if (FileLineColLoc place = findPlace(diagnostic.getLocation()))
-    os << place.getFilename().getValue() << ':' << place.getLine() << ':' << place.getColumn();
+  FileLineColLoc place = findPlace(diagnostic.getLocation());
+  if (place)
+    os << place.getFilename().getValue();
   else
     os << "moec";
+  // A file as a whole has no line.
+  if (place && place.getLine() != 0)
+    os << ':' << place.getLine() << ':' << place.getColumn();
   os << ": " << kinds[unsigned(diagnostic.getSeverity())] << ": " << diagnostic << '\n';
 }
 

@@ -88,13 +88,13 @@ Object PackageWriter::getWeightsInfo() {
     tensors.push_back(std::move(tensor));
   }
   const WeightsFileInfo &weights = description.weights;
-  return Object{
-      {"file", weights.fileBytes ? llvm::json::Value(compilation.name + ".safetensors") : llvm::json::Value(nullptr)},
-      {"bytes", int64_t(weights.fileBytes)},
-      {"data_offset", int64_t(weights.dataOffset)},
-      {"digest", weights.digest},
-      {"tensors", std::move(tensors)},
-      {"experts", getExpertsInfo()}};
+  return Object{{"file", weights.fileBytes ? llvm::json::Value(compilation.name + ".safetensors")
+                                           : llvm::json::Value(nullptr)},
+                {"bytes", int64_t(weights.fileBytes)},
+                {"data_offset", int64_t(weights.dataOffset)},
+                {"digest", weights.digest},
+                {"tensors", std::move(tensors)},
+                {"experts", getExpertsInfo()}};
 }
 
 Object PackageWriter::getInfo(const Machine &used) {

@@ -53,7 +53,8 @@ Expected<PackageFolder> PackageFolder::create(StringRef target) {
   path::append(model, "." + path::filename(package.path) + ".tmp-%%%%%%%%");
   for (int tries = 0; tries < 16; ++tries) {
     fs::createUniquePath(model, package.folder, /*MakeAbsolute=*/false);
-    std::error_code code = fs::create_directory(package.folder, /*IgnoreExisting=*/false);
+    std::error_code code =
+        fs::create_directory(package.folder, /*IgnoreExisting=*/false, fs::perms::all_all);
     if (!code)
       return std::move(package);
     if (code != std::errc::file_exists) {

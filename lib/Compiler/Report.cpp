@@ -2,11 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include "Report.h"
-
-#include "mlir/IR/TypeUtilities.h"
 #include "Compilation.h"
 
 #include "mlir/IR/Builders.h"
+#include "mlir/IR/TypeUtilities.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 #include "moec/Support/NodeLocation.h"
@@ -54,6 +53,7 @@ static std::string toText(Attribute attribute) {
 /// How a routing was made, following it back to the logits.
 static DictionaryAttr describeRouting(Value routing) {
   Fields fields(routing.getContext());
+  fields.add("score", stringifyScoreFn(ScoreFn::Identity));
   if (auto gating = routing.getDefiningOp<GatingOp>()) {
     fields.add("score", stringifyScoreFn(gating.getScore()));
     fields.add("select", "topk");
@@ -109,7 +109,11 @@ template <typename OpT> static DictionaryAttr describeBlock(OpT op) {
   for (Operation *part : {op.getOperation(), op.getRouting().getDefiningOp()})
     if (part && !getNodeName(part->getLoc()).empty())
       nodes.insert(getNodeName(part->getLoc()));
-  fields.add("nodes", Builder(op.getContext()).getStrArrayAttr(nodes.getArrayRef()));
+  // What raising says itself is better than what the locations tell.
+  if (auto sources = op->template getAttrOfType<ArrayAttr>("moe.sources"))
+    fields.add("nodes", Attribute(sources));
+  else
+    fields.add("nodes", Builder(op.getContext()).getStrArrayAttr(nodes.getArrayRef()));
   auto [file, index] = getNodePosition(op.getLoc());
   if (!file.empty())
     fields.add("source", (file + ":" + Twine(index)).str());

@@ -7,8 +7,8 @@
 
 #include "moec/Compiler/Compiler.h"
 #include "moec/Frontend/ONNX/Importer.h"
-#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/WithColor.h"
 
@@ -100,6 +100,7 @@ static std::string getPhaseHelp() {
 int main(int argc, char **argv) {
   llvm::InitLLVM initialize(argc, argv);
   cl::HideUnrelatedOptions({&outputs, &targets, &models, &inspection});
+  cl::SetVersionPrinter([](llvm::raw_ostream &os) { os << getVersionText() << "\n"; });
   cl::extrahelp phases(getPhaseHelp());
   cl::ParseCommandLineOptions(argc, argv, "moec: Mixture-of-Experts models to CPU libraries\n");
   CompileOptions options;

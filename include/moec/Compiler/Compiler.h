@@ -91,6 +91,9 @@ struct PhaseDescription {
 /// All phases in order; some only run at some optimization levels.
 std::vector<PhaseDescription> getPhaseDescriptions();
 
+/// "moec 0.1.0 (LLVM 22.1.8)".
+std::string getVersionText();
+
 /// Folder of the runtime beside an installed or built executable:
 /// ../lib/moec.
 std::string getRuntimeFolder(llvm::StringRef executable);

@@ -36,10 +36,14 @@ static Error unknownCPU(StringRef name, ArrayRef<StringRef> known) {
       nearest = candidate;
     }
   }
+  // A name that shares next to nothing is no help.
+  std::string hint = formatv("did you mean '{0}'?", nearest);
+  if (best > 1 + name.size() / 3)
+    hint.clear();
   return createStringError(
-      formatv("unknown CPU '{0}'; did you mean '{1}'? (native, x86-64-v3, x86-64-v4, "
-              "or another 64-bit x86 CPU name of LLVM)",
-              name, nearest));
+      formatv("unknown CPU '{0}'; {1}{2}use native, x86-64-v3, x86-64-v4, or another 64-bit x86 "
+              "CPU name of LLVM",
+              name, hint, hint.empty() ? "" : " Or "));
 }
 
 /// The features of this machine as CPUID and the operating system report them.

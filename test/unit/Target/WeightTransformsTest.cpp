@@ -1,0 +1,261 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// Transforms against loops written from the documentation of each attribute.
+
+#include "moec/Target/CPU/WeightTransforms.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/OwningOpRef.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/raw_ostream.h"
+#include <gtest/gtest.h>
+
+using namespace mlir;
+using namespace mlir::moe;
+using Bytes = std::vector<uint8_t>;
+
+namespace {
+class WeightTransforms : public ::testing::Test {
+protected:
+  WeightTransforms() : builder(&context) {
+    context.loadDialect<MoEDialect>();
+    module = ModuleOp::create(builder, builder.getUnknownLoc());
+    builder.setInsertionPointToStart(module->getBody());
+  }
+
+  RankedTensorType type(ArrayRef<int64_t> shape, Type element) {
+    return RankedTensorType::get(shape, element);
+  }
+  Type bits(unsigned width) { return builder.getIntegerType(width); }
+  Type code() { return builder.getIntegerType(8, /*isSigned=*/false); }
+
+  /// Bytes without a pattern that a wrong index could hit by chance.
+  static Bytes random(size_t count) {
+    Bytes bytes(count);
+    uint32_t state = 12345;
+    for (uint8_t &byte : bytes)
+      byte = (state = state * 1664525 + 1013904223) >> 24;
+    return bytes;
+  }
+
+  DenseElementsAttr inlined(RankedTensorType type, const Bytes &bytes) {
+    return DenseElementsAttr::getFromRawBuffer(
+        type, {reinterpret_cast<const char *>(bytes.data()), bytes.size()});
+  }
+
+  /// The packed bytes of all experts.
+  Bytes run(ArrayRef<Attribute> sources, ArrayRef<Attribute> transforms, RankedTensorType result) {
+    auto weight =
+        WeightOp::create(builder, builder.getUnknownLoc(), "w", result, sources, transforms);
+    EXPECT_TRUE(succeeded(weight.verify()));
+    SourceFiles files(folder);
+    auto packer = WeightPacker::create(weight, files);
+    Bytes bytes;
+    if (!packer) {
+      ADD_FAILURE() << llvm::toString(packer.takeError());
+      return bytes;
+    }
+    for (int64_t e = 0; e < packer->getNumExperts(); ++e) {
+      ArrayRef<char> expert = packer->pack(e);
+      EXPECT_EQ(int64_t(expert.size()), packer->getExpertBytes());
+      bytes.insert(bytes.end(), expert.begin(), expert.end());
+    }
+    return bytes;
+  }
+
+  MLIRContext context;
+  OpBuilder builder;
+  OwningOpRef<ModuleOp> module;
+  std::string folder;
+};
+} // namespace
+
+/// Row of panel p, column c, as documented for #moe.panels.
+static int64_t rowOf(int64_t n, int64_t width, Glu glu, int64_t p, int64_t c) {
+  if (glu == Glu::None)
+    return p * width + c < n ? p * width + c : -1;
+  int64_t i = p * width / 2 + c % (width / 2);
+  if (i >= n / 2)
+    return -1;
+  bool linear = c >= width / 2;
+  return glu == Glu::Interleaved ? 2 * i + linear : linear * (n / 2) + i;
+}
+
+TEST_F(WeightTransforms, Panels) {
+  const int64_t experts = 2;
+  for (int64_t size : {1, 2, 4, 8})
+    for (int64_t width : {4, 32})
+      for (Glu glu : {Glu::None, Glu::Interleaved, Glu::Concat})
+        for (auto [n, k] : {std::pair(2, 1), std::pair(38, 5), std::pair(64, 67)}) {
+          Bytes in = random(experts * n * k * size);
+          int64_t panels = (n + width - 1) / width;
+          Bytes expected(experts * panels * k * width * size);
+          for (int64_t e = 0; e < experts; ++e)
+            for (int64_t p = 0; p < panels; ++p)
+              for (int64_t i = 0; i < k; ++i)
+                for (int64_t c = 0; c < width; ++c)
+                  if (int64_t row = rowOf(n, width, glu, p, c); row >= 0)
+                    std::copy_n(&in[((e * n + row) * k + i) * size], size,
+                                &expected[(((e * panels + p) * k + i) * width + c) * size]);
+          Attribute source = inlined(type({experts, n, k}, bits(8 * size)), in);
+          EXPECT_EQ(run(source, PanelsAttr::get(&context, width, glu),
+                        type({experts, panels, k, width}, bits(8 * size))),
+                    expected)
+              << "size " << size << " width " << width << " n " << n << " k " << k;
+        }
+}
+
+TEST_F(WeightTransforms, CodePanels) {
+  const int64_t experts = 2;
+  for (int64_t width : {2, 4, 8})
+    for (Glu glu : {Glu::None, Glu::Interleaved, Glu::Concat})
+      for (auto [n, k] :
+           {std::pair(2, 8), std::pair(38, 5), std::pair(64, 67), std::pair(6, 300)}) {
+        int64_t rowBytes = (k * width + 7) / 8, group = width == 2 ? 2 : 1;
+        int64_t groups = (k + group - 1) / group, block = width == 8 ? 32 : 16;
+        int64_t panels = (n + 31) / 32;
+        Bytes in = random(experts * n * rowBytes);
+        auto code = [&](int64_t e, int64_t row, int64_t i) -> int {
+          if (row < 0 || i >= k)
+            return 0;
+          int byte = in[(e * n + row) * rowBytes + i * width / 8];
+          return (byte >> (i * width % 8)) & ((1 << width) - 1);
+        };
+        Bytes expected(experts * panels * groups * block);
+        for (int64_t e = 0; e < experts; ++e)
+          for (int64_t p = 0; p < panels; ++p)
+            for (int64_t g = 0; g < groups; ++g)
+              for (int64_t c = 0; c < block; ++c) {
+                int64_t low = rowOf(n, 32, glu, p, c), high = rowOf(n, 32, glu, p, c + 16);
+                int value = width == 8 ? code(e, low, g)
+                            : width == 4
+                                ? code(e, low, g) | code(e, high, g) << 4
+                                : code(e, low, 2 * g) | code(e, high, 2 * g) << 2 |
+                                      code(e, low, 2 * g + 1) << 4 | code(e, high, 2 * g + 1) << 6;
+                expected[((e * panels + p) * groups + g) * block + c] = value;
+              }
+        Attribute source = inlined(type({experts, n, rowBytes}, this->code()), in);
+        EXPECT_EQ(run(source, CodePanelsAttr::get(&context, width, k, glu),
+                      type({experts, panels, groups, block}, bits(8))),
+                  expected)
+            << "bits " << width << " n " << n << " k " << k;
+      }
+}
+
+TEST_F(WeightTransforms, Permute) {
+  const std::vector<int64_t> shape = {2, 3, 37, 1, 33};
+  std::vector<int64_t> order = {0, 1, 2, 3, 4};
+  int64_t total = 2 * 3 * 37 * 33;
+  for (int64_t size : {1, 4}) {
+    Bytes in = random(total * size);
+    do {
+      std::vector<int64_t> resultShape;
+      for (int64_t dim : order)
+        resultShape.push_back(shape[dim]);
+      Bytes expected(in.size());
+      for (int64_t flat = 0; flat < total; ++flat) {
+        // The index of the result's element, then that of the input.
+        int64_t rest = flat, index[5], source = 0;
+        for (int d = 4; d >= 0; --d) {
+          index[order[d]] = rest % resultShape[d];
+          rest /= resultShape[d];
+        }
+        for (int d = 0; d < 5; ++d)
+          source = source * shape[d] + index[d];
+        std::copy_n(&in[source * size], size, &expected[flat * size]);
+      }
+      EXPECT_EQ(run(Attribute(inlined(type(shape, bits(8 * size)), in)),
+                    PermuteAttr::get(&context, builder.getDenseI64ArrayAttr(order)),
+                    type(resultShape, bits(8 * size))),
+                expected);
+    } while (std::next_permutation(order.begin() + 1, order.end()));
+  }
+}
+
+TEST_F(WeightTransforms, Unpack) {
+  for (int64_t width : {2, 4, 8})
+    for (int64_t axis : {1, 2}) {
+      const int64_t count = 13, other = 3;
+      int64_t packed = (count * width + 7) / 8;
+      std::vector<int64_t> shape = {2, other, other}, resultShape = shape;
+      shape[axis] = packed;
+      resultShape[axis] = count;
+      Bytes in = random(2 * other * packed), expected;
+      for (int64_t e = 0; e < 2; ++e)
+        for (int64_t i = 0; i < resultShape[1]; ++i)
+          for (int64_t j = 0; j < resultShape[2]; ++j) {
+            int64_t n = (axis == 1 ? i : j) * width;
+            int64_t row = axis == 1 ? n / 8 : i, column = axis == 2 ? n / 8 : j;
+            int byte = in[(e * shape[1] + row) * shape[2] + column];
+            expected.push_back((byte >> (n % 8)) & ((1 << width) - 1));
+          }
+      EXPECT_EQ(run(Attribute(inlined(type(shape, code()), in)),
+                    UnpackAttr::get(&context, width, axis, count), type(resultShape, bits(8))),
+                expected)
+          << "bits " << width << " axis " << axis;
+    }
+}
+
+TEST_F(WeightTransforms, StackAndReshape) {
+  Bytes a = random(2 * 3 * 4), b = random(2 * 1 * 4), expected;
+  for (int64_t e = 0; e < 2; ++e) {
+    expected.insert(expected.end(), a.begin() + e * 12, a.begin() + (e + 1) * 12);
+    expected.insert(expected.end(), b.begin() + e * 4, b.begin() + (e + 1) * 4);
+  }
+  Attribute sources[] = {inlined(type({2, 3, 4}, bits(8)), a),
+                         inlined(type({2, 1, 4}, bits(8)), b)};
+  EXPECT_EQ(run(sources, ReshapeAttr::get(&context, builder.getDenseI64ArrayAttr({2, 2, 8})),
+                type({2, 2, 8}, bits(8))),
+            expected);
+}
+
+TEST_F(WeightTransforms, SplatAndBool) {
+  auto splat = DenseElementsAttr::get(type({2, 3}, bits(16)), builder.getI16IntegerAttr(0x0102));
+  EXPECT_EQ(run(Attribute(splat), {}, type({2, 3}, bits(16))),
+            (Bytes{2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1}));
+  auto truth = DenseElementsAttr::get(type({3}, bits(1)), ArrayRef<bool>{true, false, true});
+  EXPECT_EQ(run(Attribute(truth), {}, type({3}, bits(1))), (Bytes{1, 0, 1}));
+}
+
+TEST_F(WeightTransforms, Files) {
+  llvm::SmallString<128> path;
+  ASSERT_FALSE(llvm::sys::fs::createUniqueDirectory("moec-test", path));
+  folder = std::string(path);
+  Bytes data = random(64);
+  llvm::sys::path::append(path, "data.bin");
+  {
+    std::error_code code;
+    llvm::raw_fd_ostream out(path, code);
+    ASSERT_FALSE(code);
+    out.write(reinterpret_cast<const char *>(data.data()), data.size());
+  }
+  auto segment = [&](StringRef file, uint64_t offset) {
+    return SegmentAttr::get(&context, builder.getStringAttr(file), offset, 24,
+                            type({2, 3}, bits(32)));
+  };
+  // An odd offset: elements of a model file are not aligned.
+  EXPECT_EQ(run(Attribute(segment("data.bin", 7)), {}, type({2, 3}, bits(32))),
+            Bytes(data.begin() + 7, data.begin() + 31));
+  EXPECT_EQ(run(Attribute(segment("./data.bin", 40)), {}, type({2, 3}, bits(32))),
+            Bytes(data.begin() + 40, data.end()));
+
+  auto errorOf = [&](SegmentAttr segment) {
+    SourceFiles files(folder);
+    auto bytes = files.getBytes(segment);
+    return bytes ? std::string("none") : llvm::toString(bytes.takeError());
+  };
+  EXPECT_EQ(errorOf(segment("data.bin", 41)),
+            "'data.bin' has 64 bytes, too few for 24 bytes at offset 41");
+  EXPECT_EQ(errorOf(segment("data.bin", UINT64_MAX)),
+            "'data.bin' has 64 bytes, too few for 24 bytes at offset 18446744073709551615");
+  EXPECT_EQ(errorOf(segment("../data.bin", 0)),
+            "external data file '../data.bin' is not inside the model's folder");
+  EXPECT_EQ(errorOf(segment("/etc/hostname", 0)),
+            "external data file '/etc/hostname' is not inside the model's folder");
+  EXPECT_NE(errorOf(segment("absent", 0)).find("cannot open"), std::string::npos);
+  EXPECT_NE(errorOf(segment(".", 0)).find("cannot"), std::string::npos);
+  (void)llvm::sys::fs::remove_directories(folder);
+}
