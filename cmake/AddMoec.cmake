@@ -29,7 +29,8 @@ set(MOEC_LLVM_TOOLS ${LLVM_TOOLS_BINARY_DIR})
 
 add_library(moec_mlir INTERFACE)
 target_include_directories(moec_mlir SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})
-target_compile_definitions(moec_mlir INTERFACE ${LLVM_DEFINITIONS})
+separate_arguments(MOEC_LLVM_DEFINITIONS NATIVE_COMMAND "${LLVM_DEFINITIONS}")
+target_compile_options(moec_mlir INTERFACE ${MOEC_LLVM_DEFINITIONS})
 target_link_libraries(moec_mlir INTERFACE MLIR LLVM)
 
 set(MOEC_SANITIZE "" CACHE STRING "Sanitizers for our own code, as for -fsanitize=")

@@ -31,7 +31,9 @@ struct RoutingBuffers {
 class Lowering {
 public:
   Lowering(ModuleOp module, KernelTarget target)
-      : module(module), target(target), packer(module), context(module.getContext()) {}
+      : module(module), target(target), packer(module), context(module.getContext()) {
+    addRegion("other", "");
+  }
 
   LogicalResult lower(GatingOp op);
   LogicalResult lower(ExpertsOp op);
@@ -50,6 +52,8 @@ private:
   void replace(KernelBuilder &b, Operation *op, Value memory);
   void call(KernelBuilder &b, func::FuncOp kernel, ValueRange operands, Operation *source,
             StringRef phase);
+  /// Number of a new region of the profile.
+  int64_t addRegion(const std::string &name, StringRef op);
 
   ModuleOp module;
   KernelTarget target;
@@ -61,7 +65,7 @@ private:
 
 public:
   int64_t numCalls = 0;
-  /// Names of the profile's regions and what became of each op, for the report.
+  /// Records the names of the profile's regions.
   void annotate();
 };
 
@@ -113,15 +117,20 @@ static std::string describe(Operation *op) {
   return text;
 }
 
+int64_t Lowering::addRegion(const std::string &name, StringRef op) {
+  Builder builder(context);
+  regions.push_back(
+      builder.getDictionaryAttr({builder.getNamedAttr("name", builder.getStringAttr(name)),
+                                 builder.getNamedAttr("op", builder.getStringAttr(op))}));
+  return regions.size() - 1;
+}
+
 void Lowering::call(KernelBuilder &b, func::FuncOp kernel, ValueRange operands, Operation *source,
                     StringRef phase) {
   Value current = CurrentCallOp::create(b, b.getLoc(), LLVM::LLVMPointerType::get(context));
-  regions.push_back(b.getDictionaryAttr(
-      {b.getNamedAttr("name", b.getStringAttr(describe(source))),
-       b.getNamedAttr("op", b.getStringAttr(source->getName().getStringRef())),
-       b.getNamedAttr("phase", b.getStringAttr(phase))}));
-  // Region 0 is everything else.
-  ProfileMarkOp::create(b, b.getLoc(), current, regions.size());
+  int64_t region = addRegion(describe(source) + ": " + phase.str(),
+                             source->getName().getStringRef());
+  ProfileMarkOp::create(b, b.getLoc(), current, region);
   SmallVector<Value> arguments(operands);
   arguments.push_back(current);
   func::CallOp::create(b, b.getLoc(), kernel, arguments);
@@ -238,7 +247,7 @@ LogicalResult Lowering::lower(LogitsOp op) {
 }
 
 void Lowering::annotate() {
-  if (!regions.empty())
+  if (numCalls > 0)
     module->setAttr("moe.regions", ArrayAttr::get(context, regions));
 }
 
