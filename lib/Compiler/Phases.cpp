@@ -155,3 +155,10 @@ std::vector<PhaseDescription> mlir::moe::getPhaseDescriptions() {
     descriptions.push_back({phase.name, phase.description});
   return descriptions;
 }
+
+std::string mlir::moe::getPhaseHelp() {
+  std::string text = "\nPHASES:\n\n";
+  for (const Phase &phase : getPhases())
+    text += llvm::formatv("  {0,-18}{1}\n", phase.name, phase.description);
+  return text;
+}

@@ -60,7 +60,7 @@ static cl::opt<bool> remarks("remarks",
                              cl::cat(inspection));
 
 /// The options as the library takes them; false after an error.
-static bool readOptions(CompileOptions &options, const char *executable) {
+static bool readOptions(CompileOptions &options, llvm::StringRef executable) {
   options.input = input;
   options.output = output;
   options.reportFile = report;
@@ -74,8 +74,7 @@ static bool readOptions(CompileOptions &options, const char *executable) {
   options.dumpFolder = dumpFolder;
   options.verifyEach = verifyEach;
   options.remarks = remarks;
-  static int anchor;
-  options.runtimeFolder = getRuntimeFolder(llvm::sys::fs::getMainExecutable(executable, &anchor));
+  options.runtimeFolder = getRuntimeFolder(executable);
   for (const std::string &text : dims) {
     auto dim = parseDimOption(text);
     if (!dim) {
@@ -88,23 +87,17 @@ static bool readOptions(CompileOptions &options, const char *executable) {
   return true;
 }
 
-static std::string getPhaseHelp() {
-  std::string text = "\nPHASES:\n\n";
-  for (const PhaseDescription &phase : getPhaseDescriptions())
-    text +=
-        ("  " + phase.name + std::string(18 - phase.name.size(), ' ') + phase.description + "\n")
-            .str();
-  return text;
-}
-
 int main(int argc, char **argv) {
   llvm::InitLLVM initialize(argc, argv);
   cl::HideUnrelatedOptions({&outputs, &targets, &models, &inspection});
   cl::SetVersionPrinter([](llvm::raw_ostream &os) { os << getVersionText() << "\n"; });
-  cl::extrahelp phases(getPhaseHelp());
+  std::string phaseHelp = getPhaseHelp();
+  cl::extrahelp phases(phaseHelp);
   cl::ParseCommandLineOptions(argc, argv, "moec: Mixture-of-Experts models to CPU libraries\n");
+  static int anchor;
+  std::string executable = llvm::sys::fs::getMainExecutable(argv[0], &anchor);
   CompileOptions options;
-  if (!readOptions(options, argv[0]))
+  if (!readOptions(options, executable))
     return int(CompileStatus::Usage);
   ProgressBar bar;
   options.progress = [&](uint64_t done, uint64_t all) { bar.update(done, all); };

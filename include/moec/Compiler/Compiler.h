@@ -90,6 +90,8 @@ struct PhaseDescription {
 };
 /// All phases in order; some only run at some optimization levels.
 std::vector<PhaseDescription> getPhaseDescriptions();
+/// The same as a section of a help text.
+std::string getPhaseHelp();
 
 /// "moec 0.1.0 (LLVM 22.1.8)".
 std::string getVersionText();

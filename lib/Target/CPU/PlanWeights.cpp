@@ -75,14 +75,7 @@ LogicalResult PlanWeights::placeBank(ArrayRef<WeightOp> members) {
   int64_t start = llvm::alignTo(end, kExpertAlignment), size = 0;
   SmallVector<int64_t> offsets;
   for (WeightOp member : members) {
-    if (getNumExperts(member.getTensorType()) != experts) {
-      InFlightDiagnostic error = member.emitOpError()
-                                 << "C3: has " << getNumExperts(member.getTensorType())
-                                 << " experts, other members of bank " << member.getBankAttr()
-                                 << " have " << experts;
-      error.attachNote(first.getLoc()) << "this one";
-      return error;
-    }
+    assert(getNumExperts(member.getTensorType()) == experts && "verified: C3 of moe.weight");
     size = llvm::alignTo(size, kWeightAlignment);
     offsets.push_back(start + size);
     size += getExpertBytes(member.getTensorType());

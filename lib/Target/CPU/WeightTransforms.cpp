@@ -11,7 +11,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
+#include <sys/mman.h>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -90,8 +90,10 @@ Expected<ArrayRef<char>> SourceFiles::getBytes(SegmentAttr segment) {
 
 void SourceFiles::releasePages() {
   for (auto &[name, region] : files)
+    // LLVM's dontNeed is posix_madvise, which glibc ignores. Pages that are used
+    // again come back from the file.
     if (region)
-      region->dontNeed();
+      ::madvise(const_cast<char *>(region->const_data()), region->size(), MADV_DONTNEED);
 }
 
 //===----------------------------------------------------------------------===//

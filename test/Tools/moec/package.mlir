@@ -1,7 +1,7 @@
 // From plain linalg to a package; its files, symbols and dependencies.
 
-// RUN: rm -rf %t && mkdir %t
-// RUN: moec %s -o %t/scale.moec --cpu=x86-64-v3 --verify-each --report=%t/report.json | FileCheck %s --check-prefix=SUMMARY
+// RUN: rm -rf %t && mkdir %t && printf 'abcdefghijklmnop' > %t/w.bin
+// RUN: moec %s --model-dir=%t -o %t/scale.moec --cpu=x86-64-v3 --verify-each --report=%t/report.json | FileCheck %s --check-prefix=SUMMARY
 // SUMMARY: scale.moec: no MoE block, x86-64-v3 (256-bit vectors), threads openmp, library {{.*}} KB, weights
 
 // RUN: ls %t/scale.moec | FileCheck %s --check-prefix=FILES
@@ -38,28 +38,28 @@
 
 // The same input gives the same bytes, and replaces the package.
 // RUN: cp -r %t/scale.moec %t/before
-// RUN: moec %s -o %t/scale.moec/ --cpu=x86-64-v3
+// RUN: moec %s --model-dir=%t -o %t/scale.moec/ --cpu=x86-64-v3
 // RUN: diff -r %t/before %t/scale.moec
 // RUN: ls -A %t | FileCheck %s --check-prefix=LEFT
 // LEFT-NOT: tmp
 
 // Without OpenMP, and not a C identifier.
-// RUN: moec %s -o %t/7-b.moec --threads=none -O0 --cpu=x86-64
+// RUN: moec %s --model-dir=%t -o %t/7-b.moec --threads=none -O0 --cpu=x86-64
 // RUN: llvm-readelf --dynamic %t/7-b.moec/libm7_b.so | FileCheck %s --check-prefix=NONE
 // NONE-NOT: libomp
 // RUN: FileCheck %s --check-prefix=HEADER < %t/7-b.moec/m7_b.h
 // HEADER: const moec_library *m7_b_moec(void);
 
 // Each phase can be compiled further, to the same library.
-// RUN: moec %s -o %t/scale.moec --cpu=x86-64-v3 --dump-phases=%t/phases
-// RUN: moec %t/phases/08-plan-weights.mlir -o %t/scale2.moec --cpu=x86-64-v3
-// RUN: moec %t/phases/11-llvm.mlir -o %t/scale.moec --cpu=x86-64-v3
+// RUN: moec %s --model-dir=%t -o %t/scale.moec --cpu=x86-64-v3 --dump-phases=%t/phases
+// RUN: moec %t/phases/08-plan-weights.mlir --model-dir=%t -o %t/scale2.moec --cpu=x86-64-v3
+// RUN: moec %t/phases/11-llvm.mlir --model-dir=%t -o %t/scale.moec --cpu=x86-64-v3
 // RUN: cmp %t/before/libscale.so %t/scale.moec/libscale.so
-// RUN: moec %t/phases/08-plan-weights.mlir --compile-to=bufferize | FileCheck %s --check-prefix=PHASE
+// RUN: moec %t/phases/08-plan-weights.mlir --model-dir=%t --compile-to=bufferize | FileCheck %s --check-prefix=PHASE
 // PHASE: moe.phase = "bufferize"
 // PHASE: func.func @main({{.*}}memref<?x4xf32>
 
-moe.weight @w from [dense<[1.0, 2.0, 3.0, 4.0]> : tensor<4xf32>] : tensor<4xf32>
+moe.weight @w from [#moe.segment<"w.bin", offset = 0, length = 16, tensor<4xf32>>] : tensor<4xf32>
 
 func.func @main(%x: tensor<?x4xf32> {onnx.name = "x", onnx.dims = ["tokens", "4"]})
     -> (tensor<?x4xf32> {onnx.name = "y", onnx.dims = ["tokens", "4"]}) {
