@@ -31,7 +31,12 @@ def run(*command, check=True, **options):
     """Runs a command, its output captured as text. With `check`, prints both streams
     in the failure."""
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, **options
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=TIMEOUT_SECONDS,
+        **options,
     )
     if check and done.returncode:
         words = " ".join(str(word) for word in command)
