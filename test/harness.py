@@ -5,6 +5,7 @@ tolerances."""
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -30,7 +31,12 @@ def run(*command, check=True, **options):
     """Runs a command, its output captured as text. With `check`, prints both streams
     in the failure."""
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, **options
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=TIMEOUT_SECONDS,
+        **options,
     )
     if check and done.returncode:
         words = " ".join(str(word) for word in command)
@@ -75,7 +81,7 @@ class Compiler:
 
     def __init__(self, folder):
         self.folder = folder
-        self._packages = {}
+        self._packages, self._numbers = {}, itertools.count()
 
     def run(self, *arguments, check=True, **options):
         return run(tool("moec"), *arguments, check=check, **options)
@@ -94,7 +100,7 @@ class Compiler:
         path = self.save(model)
         key = (path, flags)
         if key not in self._packages:
-            folder = self.folder / f"package{len(self._packages)}"
+            folder = self.folder / f"package{next(self._numbers)}"
             folder.mkdir()
             stem = "".join(letter if letter.isalnum() else "_" for letter in path.stem)
             if path.stem == "model":

@@ -162,7 +162,7 @@ def test_all_unsupported_operators_at_once(compiler, tmp_path):
     nodes = [
         node("NonMaxSuppression", ["x", "x"], ["a"], name="first_bad"),
         node("Frobnicate", ["x"], ["b"], name="second_bad", domain="example.org"),
-        node("Frobnicate", ["b"], ["y"], name="third_bad", domain="example.org"),
+        node("Frobnicate", ["a", "b"], ["y"], name="third_bad", domain="example.org"),
     ]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(nodes, "g", [value("x", 1, [1, 2, 4])], [value("y", 1, None)])
@@ -242,7 +242,7 @@ def test_router_probs_of_rank_three(compiler, tmp_path):
     model = generate.build(MOE)
     logits = model.graph.input[1].type.tensor_type.shape
     logits.dim.add().dim_value = 4
-    expect_failure(compiler, tmp_path, model, "rank")
+    expect_failure(compiler, tmp_path, model, "router_probs")
 
 
 @pytest.mark.parametrize("position", [0, 1, 2, 4])

@@ -7,7 +7,7 @@ import os
 
 import pytest
 from harness import TOLERANCES
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from moec_ctypes import Library
 from references import generate
 from references.evaluate import evaluate, relative_error
@@ -21,6 +21,7 @@ def property_settings(examples):
         derandomize=not FUZZ,
         deadline=None,
         database=None,
+        phases=[Phase.explicit, Phase.generate],  # layers do not shrink
         suppress_health_check=list(HealthCheck),
     )
 
@@ -49,6 +50,7 @@ def test_random_layers(compiler, form, quantized):
     @property_settings(6)
     @given(layer=generate.layers(forms=[form], quantized=[quantized]))
     def random_layers(layer):
+        note(repr(layer))
         check(compiler, layer, [0, 1, 7, 64], "-O3")
 
     random_layers()
@@ -57,6 +59,7 @@ def test_random_layers(compiler, form, quantized):
 @property_settings(25)
 @given(layer=generate.layers(), tokens=generate.token_counts())
 def test_random_layers_by_their_plain_meaning(compiler, layer, tokens):
+    note(repr(layer))
     check(compiler, layer, [tokens], "-O0")
 
 
