@@ -7,7 +7,7 @@ moe.weight @w from [#moe.segment<"m.data", offset = 64, length = 64, tensor<4x2x
 // CHECK-DAG: llvm.func @moec_check(!llvm.ptr, i1 {llvm.zeroext}, !llvm.ptr)
 // CHECK-DAG: llvm.func @moec_profile_mark(!llvm.ptr, i32)
 // CHECK-DAG: llvm.func @moec_num_workers(!llvm.ptr) -> i32
-// CHECK-NOT: moe.weight
+// CHECK-NOT: moe.weight_buffer
 
 // CHECK-LABEL: func.func private @main
 // CHECK-SAME: %[[X:[a-z0-9_-]+]]: memref<?xf32>, %[[WS:[a-z0-9_-]+]]: memref<?xi8>, %[[WEIGHTS:[a-z0-9_-]+]]: !llvm.ptr, %[[CALL:[a-z0-9_-]+]]: !llvm.ptr)
