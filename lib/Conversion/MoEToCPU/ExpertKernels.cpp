@@ -16,6 +16,9 @@ namespace {
 
 /// Tokens of a parallel task of the combine.
 constexpr int64_t kTokensPerTask = 8;
+/// Columns of K that are summed before they are added to the total. Blocks of
+/// quantized weights, powers of two, divide it or are divided by it.
+constexpr int64_t kColumnsPerChunk = 256;
 /// Bytes of weights that a task reads at least, if there are as many.
 constexpr int64_t kTaskBytes = 64 * 1024;
 
@@ -179,50 +182,66 @@ int64_t mlir::moe::cpu::hiddenColumns(const PackedWeight &up, ActivationAttr act
   return up.numPanels() * (activation.getGlu() == Glu::None ? kPanelWidth : kPanelWidth / 2);
 }
 
+/// acc += a · w over the columns [begin, end) of K, which share one scale.
+static SmallVector<Value> emitAccumulateRange(KernelBuilder &b, const PackedWeight &weight,
+                                              Value expert, Value panel, Value a, Value aBase,
+                                              int64_t rows, Value begin, Value end,
+                                              ValueRange init) {
+  int64_t vectors = b.target.panelVectors(), lanes = b.target.lanes;
+  // w = (q - zp) · s = q · s + (-zp · s), the last term once per block; exact for the
+  // default zero points, which are powers of two.
+  SmallVector<Value> scale, shift;
+  if (weight.bits) {
+    Value block = arith::DivUIOp::create(b, b.getLoc(), begin, b.index(weight.block));
+    for (int64_t v = 0; v < vectors; ++v) {
+      SmallVector<Value> at = {expert, panel, block, b.index(v * lanes)};
+      scale.push_back(b.loadVector(weight.scales, at));
+      Value zero = weight.zeroPoints ? b.loadVector(weight.zeroPoints, at)
+                                     : b.splat(double(1 << (weight.bits - 1)));
+      shift.push_back(b.mulf(b.mulf(zero, b.splat(-1.0)), scale.back()));
+    }
+  }
+  int64_t columnsPerStep = weight.bits == 2 ? 2 : 1;
+  return b.forLoop(begin, end, b.index(columnsPerStep), init, [&](Value k, ValueRange carried) {
+    SmallVector<Value> acc(carried);
+    Value step = columnsPerStep == 1 ? k : b.shiftRight(k, 1);
+    auto panelRows = emitPanelRows(b, weight, expert, panel, step);
+    for (auto [i, row] : llvm::enumerate(panelRows)) {
+      if (weight.bits)
+        for (int64_t v = 0; v < vectors; ++v)
+          row[v] = b.fma(row[v], scale[v], shift[v]);
+      emitAccumulate(b, a, b.add(aBase, b.mul(b.add(k, int64_t(i)), rows)), rows, row, acc);
+    }
+    return acc;
+  });
+}
+
 SmallVector<Value> mlir::moe::cpu::emitPanelProduct(KernelBuilder &b, const PackedWeight &weight,
                                                     Value expert, Value panel, Value a,
                                                     Value aBase, int64_t rows) {
-  int64_t vectors = b.target.panelVectors(), lanes = b.target.lanes;
-  SmallVector<Value> zeros(rows * vectors, b.splat(0.0));
-  if (weight.bits == 0)
-    return b.forLoop(b.index(0), b.index(weight.k), b.index(1), zeros,
-                     [&](Value k, ValueRange carried) {
-                       SmallVector<Value> acc(carried);
-                       auto w = emitPanelRows(b, weight, expert, panel, k);
-                       emitAccumulate(b, a, b.add(aBase, b.mul(k, rows)), rows, w[0], acc);
-                       return acc;
-                     });
-
-  // w = (q - zp) · s = q · s + (-zp · s), the last term once per block; exact for the
-  // default zero points, which are powers of two.
-  int64_t rowsPerStep = weight.bits == 2 ? 2 : 1;
-  int64_t blocks = weight.k / weight.block, steps = weight.block / rowsPerStep;
-  return b.forLoop(
-      b.index(0), b.index(blocks), b.index(1), zeros, [&](Value block, ValueRange outer) {
-        SmallVector<Value> scale, shift;
-        for (int64_t v = 0; v < vectors; ++v) {
-          SmallVector<Value> at = {expert, panel, block, b.index(v * lanes)};
-          scale.push_back(b.loadVector(weight.scales, at));
-          Value zero = weight.zeroPoints ? b.loadVector(weight.zeroPoints, at)
-                                         : b.splat(double(1 << (weight.bits - 1)));
-          shift.push_back(b.mulf(b.mulf(zero, b.splat(-1.0)), scale.back()));
-        }
-        Value firstStep = b.mul(block, steps);
-        return b.forLoop(
-            b.index(0), b.index(steps), b.index(1), SmallVector<Value>(outer),
-            [&](Value i, ValueRange carried) {
-              SmallVector<Value> acc(carried);
-              Value step = b.add(firstStep, i);
-              auto codes = emitPanelRows(b, weight, expert, panel, step);
-              for (auto [row, code] : llvm::enumerate(codes)) {
-                for (int64_t v = 0; v < vectors; ++v)
-                  code[v] = b.fma(code[v], scale[v], shift[v]);
-                Value k = b.add(b.mul(step, rowsPerStep), int64_t(row));
-                emitAccumulate(b, a, b.add(aBase, b.mul(k, rows)), rows, code, acc);
-              }
-              return acc;
-            });
-      });
+  SmallVector<Value> zeros(rows * b.target.panelVectors(), b.splat(0.0));
+  // A sum of sums: the rounding error of one long chain grows with K.
+  auto emitChunk = [&](Value begin, Value end) {
+    if (!weight.bits || weight.block >= kColumnsPerChunk)
+      return emitAccumulateRange(b, weight, expert, panel, a, aBase, rows, begin, end, zeros);
+    return b.forLoop(begin, end, b.index(weight.block), zeros, [&](Value k, ValueRange carried) {
+      return emitAccumulateRange(b, weight, expert, panel, a, aBase, rows, k,
+                                 b.add(k, weight.block), carried);
+    });
+  };
+  Value last = b.index(weight.k);
+  if (weight.k <= kColumnsPerChunk)
+    return emitChunk(b.index(0), last);
+  return b.forLoop(b.index(0), last, b.index(kColumnsPerChunk), zeros,
+                   [&](Value k, ValueRange carried) {
+                     Value end = b.add(k, kColumnsPerChunk);
+                     if (weight.k % kColumnsPerChunk != 0)
+                       end = b.min(end, last);
+                     SmallVector<Value> sums = emitChunk(k, end);
+                     for (auto [sum, total] : llvm::zip(sums, carried))
+                       sum = b.addf(total, sum);
+                     return sums;
+                   });
 }
 
 /// Adds the bias of a panel's columns to every row.

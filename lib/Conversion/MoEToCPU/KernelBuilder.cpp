@@ -43,6 +43,9 @@ Value KernelBuilder::min(Value a, Value b) { return createOrFold<arith::MinSIOp>
 Value KernelBuilder::ceilDiv(Value a, int64_t b) {
   return createOrFold<arith::DivUIOp>(add(a, b - 1), index(b));
 }
+Value KernelBuilder::shiftRight(Value a, int64_t bits) {
+  return createOrFold<arith::ShRUIOp>(a, index(bits));
+}
 Value KernelBuilder::toIndex(Value value) {
   return createOrFold<arith::IndexCastOp>(getIndexType(), value);
 }

@@ -66,6 +66,7 @@ public:
   Value mul(Value a, Value b);
   Value mul(Value a, int64_t b) { return b == 1 ? a : mul(a, index(b)); }
   Value ceilDiv(Value a, int64_t b);
+  Value shiftRight(Value a, int64_t bits);
   Value min(Value a, Value b);
   Value toIndex(Value i32);
   Value toI32(Value index);
