@@ -119,26 +119,30 @@ Value KernelBuilder::roundTo(Type element, Value vector) {
   return arith::TruncFOp::create(*this, getLoc(), vectorType(element), vector);
 }
 
-void KernelBuilder::storeMasked(Value vector, Value memref, ValueRange indices, Value mask) {
-  vector::MaskedStoreOp::create(*this, getLoc(), memref, indices, mask,
-                                roundTo(elementType(memref), vector));
-}
-
 void KernelBuilder::storeVector(Value vector, Value memref, ValueRange indices, int64_t count) {
-  if (count >= target.lanes) {
-    vector::StoreOp::create(*this, getLoc(), roundTo(elementType(memref), vector), memref,
-                            indices);
-    return;
-  }
-  storeMasked(vector, memref, indices,
-              vector::ConstantMaskOp::create(*this, getLoc(), vectorType(getI1Type()),
-                                             DenseI64ArrayAttr::get(getContext(), {count})));
+  if (count < target.lanes)
+    return storeVector(vector, memref, indices, index(count));
+  vector::StoreOp::create(*this, getLoc(), roundTo(elementType(memref), vector), memref, indices);
 }
 
 void KernelBuilder::storeVector(Value vector, Value memref, ValueRange indices, Value count) {
-  storeMasked(vector, memref, indices,
-              vector::CreateMaskOp::create(*this, getLoc(), vectorType(getI1Type()),
-                                           ValueRange{count}));
+  Type element = elementType(memref);
+  vector = roundTo(element, vector);
+  if (element.getIntOrFloatBitWidth() != 16) {
+    Value mask = vector::CreateMaskOp::create(*this, getLoc(), vectorType(getI1Type()),
+                                              ValueRange{count});
+    vector::MaskedStoreOp::create(*this, getLoc(), memref, indices, mask, vector);
+    return;
+  }
+  // Without AVX512-BF16 or -FP16, LLVM takes masked stores of 16-bit floats apart and
+  // rounds each element again, through a library function: store bits one by one.
+  Value bits = arith::BitcastOp::create(*this, getLoc(), vectorType(getI16Type()), vector);
+  SmallVector<Value> at(indices);
+  forLoop(min(count, index(target.lanes)), [&](Value lane) {
+    Value bit = vector::ExtractOp::create(*this, getLoc(), bits, OpFoldResult(lane));
+    at.back() = add(indices.back(), lane);
+    store(arith::BitcastOp::create(*this, getLoc(), element, bit), memref, at);
+  });
 }
 
 //===----------------------------------------------------------------------===//

@@ -98,7 +98,6 @@ public:
 
 private:
   Value roundTo(Type element, Value vector);
-  void storeMasked(Value vector, Value memref, ValueRange indices, Value mask);
 
 public:
   // Loops. The body gets the induction variable (and the carried values).
