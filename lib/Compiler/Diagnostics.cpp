@@ -25,8 +25,8 @@ static void printOne(llvm::raw_ostream &os, Diagnostic &diagnostic) {
     os << place.getFilename().getValue();
   else
     os << "moec";
-  // A file as a whole has no line.
-  if (place && place.getLine() != 0)
+  // A file as a whole has no place; node 0 has line 0 and column 1.
+  if (place && (place.getLine() != 0 || place.getColumn() != 0))
     os << ':' << place.getLine() << ':' << place.getColumn();
   os << ": " << kinds[unsigned(diagnostic.getSeverity())] << ": " << diagnostic << '\n';
 }

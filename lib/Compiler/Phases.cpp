@@ -65,7 +65,11 @@ static LogicalResult import(Compilation &compilation) {
   ImportOptions options;
   options.dims = compilation.options.dims;
   options.keep = compilation.options.keep;
+  bool badOption = false;
+  options.badOption = &badOption;
   compilation.module = importONNX(compilation.options.input, &compilation.context, options);
+  if (badOption)
+    compilation.failure = CompileStatus::Usage;
   return success(bool(compilation.module));
 }
 
@@ -89,6 +93,11 @@ static LogicalResult lowerToReference(Compilation &compilation) {
 }
 
 static LogicalResult lowerToCPU(Compilation &compilation) {
+  if (!compilation.machine.hasFMA)
+    return compilation.fail(CompileStatus::Unsupported,
+                            "the CPU kernels need fused multiply-adds, which '" +
+                                compilation.machine.name +
+                                "' lacks; choose --cpu=x86-64-v3 or newer, or -O0");
   std::string pipeline =
       llvm::formatv("moe-to-cpu{{vector-bits={0}}", compilation.machine.vectorBits);
   return lower(compilation, pipeline, "cpu-kernel");

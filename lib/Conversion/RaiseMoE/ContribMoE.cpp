@@ -533,9 +533,16 @@ LogicalResult Reader::checkMatrix(ContribMatrix &matrix, int64_t n, int64_t k, b
 }
 
 /// The scales' shape decides: [E, N] and [E, N, 1] are one scale per row, also when
-/// block_size is given.
+/// block_size is given. Where one block is as long as a row, the zero points' shape says
+/// whether they are packed along the rows or, one to a byte, along the blocks.
 LogicalResult Reader::readScales(ContribMatrix &matrix) {
   std::string name = matrix.name.str() + "_scales";
+  SmallVector<int64_t> oneBlock = {moe.experts, matrix.n, 1};
+  if (blockSize == matrix.k && moe.bits < 8 && matrix.zeroPoints &&
+      hasShape(matrix.scales, oneBlock) && hasShape(matrix.zeroPoints, oneBlock)) {
+    matrix.block = blockSize;
+    return success();
+  }
   if (hasShape(matrix.scales, {moe.experts, matrix.n}) ||
       hasShape(matrix.scales, {moe.experts, matrix.n, 1}))
     return success();

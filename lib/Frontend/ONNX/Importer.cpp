@@ -69,6 +69,12 @@ private:
     return FileLineColLoc::get(builder.getContext(), model.fileName, 0, 0);
   }
   InFlightDiagnostic emitError() { return mlir::emitError(getFileLocation()); }
+  /// An error of the options, not of the model.
+  InFlightDiagnostic emitOptionError() {
+    if (options.badOption)
+      *options.badOption = true;
+    return emitError();
+  }
 
   // Dimensions and types.
   LogicalResult collectSizes();
@@ -145,9 +151,9 @@ LogicalResult Importer::collectSizes() {
       });
   for (const auto &[name, size] : options.dims) {
     if (size < 0)
-      return emitError() << "dimension '" << name << "' cannot be " << size;
+      return emitOptionError() << "dimension '" << name << "' cannot be " << size;
     if (!known.contains(name)) {
-      InFlightDiagnostic diagnostic = emitError()
+      InFlightDiagnostic diagnostic = emitOptionError()
                                       << "no input has a dimension '" << name
                                       << "'; there are:";
       for (const std::string &symbol : inOrder)
@@ -936,7 +942,7 @@ LogicalResult Importer::importMain(func::FuncOp &main) {
         }))
       continue;
     if (!scope.lookup(name))
-      return emitError() << "cannot keep '" << name
+      return emitOptionError() << "cannot keep '" << name
                          << "': the graph has no such value";
     auto info = llvm::find_if(graph.values, [&](const ModelValue &value) {
       return value.name == name;

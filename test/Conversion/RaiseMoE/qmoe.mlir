@@ -126,3 +126,19 @@ func.func @sparse_mixer(%x: !x, %l: !l, %w1: tensor<8x128x32xui8>, %s1: tensor<8
     -> !x
   return %y : !x
 }
+
+// Zero points of a single block, one to a byte: packed along the blocks.
+
+// CHECK-LABEL: func @one_block_zero_points
+func.func @one_block_zero_points(%x: !x, %l: !l, %w1: tensor<8x64x32xui8>, %s1: tensor<8x64x1xf32>,
+    %w2: tensor<8x64x32xui8>, %s2: tensor<8x64x1xf32>, %z1: tensor<8x64x1xui8>,
+    %z2: tensor<8x64x1xui8>) -> !x {
+  // CHECK: moe.dequantize {{.*}} {bits = 4 : i64, block = 64 : i64} : (tensor<8x64x32xui8>, tensor<8x64x1xf32>, tensor<8x64x1xui8>)
+  // CHECK: moe.dequantize {{.*}} {bits = 4 : i64, block = 64 : i64} : (tensor<8x64x32xui8>, tensor<8x64x1xf32>, tensor<8x64x1xui8>)
+  %y = onnx.node "com.microsoft.QMoE"(%x, %l, %w1, %s1, %w2, %s2, %z1, %z2)
+    {attributes = {expert_weight_bits = 4 : i64, block_size = 64 : i64},
+     absent = array<i32: 4, 7, 8, 9, 10>, version = 1 : i64}
+    : (!x, !l, tensor<8x64x32xui8>, tensor<8x64x1xf32>, tensor<8x64x32xui8>,
+       tensor<8x64x1xf32>, tensor<8x64x1xui8>, tensor<8x64x1xui8>) -> !x
+  return %y : !x
+}

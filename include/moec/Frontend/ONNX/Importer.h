@@ -25,6 +25,8 @@ struct ImportOptions {
   std::vector<std::pair<std::string, int64_t>> dims;
   /// Values of the graph that become outputs, after the model's own.
   std::vector<std::string> keep;
+  /// Set when an option, not the model, is at fault: a name that the model lacks.
+  bool *badOption = nullptr;
 };
 
 /// Imports the ONNX model at `path`: every node becomes an `onnx.node`, local
