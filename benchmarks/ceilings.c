@@ -14,7 +14,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #ifdef __AVX512F__
@@ -43,6 +42,17 @@ static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Different values everywhere, so that no layer below can merge pages. */
+static void fill(char *buffer) {
+  uint64_t *p = (uint64_t *)buffer, state = 88172645463325252u;
+  for (size_t i = 0; i < BYTES_PER_THREAD / 8; ++i) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    p[i] = state;
+  }
 }
 
 static void read_buffer(int thread) {
@@ -145,7 +155,7 @@ int main(int argc, char **argv) {
       fprintf(stderr, "ceilings: out of memory\n");
       return 1;
     }
-    memset(buffers[i], 1, BYTES_PER_THREAD);
+    fill(buffers[i]);
   }
   double bytes = (double)threads * (double)BYTES_PER_THREAD;
   double read = bytes / best_seconds(threads, read_buffer) / 1e9;
