@@ -10,8 +10,10 @@ build=build
 if [ "${MOEC_PRESET:-default}" = sanitize ]; then
   build=build-sanitize
   # LLVM's arenas are not instrumented: poisoning by hand and container overflow
-  # checks would report what is not there.
-  export ASAN_OPTIONS=allow_user_poisoning=false:detect_container_overflow=0:${ASAN_OPTIONS:-}
+  # checks would report what is not there. A finding aborts: an exit status could be
+  # one that a test of errors expects.
+  export ASAN_OPTIONS=allow_user_poisoning=false:detect_container_overflow=0:abort_on_error=1:${ASAN_OPTIONS:-}
+  export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:${UBSAN_OPTIONS:-}
 fi
 export MOEC_BUILD_DIR=$PWD/$build
 results=$MOEC_BUILD_DIR/test-results

@@ -160,14 +160,11 @@ LogicalResult Driver::choosePaths() {
   return success();
 }
 
-/// Where to continue: after the phase that a dumped module names.
+/// Where to continue: after the phase that a dumped module names. One that names
+/// none is taken as imported.
 LogicalResult Driver::findFirstPhase(size_t &first) {
   auto done = (*compilation.module)->getAttrOfType<StringAttr>(kPhaseAttr);
-  if (!done) {
-    first = 1;
-    return success();
-  }
-  const Phase *phase = findPhase(done);
+  const Phase *phase = done ? findPhase(done) : getPhases().begin();
   if (!phase)
     return compilation.fail(CompileStatus::BadModel,
                             "'" + options.input + "' was written after phase '" + done.getValue() +
@@ -256,8 +253,8 @@ static std::string summarizeBlocks(const llvm::json::Array &blocks) {
     return "no MoE block";
   std::vector<std::string> shapes;
   for (const llvm::json::Value &block : blocks) {
-    const llvm::json::Object &object = *block.getAsObject();
-    auto size = [&](StringRef key) { return object.getInteger(key).value_or(0); };
+    const llvm::json::Object *object = block.getAsObject();
+    auto size = [&](StringRef key) { return object ? object->getInteger(key).value_or(0) : 0; };
     std::string shape =
         llvm::formatv("E={0} k={1} H={2} I={3}", size("E"), size("k"), size("H"), size("I"));
     if (!llvm::is_contained(shapes, shape))
@@ -281,12 +278,12 @@ static llvm::json::Array describePacking(ModuleOp module) {
   llvm::json::Array weights;
   for (WeightOp weight : module.getOps<WeightOp>()) {
     RankedTensorType type = weight.getTensorType();
-    llvm::json::Object object{{"weight", weight.getSymName()},
+    llvm::json::Object object{{"weight", llvm::json::fixUTF8(weight.getSymName())},
                               {"type", llvm::formatv("{0}", type).str()},
                               {"bytes", getExpertBytes(type) * getNumExperts(type)},
                               {"transforms", attributeToJSON(weight.getTransforms())}};
     if (weight.getBankAttr())
-      object["bank"] = *weight.getBank();
+      object["bank"] = llvm::json::fixUTF8(*weight.getBank());
     weights.push_back(std::move(object));
   }
   return weights;
@@ -298,7 +295,7 @@ static llvm::json::Object describeFiles(StringRef folder) {
   for (llvm::sys::fs::directory_iterator it(folder, code), end; it != end && !code;
        it.increment(code))
     if (auto status = it->status())
-      files[path::filename(it->path()).str()] = int64_t(status->getSize());
+      files[llvm::json::fixUTF8(path::filename(it->path()))] = int64_t(status->getSize());
   return files;
 }
 
@@ -309,7 +306,7 @@ LogicalResult Driver::writeReport() {
   getrusage(RUSAGE_SELF, &usage);
   const Machine &machine = compilation.machine;
   llvm::json::Object &report = compilation.report;
-  report["model"] = path::filename(options.input);
+  report["model"] = llvm::json::fixUTF8(path::filename(options.input));
   report["target"] = llvm::json::Object{{"name", options.target},
                                         {"cpu", machine.name},
                                         {"vector_bits", machine.vectorBits},

@@ -139,13 +139,14 @@ static bool readTensor(DictionaryAttr source, bool isInput, ArrayRef<std::string
   auto typeAttr = get<TypeAttr>(source, "type");
   auto dims = get<ArrayAttr>(source, "dims");
   auto type = typeAttr ? dyn_cast<RankedTensorType>(typeAttr.getValue()) : RankedTensorType();
-  if (!name || !type || !dims || int64_t(dims.size()) != type.getRank())
+  if (!name || !type || !dims || int64_t(dims.size()) != type.getRank() ||
+      !llvm::json::isUTF8(name))
     return false;
   tensor.name = name.str();
   tensor.elementType = type.getElementType();
   for (auto [size, text] : llvm::zip_equal(type.getShape(), dims)) {
     auto dimName = dyn_cast<StringAttr>(text);
-    if (!dimName)
+    if (!dimName || !llvm::json::isUTF8(dimName))
       return false;
     tensor.dimNames.push_back(dimName.str());
     const std::string *symbol = llvm::find(symbols, dimName.getValue());
@@ -175,12 +176,14 @@ static bool readTensors(DictionaryAttr source, StringRef key, bool isInput,
 static bool readEntry(DictionaryAttr source, EntryDescription &entry) {
   auto name = get<StringAttr>(source, "name");
   auto symbols = get<ArrayAttr>(source, "symbols");
-  if (!name || !symbols)
+  if (!name || !symbols || !llvm::json::isUTF8(name))
     return false;
   entry.name = name.str();
   for (Attribute symbol : symbols)
-    if (auto text = dyn_cast<StringAttr>(symbol))
+    if (auto text = dyn_cast<StringAttr>(symbol); text && llvm::json::isUTF8(text))
       entry.symbols.push_back(text.str());
+    else
+      return false;
   return readTensors(source, "inputs", true, entry.symbols, entry.inputs) &&
          readTensors(source, "outputs", false, entry.symbols, entry.outputs);
 }

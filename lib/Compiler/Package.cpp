@@ -68,7 +68,7 @@ Array PackageWriter::getExpertsInfo() {
       continue;
     int64_t start = *weight.getOffset(), bytes = *weight.getExpertStride();
     for (int64_t e = 0, end = getNumExperts(weight.getTensorType()); e < end; ++e)
-      experts.push_back(Object{{"block", *weight.getBank()},
+      experts.push_back(Object{{"block", llvm::json::fixUTF8(*weight.getBank())},
                                {"expert", e},
                                {"offset", start + e * bytes},
                                {"bytes", bytes}});
@@ -79,12 +79,12 @@ Array PackageWriter::getExpertsInfo() {
 Object PackageWriter::getWeightsInfo() {
   Array tensors;
   for (WeightOp weight : module.getOps<WeightOp>()) {
-    Object tensor{{"name", weight.getSymName()},
+    Object tensor{{"name", llvm::json::fixUTF8(weight.getSymName())},
                   {"type", typeToText(weight.getType())},
                   {"offset", int64_t(*weight.getOffset())},
                   {"expert_stride", int64_t(*weight.getExpertStride())}};
     if (weight.getBankAttr())
-      tensor["block"] = *weight.getBank();
+      tensor["block"] = llvm::json::fixUTF8(*weight.getBank());
     tensors.push_back(std::move(tensor));
   }
   const WeightsFileInfo &weights = description.weights;
@@ -100,13 +100,13 @@ Object PackageWriter::getWeightsInfo() {
 Object PackageWriter::getInfo(const Machine &used) {
   Object source;
   if (auto model = module->getAttrOfType<StringAttr>("onnx.model"))
-    source["model"] = model.getValue();
+    source["model"] = attributeToJSON(model);
   if (Attribute version = module->getAttr("onnx.ir_version"))
     source["ir_version"] = attributeToJSON(version);
   if (Attribute opsets = module->getAttr("onnx.opsets"))
     source["opsets"] = attributeToJSON(opsets);
   Array regions;
-  if (Attribute list = module->getAttr(kRegionsAttr))
+  if (auto list = module->getAttrOfType<ArrayAttr>(kRegionsAttr))
     regions = std::move(*attributeToJSON(list).getAsArray());
   const Machine &machine = compilation.machine;
   return Object{{"name", compilation.name},
@@ -227,8 +227,10 @@ LogicalResult PackageWriter::writeHeaders() {
 
 LogicalResult PackageWriter::write() {
   auto entries = readInterface(module);
-  if (failed(entries))
+  if (failed(entries)) {
+    compilation.failure = CompileStatus::BadModel;
     return failure();
+  }
   description.name = compilation.name;
   description.entries = std::move(*entries);
   if (failed(writeWeights()) || failed(writeObject()) || failed(link()) || failed(writeHeaders()))

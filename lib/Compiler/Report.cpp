@@ -20,7 +20,7 @@ llvm::json::Object mlir::moe::countOperators(ModuleOp module) {
   module.walk([&](onnx::NodeOp node) { ++counts[node.getOpType().str()]; });
   llvm::json::Object object;
   for (auto &[name, count] : counts)
-    object[name] = count;
+    object[llvm::json::fixUTF8(name)] = count;
   return object;
 }
 
@@ -132,10 +132,12 @@ void mlir::moe::recordBlocks(ModuleOp module) {
 }
 
 llvm::json::Value mlir::moe::attributeToJSON(Attribute attribute) {
-  if (auto integer = dyn_cast<IntegerAttr>(attribute))
-    return integer.getInt();
+  // A phase file may have been edited: any attribute, any text.
+  auto integer = dyn_cast<IntegerAttr>(attribute);
+  if (integer && integer.getValue().getSignificantBits() <= 64)
+    return integer.getValue().getSExtValue();
   if (auto text = dyn_cast<StringAttr>(attribute))
-    return text.getValue();
+    return llvm::json::fixUTF8(text.getValue());
   if (auto list = dyn_cast<ArrayAttr>(attribute)) {
     llvm::json::Array array;
     for (Attribute element : list)
@@ -145,10 +147,10 @@ llvm::json::Value mlir::moe::attributeToJSON(Attribute attribute) {
   if (auto dictionary = dyn_cast<DictionaryAttr>(attribute)) {
     llvm::json::Object object;
     for (NamedAttribute field : dictionary)
-      object[field.getName().getValue()] = attributeToJSON(field.getValue());
+      object[llvm::json::fixUTF8(field.getName().getValue())] = attributeToJSON(field.getValue());
     return object;
   }
-  return toText(attribute);
+  return llvm::json::fixUTF8(toText(attribute));
 }
 
 llvm::json::Array mlir::moe::blocksToJSON(ModuleOp module) {
@@ -186,6 +188,8 @@ void mlir::moe::appendLowerings(const Operations &before, const Operations &afte
     int64_t lowered = count - (left == after.end() ? 0 : left->second);
     for (int64_t i = 0; i < lowered; ++i)
       list.push_back(llvm::json::Object{
-          {"op", operation.first}, {"node", operation.second}, {"lowering", lowering}});
+          {"op", llvm::json::fixUTF8(operation.first)},
+          {"node", llvm::json::fixUTF8(operation.second)},
+          {"lowering", lowering}});
   }
 }

@@ -18,8 +18,6 @@ using llvm::Expected;
 using llvm::StringRef;
 namespace fs = llvm::sys::fs;
 
-char StatusError::ID;
-
 static Error makePackageError(const llvm::Twine &message) {
   return makeError(Status::Package, message);
 }

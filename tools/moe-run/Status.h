@@ -50,6 +50,9 @@ inline llvm::Error withStatus(Status status, llvm::Error error) {
                : llvm::Error::success();
 }
 
+/// Prints the error and returns the exit status that goes with it.
+int reportError(llvm::Error error);
+
 } // namespace mlir::moe::run
 
 #endif // MOEC_TOOLS_MOERUN_STATUS_H

@@ -79,30 +79,13 @@ static Expected<Status> runTool(const Options &options) {
   return status;
 }
 
-static int report(Error error) {
-  int status = int(Status::Run);
-  auto print = [](const llvm::ErrorInfoBase &failure) {
-    llvm::errs() << "moe-run: error: ";
-    failure.log(llvm::errs());
-    llvm::errs() << "\n";
-  };
-  handleAllErrors(
-      std::move(error),
-      [&](const StatusError &failure) {
-        status = int(failure.getStatus());
-        print(failure);
-      },
-      print);
-  return status;
-}
-
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
   Expected<Options> options = parseOptions(argc, argv);
   if (!options)
-    return report(options.takeError());
+    return reportError(options.takeError());
   Expected<Status> status = runTool(*options);
   if (!status)
-    return report(status.takeError());
+    return reportError(status.takeError());
   return int(*status);
 }

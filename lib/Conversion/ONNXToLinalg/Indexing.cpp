@@ -73,6 +73,9 @@ static LogicalResult lowerGather(NodeLowering &n) {
   ImplicitLocOpBuilder &b = n.b;
   Value data = n.input(0), indices = n.input(1);
   RankedTensorType type = n.inputType(0);
+  Type indexType = n.inputType(1).getElementType();
+  if (!indexType.isSignlessInteger(32) && !indexType.isSignlessInteger(64))
+    return n.fail("its indices are neither int32 nor int64");
   FailureOr<int64_t> axis = n.axis("axis", 0, type.getRank());
   if (failed(axis))
     return failure();

@@ -55,6 +55,8 @@ struct Frame {
   /// The function whose body this is, and the frame of its call.
   const ModelFunction *function = nullptr;
   const Frame *caller = nullptr;
+  /// Calls and sub-graphs around these nodes.
+  unsigned depth = 0;
 };
 
 class Importer {
@@ -130,6 +132,8 @@ private:
 /// Functions can double the graph at each level: a small file must not fill
 /// the memory.
 constexpr uint64_t kMaxNodes = 4'000'000;
+/// Calls and sub-graphs inside one another: each is a level of recursion here.
+constexpr unsigned kMaxDepth = 200;
 /// Largest sparse tensor that is written out in full, in bytes.
 constexpr uint64_t kMaxSparseBytes = 64 << 20;
 
@@ -262,6 +266,27 @@ FailureOr<Type> Importer::convertElementType(int32_t type, const Twine &owner) {
                      << ", which is not supported";
 }
 
+/// Whether the number of elements is one that can be counted in bits. Sizes that
+/// --dim gives, or that are written as text, were not checked by the reader.
+static bool fitsMemory(const ModelType &type) {
+  int64_t elements = 1;
+  for (const ModelDim &dim : type.dims)
+    if (llvm::MulOverflow(elements, std::max<int64_t>(dim.size.value_or(1), 1),
+                          elements) ||
+        elements > INT64_MAX / 128)
+      return false;
+  return true;
+}
+
+static TensorType makeTensorType(const ModelType &type, Type element) {
+  if (!type.hasShape)
+    return UnrankedTensorType::get(element);
+  SmallVector<int64_t> shape;
+  for (const ModelDim &dim : type.dims)
+    shape.push_back(dim.size.value_or(ShapedType::kDynamic));
+  return RankedTensorType::get(shape, element);
+}
+
 FailureOr<TensorType> Importer::convertType(const ModelType &type,
                                             const Twine &owner) {
   if (type.kind == ModelType::Other)
@@ -271,18 +296,9 @@ FailureOr<TensorType> Importer::convertType(const ModelType &type,
   FailureOr<Type> element = convertElementType(type.elementType, owner);
   if (failed(element))
     return failure();
-  if (!type.hasShape)
-    return TensorType(UnrankedTensorType::get(*element));
-  SmallVector<int64_t> shape;
-  int64_t elements = 1;
-  for (const ModelDim &dim : type.dims) {
-    shape.push_back(dim.size.value_or(ShapedType::kDynamic));
-    if (llvm::MulOverflow(elements, std::max<int64_t>(dim.size.value_or(1), 1),
-                          elements) ||
-        elements > INT64_MAX / 128)
-      return emitError() << owner << " has more elements than fit in memory";
-  }
-  return TensorType(RankedTensorType::get(shape, *element));
+  if (!fitsMemory(type))
+    return emitError() << owner << " has more elements than fit in memory";
+  return makeTensorType(type, *element);
 }
 
 TensorType Importer::getUnknownType() {
@@ -293,10 +309,10 @@ TensorType Importer::getUnknownType() {
 /// has no tensor type here counts as missing.
 TensorType Importer::getHint(const Scope &scope, StringRef name) {
   const ModelType *hint = scope.hints.lookup(name);
-  if (!hint || hint->kind != ModelType::Tensor ||
-      !lookupElementType(hint->elementType, builder))
+  if (!hint || hint->kind != ModelType::Tensor || !fitsMemory(*hint))
     return getUnknownType();
-  return *convertType(*hint, name);
+  Type element = lookupElementType(hint->elementType, builder);
+  return element ? makeTensorType(*hint, element) : getUnknownType();
 }
 
 /// Attributes of a function argument or result.
@@ -743,6 +759,7 @@ LogicalResult Importer::inlineFunction(const ModelFunction &function,
   inner.topNode = topNode;
   inner.function = &function;
   inner.caller = &frame;
+  inner.depth = frame.depth + 1;
   for (const ModelAttribute &attribute : function.defaults)
     inner.attributes[attribute.name] = &attribute;
   for (const ModelAttribute &attribute : node.attributes) {
@@ -794,6 +811,9 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index,
   if (++numNodes > kMaxNodes)
     return fail() << "the graph has more than " << kMaxNodes
                   << " nodes once its functions are inlined";
+  if (frame.depth > kMaxDepth)
+    return fail() << "is inside more than " << kMaxDepth
+                  << " function calls and sub-graphs";
 
   SmallVector<Value> inputs;
   for (auto [position, input] : llvm::enumerate(node.inputs)) {
@@ -880,6 +900,7 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index,
     Frame inner = frame;
     inner.topNode = topNode;
     inner.renamed.clear();
+    ++inner.depth;
     if (failed(importSubgraph(*graph, region, loc, scope, inner)))
       return failure();
   }

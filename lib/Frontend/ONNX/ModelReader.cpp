@@ -7,6 +7,7 @@
 #include "mlir/IR/Location.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/Support/FileSystem.h"
+#include "llvm/Support/JSON.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Path.h"
 
@@ -103,6 +104,8 @@ private:
         FileLineColLoc::get(context, path::filename(filePath), 0, 0));
   }
 
+  /// Names end up in JSON and in the package, which hold UTF-8 only.
+  LogicalResult checkText(StringRef text, StringRef what);
   LogicalResult readOpsets(
       const google::protobuf::RepeatedPtrField<::onnx::OperatorSetIdProto> &in,
       StringRef owner, ModelOpsets &out);
@@ -138,6 +141,13 @@ private:
 };
 } // namespace
 
+LogicalResult Reader::checkText(StringRef text, StringRef what) {
+  if (llvm::json::isUTF8(text))
+    return success();
+  return emitError() << "not a valid ONNX file: " << what << " '"
+                     << llvm::json::fixUTF8(text) << "' is not UTF-8";
+}
+
 /// "ai.onnx" is the long name of the default domain.
 static std::string canonicalDomain(const std::string &domain) {
   return domain == "ai.onnx" ? "" : domain;
@@ -149,6 +159,8 @@ LogicalResult Reader::readOpsets(
   for (const ::onnx::OperatorSetIdProto &opset : in) {
     std::string domain = canonicalDomain(opset.domain());
     int64_t version = opset.version();
+    if (failed(checkText(domain, "the operator set")))
+      return failure();
     if (version < 1)
       return emitError() << owner << " imports version " << version
                          << " of the operator set '" << domain
@@ -188,6 +200,8 @@ LogicalResult Reader::readType(const ::onnx::TypeProto &in, StringRef owner,
     ModelDim &result = out.dims.emplace_back();
     if (dim.value_case() == ::onnx::TensorShapeProto::Dimension::kDimParam)
       result.text = dim.dim_param();
+    if (failed(checkText(result.text, "the dimension")))
+      return failure();
     if (dim.value_case() != ::onnx::TensorShapeProto::Dimension::kDimValue)
       continue;
     // Some exporters write -1 for a dimension that they do not know.
@@ -211,6 +225,8 @@ LogicalResult Reader::readValues(
   for (const ::onnx::ValueInfoProto &value : in) {
     ModelValue &result = out.emplace_back();
     result.name = value.name();
+    if (failed(checkText(result.name, "the value")))
+      return failure();
     if (failed(readType(value.type(), "value '" + value.name() + "'",
                         result.type)))
       return failure();
@@ -361,6 +377,8 @@ LogicalResult Reader::readTyped(const ::onnx::TensorProto &in, StringRef owner,
 LogicalResult Reader::readTensor(const ::onnx::TensorProto &in, StringRef owner,
                                  ModelTensor &out) {
   out.name = in.name();
+  if (failed(checkText(out.name, "the tensor")))
+    return failure();
   out.elementType = in.data_type();
   out.dims.assign(in.dims().begin(), in.dims().end());
   FailureOr<uint64_t> expected = countBytes(in, owner);
@@ -455,6 +473,8 @@ LogicalResult Reader::readAttribute(const ::onnx::AttributeProto &in,
   std::string owner =
       "attribute '" + in.name() + "' of node '" + node.str() + "'";
   out.name = in.name();
+  if (failed(checkText(out.name, "the attribute")))
+    return failure();
   if (out.name.empty())
     return emitError() << "an attribute of node '" << node << "' has no name";
   if (!in.ref_attr_name().empty()) {
@@ -519,6 +539,13 @@ LogicalResult Reader::readNode(const ::onnx::NodeProto &in, ModelNode &out) {
   out.overload = in.overload();
   out.inputs.assign(in.input().begin(), in.input().end());
   out.outputs.assign(in.output().begin(), in.output().end());
+  for (StringRef text : {out.name, out.opType, out.domain, out.overload})
+    if (failed(checkText(text, "the node")))
+      return failure();
+  for (const std::vector<std::string> *names : {&out.inputs, &out.outputs})
+    for (const std::string &name : *names)
+      if (failed(checkText(name, "the value")))
+        return failure();
   if (out.opType.empty())
     return emitError() << "node '" << out.name << "' has no operator";
   for (const ::onnx::AttributeProto &attribute : in.attribute()) {

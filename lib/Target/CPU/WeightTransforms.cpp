@@ -318,7 +318,15 @@ Error WeightPacker::addSource(Attribute source, SourceFiles &files) {
   auto bytes = files.getBytes(segment);
   if (!bytes)
     return bytes.takeError();
-  sources.push_back({*bytes, moe::getExpertBytes(segment.getType()), nullptr});
+  RankedTensorType type = segment.getType();
+  std::shared_ptr<std::vector<char>> unpacked;
+  // Files hold several elements of 2 or 4 bits in a byte, memory one.
+  if (unsigned bits = type.getElementTypeBitWidth(); bits > 1 && bits < 8) {
+    unpacked = std::make_shared<std::vector<char>>(type.getNumElements());
+    unpackCodes(bytes->data(), unpacked->data(), bits, 1, type.getNumElements(), 1);
+    bytes = ArrayRef<char>(*unpacked);
+  }
+  sources.push_back({*bytes, moe::getExpertBytes(type), unpacked});
   return Error::success();
 }
 
@@ -380,8 +388,9 @@ Expected<WeightPacker> WeightPacker::create(WeightOp weight, SourceFiles &files)
   RankedTensorType type = weight.getSourceType();
   packer.numExperts = moe::getNumExperts(type);
   packer.expertBytes = moe::getExpertBytes(weight.getTensorType());
-  if (type.getElementType().getIntOrFloatBitWidth() > 64)
-    return inWeight(weight, createStringError("elements of more than 64 bits"));
+  unsigned bits = type.getElementTypeBitWidth();
+  if (bits > 64 || !llvm::isPowerOf2_32(bits))
+    return inWeight(weight, createStringError(formatv("elements of {0} bits", bits)));
   for (Attribute source : weight.getSources())
     if (Error error = packer.addSource(source, files))
       return inWeight(weight, std::move(error));

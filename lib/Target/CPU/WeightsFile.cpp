@@ -88,13 +88,13 @@ std::string mlir::moe::getWeightsLayout(ModuleOp module) {
   for (WeightOp weight : module.getOps<WeightOp>()) {
     std::string type;
     llvm::raw_string_ostream(type) << weight.getType();
-    llvm::json::Object object{{"name", weight.getSymName()},
+    llvm::json::Object object{{"name", llvm::json::fixUTF8(weight.getSymName())},
                               {"type", type},
                               {"offset", int64_t(*weight.getOffset())},
                               {"expert_stride", int64_t(*weight.getExpertStride())},
                               {"experts", getNumExperts(weight.getTensorType())}};
     if (weight.getBankAttr())
-      object["bank"] = *weight.getBank();
+      object["bank"] = llvm::json::fixUTF8(*weight.getBank());
     weights.push_back(std::move(object));
   }
   return formatv("{0}", llvm::json::Value(std::move(weights)));

@@ -65,3 +65,11 @@ func.func @count(%x: tensor<3x2xf32>) -> tensor<4xf32> {
   %r = onnx.node "Reshape"(%x, %s) {version = 14 : i64} : (tensor<3x2xf32>, tensor<1xi64>) -> tensor<4xf32>
   return %r : tensor<4xf32>
 }
+
+// -----
+
+func.func @index_type(%x: tensor<3x2xf32>, %i: tensor<1xf32>) -> tensor<1x2xf32> {
+  // expected-error @+1 {{Gather (node ''): its indices are neither int32 nor int64}}
+  %r = onnx.node "Gather"(%x, %i) {version = 13 : i64} : (tensor<3x2xf32>, tensor<1xf32>) -> tensor<1x2xf32>
+  return %r : tensor<1x2xf32>
+}

@@ -74,3 +74,43 @@ func.func @graph_twice(%x: tensor<f32>) {
 
 // expected-error @below {{C6: attribute 'k' has an unexpected value 2 : i32}}
 onnx.node "TopK"() {attributes = {k = 2 : i32}, version = 1 : i64} : () -> ()
+
+// -----
+
+func.func @no_input() {
+  // expected-error @below {{C7: Neg has 0 inputs, expected at least 1}}
+  %0 = onnx.node "Neg"() {version = 13 : i64} : () -> tensor<2xi64>
+  return
+}
+
+// -----
+
+func.func @inputs(%x: tensor<f32>) {
+  // expected-error @below {{C7: Neg has 2 inputs, expected at most 1}}
+  %0 = onnx.node "Neg"(%x, %x) {version = 13 : i64} : (tensor<f32>, tensor<f32>) -> tensor<f32>
+  return
+}
+
+// -----
+
+func.func @required(%x: tensor<f32>) {
+  // expected-error @below {{C7: input 0 of Add is missing}}
+  %0 = onnx.node "Add"(%x) {absent = array<i32: 0>, version = 14 : i64} : (tensor<f32>) -> tensor<f32>
+  return
+}
+
+// -----
+
+func.func @no_output(%x: tensor<f32>) {
+  // expected-error @below {{C7: Equal has 0 outputs, expected 1}}
+  onnx.node "Equal"(%x, %x) {version = 13 : i64} : (tensor<f32>, tensor<f32>) -> ()
+  return
+}
+
+// -----
+
+func.func @outputs(%x: tensor<f32>) {
+  // expected-error @below {{C7: Neg has 2 outputs, expected 1}}
+  %0:2 = onnx.node "Neg"(%x) {version = 13 : i64} : (tensor<f32>) -> (tensor<f32>, tensor<f32>)
+  return
+}

@@ -38,3 +38,58 @@ func.func @stated(%a: tensor<3x4xf32>) -> tensor<3x5xf32> {
   %0 = onnx.node "Neg"(%a) {outputs = ["y"], version = 13 : i64} : (tensor<3x4xf32>) -> tensor<3x5xf32>
   return %0 : tensor<3x5xf32>
 }
+
+// -----
+
+func.func @split(%a: tensor<4xf32>) -> (tensor<*xf32>, tensor<*xf32>) {
+  %s = onnx.node "Constant"() {attributes = {value = dense<[-5, 9]> : tensor<2xi64>}, version = 13 : i64} : () -> tensor<2xi64>
+  // expected-error @below {{(Split): a size is negative}}
+  %0:2 = onnx.node "Split"(%a, %s) {version = 18 : i64} : (tensor<4xf32>, tensor<2xi64>) -> (tensor<*xf32>, tensor<*xf32>)
+  return %0#0, %0#1 : tensor<*xf32>, tensor<*xf32>
+}
+
+// -----
+
+func.func @tile(%a: tensor<4xf32>) -> tensor<*xf32> {
+  %s = onnx.node "Constant"() {attributes = {value = dense<[-2]> : tensor<1xi64>}, version = 13 : i64} : () -> tensor<1xi64>
+  // expected-error @below {{(Tile): repeat -2 of dimension 0 is negative}}
+  %0 = onnx.node "Tile"(%a, %s) {version = 13 : i64} : (tensor<4xf32>, tensor<1xi64>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @one_hot(%a: tensor<4xi64>, %values: tensor<2xf32>) -> tensor<*xf32> {
+  %d = onnx.node "Constant"() {attributes = {value = dense<-3> : tensor<i64>}, version = 13 : i64} : () -> tensor<i64>
+  // expected-error @below {{(OneHot): depth -3 is negative}}
+  %0 = onnx.node "OneHot"(%a, %d, %values) {version = 11 : i64} : (tensor<4xi64>, tensor<i64>, tensor<2xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @gather_nd(%a: tensor<4x4xf32>, %i: tensor<4x1xi64>) -> tensor<*xf32> {
+  // expected-error @below {{(GatherND): indices of shape [4, 1] do not fit data of shape [4, 4]}}
+  %0 = onnx.node "GatherND"(%a, %i) {attributes = {batch_dims = 9223372036854775807 : i64}, version = 13 : i64} : (tensor<4x4xf32>, tensor<4x1xi64>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @constant_of_shape(%s: tensor<1xi64>) -> tensor<*xi64> {
+  // expected-error @below {{(ConstantOfShape): value has 0 elements, expected 1}}
+  %0 = onnx.node "ConstantOfShape"(%s) {attributes = {value = dense<> : tensor<0xi64>}, version = 9 : i64} : (tensor<1xi64>) -> tensor<*xi64>
+  return %0 : tensor<*xi64>
+}
+
+// -----
+
+// The number of elements of the range is more than an int64: no error here, and no
+// overflow.
+func.func @range() -> tensor<*xi64> {
+  %0 = onnx.node "Constant"() {attributes = {value = dense<0> : tensor<i64>}, version = 13 : i64} : () -> tensor<i64>
+  %min = onnx.node "Constant"() {attributes = {value = dense<-9223372036854775808> : tensor<i64>}, version = 13 : i64} : () -> tensor<i64>
+  %step = onnx.node "Constant"() {attributes = {value = dense<-1> : tensor<i64>}, version = 13 : i64} : () -> tensor<i64>
+  %1 = onnx.node "Range"(%0, %min, %step) {version = 11 : i64} : (tensor<i64>, tensor<i64>, tensor<i64>) -> tensor<*xi64>
+  return %1 : tensor<*xi64>
+}

@@ -3,6 +3,8 @@
 """Bad input gives one clear error and an exit status, never a crash or a package."""
 
 import dataclasses
+import json
+import os
 import shutil
 
 import numpy as np
@@ -286,3 +288,57 @@ def test_command_line(compiler, tmp_path, arguments):
     assert done.returncode == USAGE, f"exit status {done.returncode}\n{done.stderr}"
     assert done.stderr
     assert not list(tmp_path.glob("*.moec"))
+
+
+# --- phase files ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def last_phase(compiler, tmp_path_factory):
+    """The text of the last phase before the package."""
+    path = tmp_path_factory.mktemp("phase") / "llvm.mlir"
+    compiler.run(FIXTURES / "layer1_qmoe_int4.onnx", "--compile-to=llvm", "-o", path)
+    return path.read_text()
+
+
+@pytest.mark.parametrize(
+    "attribute, value, status",
+    [
+        ("moe.blocks", "[1]", 0),
+        ("moe.blocks", '["\\FF"]', 0),
+        ("moe.regions", '"none"', 0),
+        ("moe.regions", "[1]", 0),
+        ("onnx.ir_version", "3 : ui8", 0),
+        ("onnx.ir_version", "123456789012345678901234567890 : i128", 0),
+        ("onnx.model", '"\\FF.onnx"', 0),
+        ("moe.interface", "[1]", BAD_MODEL),
+        ("moe.interface", '[{inputs = [], name = "\\FF", outputs = [], symbols = []}]', BAD_MODEL),
+        ("moe.phase", '"tomorrow"', BAD_MODEL),
+    ],
+)
+def test_edited_phase(compiler, tmp_path, last_phase, attribute, value, status):
+    """A module attribute with another value: an error or a package, never a crash."""
+    path = tmp_path / "edited.mlir"
+    # The last of two attributes of one name would be an error of the parser.
+    path.write_text(last_phase.replace(f"{attribute} = ", f"{attribute} = {value}, onnx.was = ", 1))
+    arguments = ["--model-dir", FIXTURES, "-o", tmp_path / "edited.moec", "--report", tmp_path / "edited.json"]
+    done = compiler.run(path, *arguments, check=False)
+    assert done.returncode == status, f"exit status {done.returncode}\n{done.stderr}"
+
+
+def test_phase_before_the_input(compiler, tmp_path):
+    """A module that names no phase is as after the import."""
+    path = tmp_path / "model.mlir"
+    path.write_text("func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> { return %x : tensor<2xf32> }")
+    done = compiler.run(path, "--compile-to=import", check=False, cwd=tmp_path)
+    assert done.returncode == USAGE and "past phase 'import'" in done.stderr
+    assert not done.stdout
+
+
+def test_file_name_that_is_not_utf8(compiler, tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.onnx"
+    with open(path, "wb") as file:
+        file.write(generate.build(MOE).SerializeToString())
+    report = tmp_path / "report.json"
+    compiler.run(os.fsdecode(path), "-o", tmp_path / "cafe.moec", "--report", report)
+    assert json.loads(report.read_text())["model"] == "caf\ufffd.onnx"

@@ -37,6 +37,9 @@ def test_help_and_version(compiler):
     text = compiler.run("--help").stdout
     for option in ("-o", "-O", "--cpu", "--target", "--threads", "--dim", "--keep", "--report", "--compile-to", "--dump-phases"):
         assert option in text
+    # Once each: options and help of libLLVM are not ours.
+    assert text.count("OVERVIEW:") == text.count("PHASES:") == text.count("--help ") == 1
+    assert moe_run("--help").stdout.count("OVERVIEW:") == 1
     assert "22." in compiler.run("--version").stdout
 
 

@@ -3,6 +3,8 @@
 
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 
+#include "OperatorCounts.h"
+
 #include "mlir/IR/DialectImplementation.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -85,6 +87,31 @@ static bool isNodeAttrValue(Attribute value) {
              DenseElementsAttr, FlatSymbolRefAttr, TypeAttr>(value);
 }
 
+/// Passes take the inputs that every version of an operator has for granted.
+static LogicalResult verifyCounts(NodeOp node) {
+  const OperatorCounts *counts = lookupCounts(node.getOpType());
+  if (!counts)
+    return success();
+  unsigned inputs = node.getNumInputs(), outputs = node.getNumResults();
+  if (inputs < counts->minInputs)
+    return node.emitOpError("C7: ")
+           << node.getOpType() << " has " << inputs
+           << " inputs, expected at least " << counts->minInputs;
+  if (inputs > counts->maxInputs)
+    return node.emitOpError("C7: ")
+           << node.getOpType() << " has " << inputs
+           << " inputs, expected at most " << counts->maxInputs;
+  for (unsigned i = 0; i < counts->minInputs; ++i)
+    if (!node.getInput(i))
+      return node.emitOpError("C7: ")
+             << "input " << i << " of " << node.getOpType() << " is missing";
+  if (outputs == 0 || outputs > counts->maxOutputs)
+    return node.emitOpError("C7: ")
+           << node.getOpType() << " has " << outputs << " outputs, expected 1"
+           << (counts->maxOutputs > 1 ? " or more" : "");
+  return success();
+}
+
 LogicalResult NodeOp::verify() {
   if (getOpType().empty() || getOpName().empty())
     return emitOpError("C1: the operator name must not be empty");
@@ -122,7 +149,7 @@ LogicalResult NodeOp::verify() {
       return emitOpError("C6: attribute '")
              << attribute.getName().getValue() << "' has an unexpected value "
              << attribute.getValue();
-  return success();
+  return verifyCounts(*this);
 }
 
 /// Name under which `node_attributes` is written: the ODS accessor for

@@ -389,6 +389,9 @@ static LogicalResult inferConstantOfShape(Inference &in) {
   DenseElementsAttr value = in.node.getTensorAttr("value");
   Type element = value ? value.getElementType()
                        : Float32Type::get(in.node.getContext());
+  if (value && value.getNumElements() != 1)
+    return in.fail() << "value has " << value.getNumElements()
+                     << " elements, expected 1";
   std::optional<ShapeElements> shape = in.partialInts(0);
   in.set(0, element, shape ? std::optional(toShape(*shape)) : std::nullopt);
   return success();
@@ -399,9 +402,11 @@ static LogicalResult inferRange(Inference &in) {
   std::optional<SmallVector<int64_t>> start = in.ints(0), limit = in.ints(1),
                                       delta = in.ints(2);
   int64_t distance;
+  // -distance must exist too, for a step of -1.
   bool isKnown = start && limit && delta && start->size() == 1 &&
                  limit->size() == 1 && delta->size() == 1 &&
-                 !llvm::SubOverflow(limit->front(), start->front(), distance);
+                 !llvm::SubOverflow(limit->front(), start->front(), distance) &&
+                 distance != INT64_MIN;
   if (isKnown && delta->front() == 0)
     return in.fail() << "the step must not be 0";
   if (isKnown && delta->front() != INT64_MIN) {
@@ -437,6 +442,9 @@ static LogicalResult inferTile(Inference &in) {
   for (size_t i = 0; shape && i < shape->size(); ++i) {
     std::optional<int64_t> repeat = repeats ? (*repeats)[i] : std::nullopt;
     int64_t &dim = (*shape)[i];
+    if (repeat && *repeat < 0)
+      return in.fail() << "repeat " << *repeat << " of dimension " << i
+                       << " is negative";
     if (!repeat || dim == kDynamic || llvm::MulOverflow(dim, *repeat, dim))
       dim = kDynamic;
   }
@@ -676,6 +684,10 @@ static LogicalResult inferSplit(Inference &in) {
   if (sizes && sizes->size() != parts)
     return in.fail() << "has " << parts << " outputs but " << sizes->size()
                      << " sizes";
+  if (sizes && llvm::any_of(*sizes, [](std::optional<int64_t> size) {
+        return size && *size < 0;
+      }))
+    return in.fail() << "a size is negative";
   FailureOr<int64_t> axis = 0;
   if (shape)
     axis = in.checkAxis(in.node.getIntAttr("axis", 0), shape->size());
@@ -734,7 +746,8 @@ static LogicalResult inferGatherND(Inference &in) {
   if (!data || !indices || indices->empty() || indices->back() == kDynamic)
     return success();
   int64_t depth = indices->back();
-  if (batch < 0 || depth < 1 || batch + depth > int64_t(data->size()))
+  int64_t rank = data->size();
+  if (batch < 0 || batch > rank || depth < 1 || depth > rank - batch)
     return in.fail() << "indices of shape " << print(*indices)
                      << " do not fit data of shape " << print(*data);
   Shape result(ArrayRef(*indices).drop_back());
@@ -825,6 +838,8 @@ static LogicalResult inferOneHot(Inference &in) {
     if (failed(axis))
       return failure();
     std::optional<SmallVector<int64_t>> depth = in.ints(1);
+    if (depth && depth->size() == 1 && depth->front() < 0)
+      return in.fail() << "depth " << depth->front() << " is negative";
     shape->insert(shape->begin() + *axis,
                   depth && depth->size() == 1 ? depth->front() : kDynamic);
   }

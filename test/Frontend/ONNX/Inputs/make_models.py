@@ -252,6 +252,34 @@ bad_tensor("bad_type", dims=[1], data_type=77, raw_data=b"\0")
 bad_tensor("bad_value", dims=[1], data_type=TensorProto.UINT8, int32_data=[300])
 bad_tensor("bad_storage", dims=[2048], data_type=I64, float_data=[0.0] * 4096)
 
+# Names are UTF-8; onnx itself writes nothing else.
+named = model(graph([node("Neg", ["x"], ["y"], name="broken_name")])).SerializeToString()
+with open(os.path.join(folder, "bad_utf8.onnx"), "wb") as f:
+    f.write(named.replace(b"broken_name", b"broken_\xff\xfe__"))
+
+# Functions that call one another, without end in sight and without recursion.
+chain = [function(f"F{i}", ["a"], ["b"], [node(f"F{i + 1}", ["a"], ["b"], domain="local")]) for i in range(3000)]
+chain.append(function("F3000", ["a"], ["b"], [node("Neg", ["a"], ["b"])]))
+save("bad_deep", model(graph([node("F0", ["x"], ["y"], domain="local")]), domains=["local"], functions=chain))
+
+# A function's graph attribute whose graph holds the same attribute again.
+def branch():
+    n = node("If", ["c"], ["r"])
+    n.attribute.add(name="then_branch", ref_attr_name="body", type=onnx.AttributeProto.GRAPH)
+    return n
+
+body = helper.make_graph([branch()], "body", [], [value("r", None)])
+call = node("Fold", ["x"], ["y"], domain="local", body=body)
+fold = function("Fold", ["c"], ["r"], [branch()], attributes=["body"])
+save("bad_fold", model(graph([call]), domains=["local"], functions=[fold]))
+
+# Sizes written as text, of a value whose number of elements is no int64: only a hint.
+g = graph(
+    [node("Custom", ["x"], ["t"], domain="my.domain"), node("Neg", ["t"], ["y"])],
+    value_info=[dims_value("t", ["4611686018427387904", "4611686018427387904"])],
+)
+save("hint", model(g, domains=["my.domain"]))
+
 os.makedirs(os.path.join(folder, "inside"), exist_ok=True)
 link = os.path.join(folder, "inside", "link.data")
 if not os.path.islink(link):

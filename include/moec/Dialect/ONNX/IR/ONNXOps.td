@@ -57,6 +57,8 @@ def ONNX_NodeOp : Op<ONNX_Dialect, "node", [
     C1: `op_type` is not empty. C2: `version` is positive. C3: `absent` is sorted
     and its positions lie before the last input. C4: one name per result.
     C5: one distinct name per region. C6: attribute values are of the kinds above.
+    C7: a standard operator has the inputs that every version of it has, not more
+    than any version has, and an output.
 
     ```mlir
     %y = onnx.node "com.microsoft.MoE"(%x, %logits, %w1, %w2)

@@ -1,0 +1,28 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Errors of moe-run and the exit statuses that go with them.
+
+#include "Status.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir::moe::run;
+
+char StatusError::ID;
+
+int mlir::moe::run::reportError(llvm::Error error) {
+  int status = int(Status::Run);
+  auto print = [](const llvm::ErrorInfoBase &failure) {
+    llvm::errs() << "moe-run: error: ";
+    failure.log(llvm::errs());
+    llvm::errs() << "\n";
+  };
+  handleAllErrors(
+      std::move(error),
+      [&](const StatusError &failure) {
+        status = int(failure.getStatus());
+        print(failure);
+      },
+      print);
+  return status;
+}
