@@ -129,7 +129,8 @@ mlir::moe::run::parseOptions(int argc, char **argv) {
   if (!cl::ParseCommandLineOptions(argc, argv, overview, &os)) {
     StringRef text = StringRef(os.str()).rtrim();
     (void)text.consume_front("moe-run: ");
-    return makeError(Status::CommandLine, text);
+    // What is wrong with a value was printed already.
+    return makeError(Status::CommandLine, text.empty() ? "see moe-run --help" : text);
   }
   Options options;
   options.package = flags.package;

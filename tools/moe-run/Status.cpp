@@ -4,11 +4,20 @@
 // Errors of moe-run and the exit statuses that go with them.
 
 #include "Status.h"
+#include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/raw_ostream.h"
+#include <unistd.h>
 
 using namespace mlir::moe::run;
 
 char StatusError::ID;
+
+void mlir::moe::run::exitWhenOutOfMemory() {
+  llvm::install_bad_alloc_error_handler([](void *, const char *, bool) {
+    llvm::errs() << "moe-run: error: out of memory\n";
+    _exit(int(Status::Run));
+  });
+}
 
 int mlir::moe::run::reportError(llvm::Error error) {
   int status = int(Status::Run);

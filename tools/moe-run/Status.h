@@ -50,6 +50,10 @@ inline llvm::Error withStatus(Status status, llvm::Error error) {
                : llvm::Error::success();
 }
 
+/// From now on a failed allocation ends the program with an error: a --dim can ask
+/// for any size.
+void exitWhenOutOfMemory();
+
 /// Prints the error and returns the exit status that goes with it.
 int reportError(llvm::Error error);
 

@@ -81,6 +81,7 @@ static Expected<Status> runTool(const Options &options) {
 
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
+  exitWhenOutOfMemory();
   Expected<Options> options = parseOptions(argc, argv);
   if (!options)
     return reportError(options.takeError());

@@ -434,11 +434,10 @@ static LogicalResult lowerRange(NodeLowering &n) {
   Type type = n.inputType(0).getElementType();
   SmallVector<Value> scalars;
   for (Value input : n.inputs()) {
-    if (cast<RankedTensorType>(input.getType()).getNumElements() != 1)
+    auto inputType = cast<RankedTensorType>(input.getType());
+    if (!inputType.hasStaticShape() || inputType.getNumElements() != 1)
       return n.fail("an input is not a scalar");
-    input = squeeze(
-        b, input,
-        llvm::to_vector(llvm::seq<int64_t>(0, cast<RankedTensorType>(input.getType()).getRank())));
+    input = squeeze(b, input, llvm::to_vector(llvm::seq<int64_t>(0, inputType.getRank())));
     std::optional<SmallVector<Value>> elements = getScalars(b, input);
     Value scalar =
         elements ? elements->front() : Value(tensor::ExtractOp::create(b, input, ValueRange()));

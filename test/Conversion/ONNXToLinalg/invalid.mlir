@@ -73,3 +73,11 @@ func.func @index_type(%x: tensor<3x2xf32>, %i: tensor<1xf32>) -> tensor<1x2xf32>
   %r = onnx.node "Gather"(%x, %i) {version = 13 : i64} : (tensor<3x2xf32>, tensor<1xf32>) -> tensor<1x2xf32>
   return %r : tensor<1x2xf32>
 }
+
+// -----
+
+func.func @range(%x: tensor<?xi64>) -> tensor<?xi64> {
+  // expected-error @+1 {{Range (node ''): an input is not a scalar}}
+  %r = onnx.node "Range"(%x, %x, %x) {version = 11 : i64} : (tensor<?xi64>, tensor<?xi64>, tensor<?xi64>) -> tensor<?xi64>
+  return %r : tensor<?xi64>
+}

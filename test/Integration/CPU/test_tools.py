@@ -3,6 +3,8 @@
 """The command-line tools together, on real models."""
 
 import json
+import os
+import resource
 
 import harness
 import numpy as np
@@ -26,8 +28,8 @@ def recorded(tinymoe):
     return tinymoe.recorded("layer0_moe")
 
 
-def moe_run(*arguments, check=True):
-    return run(harness.tool("moe-run"), *arguments, check=check)
+def moe_run(*arguments, check=True, **options):
+    return run(harness.tool("moe-run"), *arguments, check=check, **options)
 
 
 # --- moec ----------------------------------------------------------------------------------
@@ -161,3 +163,22 @@ def test_package_and_onnxruntime_agree(package, recorded):
     exact = evaluate(onnx.load(MODEL), inputs)["output"]
     assert relative_error(output, expected) < 2 * TOLERANCES["float32"]
     assert relative_error(output, exact) < TOLERANCES["float32"]
+
+
+@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="the sanitizer needs more addresses than the limit")
+def test_more_memory_than_there_is(package):
+    limit = 8 << 30
+    done = moe_run(
+        package.path,
+        "--time",
+        "--dim=tokens=1000000000",
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 5 and done.stderr == "moe-run: error: out of memory\n"
+
+
+def test_option_value_that_is_no_number(package):
+    done = moe_run(package.path, "--time", "--repetitions=2147483648", check=False)
+    assert done.returncode == 2
+    assert "2147483648" in done.stderr and not done.stderr.endswith("error: \n")
