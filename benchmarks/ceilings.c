@@ -85,7 +85,7 @@ static void multiply_add(int thread) {
 #pragma GCC unroll 32
     for (int i = 0; i < ACCUMULATORS; ++i)
       sum[i] = sum[i] * factor + term;
-    /* The values are the compiler's to keep in registers, but not to foresee. */
+      /* The values are the compiler's to keep in registers, but not to foresee. */
 #pragma GCC unroll 32
     for (int i = 0; i < ACCUMULATORS; ++i)
       __asm__ volatile("" : REGISTER(sum[i]));
@@ -159,7 +159,8 @@ int main(int argc, char **argv) {
   }
   double bytes = (double)threads * (double)BYTES_PER_THREAD;
   double read = bytes / best_seconds(threads, read_buffer) / 1e9;
-  double operations = (double)threads * (double)(MULTIPLY_ADDS / ACCUMULATORS) * ACCUMULATORS * LANES * 2;
+  double operations =
+      (double)threads * (double)(MULTIPLY_ADDS / ACCUMULATORS) * ACCUMULATORS * LANES * 2;
   double peak = operations / best_seconds(threads, multiply_add) / 1e9;
   printf("%.2f %.1f\n", read, peak);
   return 0;

@@ -35,8 +35,7 @@ static int64_t count_elements(const DLTensor *tensor) {
 }
 
 /* Runs the layer and prints what it found. */
-static int run_layer(const moec_library *moec, moec_context *context,
-                     DLTensor *input) {
+static int run_layer(const moec_library *moec, moec_context *context, DLTensor *input) {
   const DLTensor *inputs[1];
   DLTensor output = {0};
   DLTensor *outputs[1];
@@ -70,15 +69,13 @@ static int run_layer(const moec_library *moec, moec_context *context,
   free(values);
   if (status != MOEC_OK)
     return fail(moec, "run");
-  printf("output [%lld, %lld], largest value %g, %.3f ms of CPU time\n",
-         (long long)output.shape[0], (long long)output.shape[1],
-         (double)largest, ms);
+  printf("output [%lld, %lld], largest value %g, %.3f ms of CPU time\n", (long long)output.shape[0],
+         (long long)output.shape[1], (double)largest, ms);
   return 0;
 }
 
 /* One context, one input tensor. */
-static int run_model(const moec_library *moec, moec_model *model,
-                     int64_t tokens) {
+static int run_model(const moec_library *moec, moec_model *model, int64_t tokens) {
   moec_context *context = NULL;
   if (moec->context_create(model, NULL, &context) != MOEC_OK)
     return fail(moec, "context_create");

@@ -187,9 +187,8 @@ void mlir::moe::appendLowerings(const Operations &before, const Operations &afte
     auto left = after.find(operation);
     int64_t lowered = count - (left == after.end() ? 0 : left->second);
     for (int64_t i = 0; i < lowered; ++i)
-      list.push_back(llvm::json::Object{
-          {"op", llvm::json::fixUTF8(operation.first)},
-          {"node", llvm::json::fixUTF8(operation.second)},
-          {"lowering", lowering}});
+      list.push_back(llvm::json::Object{{"op", llvm::json::fixUTF8(operation.first)},
+                                        {"node", llvm::json::fixUTF8(operation.second)},
+                                        {"lowering", lowering}});
   }
 }

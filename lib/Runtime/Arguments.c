@@ -12,8 +12,8 @@ const moec_entry_desc *rt_find_entry(const char *name) {
   for (uint32_t i = 0; i < model->num_entries; ++i)
     if (!name || strcmp(name, model->entries[i].name) == 0)
       return &model->entries[i];
-  (void)rt_fail(MOEC_ERROR_ARGUMENT, "the library '%s' has no entry '%s'",
-                model->name, name ? name : "");
+  (void)rt_fail(MOEC_ERROR_ARGUMENT, "the library '%s' has no entry '%s'", model->name,
+                name ? name : "");
   return NULL;
 }
 
@@ -24,13 +24,12 @@ static size_t staged_bytes(const DLTensor *tensor) {
   if (rt_is_usable_in_place(tensor))
     return 0;
   size_t bytes = rt_tensor_bytes(tensor);
-  return (bytes + STAGING_ALIGNMENT - 1) / STAGING_ALIGNMENT *
-         STAGING_ALIGNMENT;
+  return (bytes + STAGING_ALIGNMENT - 1) / STAGING_ALIGNMENT * STAGING_ALIGNMENT;
 }
 
 /* A row-major descriptor. */
-static void fill_descriptor(rt_descriptor *descriptor, void *data,
-                            const int64_t *shape, int32_t rank) {
+static void fill_descriptor(rt_descriptor *descriptor, void *data, const int64_t *shape,
+                            int32_t rank) {
   descriptor->allocated = data;
   descriptor->aligned = data;
   descriptor->offset = 0;
@@ -42,21 +41,19 @@ static void fill_descriptor(rt_descriptor *descriptor, void *data,
   }
 }
 
-static moec_status check_count(const moec_entry_desc *entry, const char *kind,
-                               const void *tensors, int32_t found,
-                               int32_t expected) {
+static moec_status check_count(const moec_entry_desc *entry, const char *kind, const void *tensors,
+                               int32_t found, int32_t expected) {
   if (found != expected)
-    return rt_fail(MOEC_ERROR_ARGUMENT, "%s: %d %ss given, expected %d",
-                   entry->name, found, kind, expected);
+    return rt_fail(MOEC_ERROR_ARGUMENT, "%s: %d %ss given, expected %d", entry->name, found, kind,
+                   expected);
   if (!tensors && expected > 0)
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "%s: the array of %ss is a null pointer", entry->name, kind);
+    return rt_fail(MOEC_ERROR_ARGUMENT, "%s: the array of %ss is a null pointer", entry->name,
+                   kind);
   return MOEC_OK;
 }
 
 /* A dimension of input `index` against the entry's description. */
-static moec_status check_dim(moec_context *context,
-                             const moec_entry_desc *entry, int32_t index,
+static moec_status check_dim(moec_context *context, const moec_entry_desc *entry, int32_t index,
                              int32_t dim, int64_t size) {
   const moec_tensor_desc *desc = &entry->inputs[index];
   int64_t expected = desc->dims[dim];
@@ -64,9 +61,8 @@ static moec_status check_dim(moec_context *context,
     return MOEC_OK;
   if (expected >= 0)
     return rt_fail(MOEC_ERROR_TENSOR,
-                   "%s: dimension %d of input '%s' is %" PRId64
-                   ", expected %" PRId64,
-                   entry->name, dim, desc->name, size, expected);
+                   "%s: dimension %d of input '%s' is %" PRId64 ", expected %" PRId64, entry->name,
+                   dim, desc->name, size, expected);
   rt_symbol *symbol = &context->symbols[-1 - expected];
   if (symbol->value < 0) {
     *symbol = (rt_symbol){size, index, dim};
@@ -76,15 +72,12 @@ static moec_status check_dim(moec_context *context,
     return MOEC_OK;
   return rt_fail(MOEC_ERROR_TENSOR,
                  "%s: dimension %d of input '%s' is %" PRId64
-                 ", but dimension %d of input '%s' is %" PRId64
-                 " and both are '%s'",
-                 entry->name, dim, desc->name, size, symbol->dim,
-                 entry->inputs[symbol->input].name, symbol->value,
-                 entry->symbols[-1 - expected]);
+                 ", but dimension %d of input '%s' is %" PRId64 " and both are '%s'",
+                 entry->name, dim, desc->name, size, symbol->dim, entry->inputs[symbol->input].name,
+                 symbol->value, entry->symbols[-1 - expected]);
 }
 
-static moec_status check_input(moec_context *context,
-                               const moec_entry_desc *entry, int32_t index,
+static moec_status check_input(moec_context *context, const moec_entry_desc *entry, int32_t index,
                                const DLTensor *tensor) {
   rt_tensor_name name = {entry->name, "input", &entry->inputs[index]};
   moec_status status = rt_check_tensor(&name, tensor);
@@ -95,11 +88,9 @@ static moec_status check_input(moec_context *context,
   return status;
 }
 
-moec_status rt_prepare_inputs(moec_context *context,
-                              const moec_entry_desc *entry,
+moec_status rt_prepare_inputs(moec_context *context, const moec_entry_desc *entry,
                               const DLTensor *const *in, int32_t n_in) {
-  moec_status status =
-      check_count(entry, "input", (const void *)in, n_in, entry->num_inputs);
+  moec_status status = check_count(entry, "input", (const void *)in, n_in, entry->num_inputs);
   if (status != MOEC_OK)
     return status;
   for (int32_t i = 0; i < entry->num_symbols; ++i)
@@ -111,8 +102,7 @@ moec_status rt_prepare_inputs(moec_context *context,
       return status;
     bytes += staged_bytes(in[i]);
   }
-  status =
-      rt_grow(context, &context->staged_inputs, bytes, "copies of the inputs");
+  status = rt_grow(context, &context->staged_inputs, bytes, "copies of the inputs");
   if (status != MOEC_OK)
     return status;
   char *staging = context->staged_inputs.memory;
@@ -120,16 +110,15 @@ moec_status rt_prepare_inputs(moec_context *context,
     size_t staged = staged_bytes(in[i]);
     if (staged)
       rt_gather(staging, in[i]);
-    fill_descriptor(context->args[i], staged ? staging : rt_tensor_data(in[i]),
-                    in[i]->shape, in[i]->ndim);
+    fill_descriptor(context->args[i], staged ? staging : rt_tensor_data(in[i]), in[i]->shape,
+                    in[i]->ndim);
     if (staged)
       staging += staged;
   }
   return MOEC_OK;
 }
 
-moec_status rt_compute_shapes(moec_context *context,
-                              const moec_entry_desc *entry) {
+moec_status rt_compute_shapes(moec_context *context, const moec_entry_desc *entry) {
   entry->shapes((void *const *)context->args, context->output_dims);
   const int64_t *dims = context->output_dims;
   for (int32_t i = 0; i < entry->num_outputs; ++i)
@@ -142,8 +131,8 @@ moec_status rt_compute_shapes(moec_context *context,
   return MOEC_OK;
 }
 
-static moec_status check_output(const moec_entry_desc *entry, int32_t index,
-                                const DLTensor *tensor, const int64_t *dims) {
+static moec_status check_output(const moec_entry_desc *entry, int32_t index, const DLTensor *tensor,
+                                const int64_t *dims) {
   rt_tensor_name name = {entry->name, "output", &entry->outputs[index]};
   moec_status status = rt_check_tensor(&name, tensor);
   if (status != MOEC_OK)
@@ -151,34 +140,28 @@ static moec_status check_output(const moec_entry_desc *entry, int32_t index,
   for (int32_t i = 0; i < tensor->ndim; ++i)
     if (tensor->shape[i] != dims[i])
       return rt_fail(MOEC_ERROR_TENSOR,
-                     "%s: dimension %d of output '%s' is %" PRId64
-                     ", expected %" PRId64,
-                     entry->name, i, name.desc->name, tensor->shape[i],
-                     dims[i]);
+                     "%s: dimension %d of output '%s' is %" PRId64 ", expected %" PRId64,
+                     entry->name, i, name.desc->name, tensor->shape[i], dims[i]);
   return rt_check_layout(&name, tensor, /*is_output=*/true);
 }
 
-static moec_status check_overlaps(const moec_entry_desc *entry,
-                                  const DLTensor *const *in,
+static moec_status check_overlaps(const moec_entry_desc *entry, const DLTensor *const *in,
                                   DLTensor *const *out, int32_t index) {
   const char *name = entry->outputs[index].name;
   for (int32_t i = 0; i < entry->num_inputs; ++i)
     if (rt_may_overlap(out[index], in[i]))
-      return rt_fail(MOEC_ERROR_TENSOR, "%s: output '%s' overlaps input '%s'",
-                     entry->name, name, entry->inputs[i].name);
+      return rt_fail(MOEC_ERROR_TENSOR, "%s: output '%s' overlaps input '%s'", entry->name, name,
+                     entry->inputs[i].name);
   for (int32_t i = 0; i < index; ++i)
     if (rt_may_overlap(out[index], out[i]))
-      return rt_fail(MOEC_ERROR_TENSOR, "%s: output '%s' overlaps output '%s'",
-                     entry->name, name, entry->outputs[i].name);
+      return rt_fail(MOEC_ERROR_TENSOR, "%s: output '%s' overlaps output '%s'", entry->name, name,
+                     entry->outputs[i].name);
   return MOEC_OK;
 }
 
-moec_status rt_prepare_outputs(moec_context *context,
-                               const moec_entry_desc *entry,
-                               const DLTensor *const *in, DLTensor *const *out,
-                               int32_t n_out) {
-  moec_status status = check_count(entry, "output", (const void *)out, n_out,
-                                   entry->num_outputs);
+moec_status rt_prepare_outputs(moec_context *context, const moec_entry_desc *entry,
+                               const DLTensor *const *in, DLTensor *const *out, int32_t n_out) {
+  moec_status status = check_count(entry, "output", (const void *)out, n_out, entry->num_outputs);
   if (status != MOEC_OK)
     return status;
   size_t bytes = 0;
@@ -192,24 +175,21 @@ moec_status rt_prepare_outputs(moec_context *context,
     bytes += staged_bytes(out[i]);
     dims += out[i]->ndim;
   }
-  status = rt_grow(context, &context->staged_outputs, bytes,
-                   "copies of the outputs");
+  status = rt_grow(context, &context->staged_outputs, bytes, "copies of the outputs");
   if (status != MOEC_OK)
     return status;
   char *staging = context->staged_outputs.memory;
   for (int32_t i = 0; i < n_out; ++i) {
     size_t staged = staged_bytes(out[i]);
-    fill_descriptor(context->args[entry->num_inputs + i],
-                    staged ? staging : rt_tensor_data(out[i]), out[i]->shape,
-                    out[i]->ndim);
+    fill_descriptor(context->args[entry->num_inputs + i], staged ? staging : rt_tensor_data(out[i]),
+                    out[i]->shape, out[i]->ndim);
     if (staged)
       staging += staged;
   }
   return MOEC_OK;
 }
 
-void rt_finish_outputs(moec_context *context, const moec_entry_desc *entry,
-                       DLTensor *const *out) {
+void rt_finish_outputs(moec_context *context, const moec_entry_desc *entry, DLTensor *const *out) {
   for (int32_t i = 0; i < entry->num_outputs; ++i)
     if (staged_bytes(out[i]))
       rt_scatter(out[i], context->args[entry->num_inputs + i]->aligned);

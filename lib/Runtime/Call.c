@@ -5,15 +5,12 @@
  */
 #include "Internal.h"
 
-int32_t moec_num_workers(void *call) {
-  return ((moec_context *)call)->num_workers;
-}
+int32_t moec_num_workers(void *call) { return ((moec_context *)call)->num_workers; }
 
 void moec_check(void *call, bool ok, const char *message) {
   const char *none = NULL;
   if (!ok)
-    atomic_compare_exchange_strong(&((moec_context *)call)->failure, &none,
-                                   message);
+    atomic_compare_exchange_strong(&((moec_context *)call)->failure, &none, message);
 }
 
 /* A loop that the user's hook runs. */
@@ -27,8 +24,7 @@ typedef struct {
 
 static void run_hook_task(void *data, int64_t task, int32_t worker) {
   rt_hook_loop *loop = data;
-  if (task < 0 || task >= loop->n || worker < 0 ||
-      worker >= loop->context->num_workers) {
+  if (task < 0 || task >= loop->n || worker < 0 || worker >= loop->context->num_workers) {
     atomic_store(&loop->context->hook_failure, RT_HOOK_WORKER);
     return;
   }
@@ -38,14 +34,12 @@ static void run_hook_task(void *data, int64_t task, int32_t worker) {
   atomic_fetch_add(&loop->done, 1);
 }
 
-static void run_hook(moec_context *context, int64_t n, moec_task_fn body,
-                     void *ctx) {
+static void run_hook(moec_context *context, int64_t n, moec_task_fn body, void *ctx) {
   rt_hook_loop loop = {context, n, body, ctx, 0};
   context->options.parallel_for(context->options.pool, n, run_hook_task, &loop);
   int expected = RT_HOOK_OK;
   if (atomic_load(&loop.done) != n)
-    atomic_compare_exchange_strong(&context->hook_failure, &expected,
-                                   RT_HOOK_TASKS);
+    atomic_compare_exchange_strong(&context->hook_failure, &expected, RT_HOOK_TASKS);
 }
 
 void moec_parallel_for(void *call, int64_t n, moec_task_fn body, void *ctx) {

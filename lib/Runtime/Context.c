@@ -9,8 +9,7 @@
 
 #define MAX_WORKERS 65536
 
-static moec_status read_options(const moec_context_options *given,
-                                moec_context_options *options) {
+static moec_status read_options(const moec_context_options *given, moec_context_options *options) {
   if (!given)
     return MOEC_OK;
   if (given->size < offsetof(moec_context_options, num_workers))
@@ -22,19 +21,16 @@ static moec_status read_options(const moec_context_options *given,
     if (((const unsigned char *)given)[i])
       return rt_fail(MOEC_ERROR_ARGUMENT, "moec_context_options has fields that "
                                           "this library does not know");
-  memcpy(options, given,
-         given->size < sizeof(*options) ? given->size : sizeof(*options));
+  memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
   return MOEC_OK;
 }
 
 static moec_status check_options(const moec_context_options *options) {
   if (options->flags & ~MOEC_CONTEXT_PROFILE)
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "moec_context_options.flags has unknown flags: %#x",
+    return rt_fail(MOEC_ERROR_ARGUMENT, "moec_context_options.flags has unknown flags: %#x",
                    options->flags);
   if (options->num_workers < 0 || options->num_workers > MAX_WORKERS)
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "moec_context_options.num_workers is %d, expected 0 to %d",
+    return rt_fail(MOEC_ERROR_ARGUMENT, "moec_context_options.num_workers is %d, expected 0 to %d",
                    options->num_workers, MAX_WORKERS);
   if (!options->allocate != !options->deallocate)
     return rt_fail(MOEC_ERROR_ARGUMENT, "moec_context_options has only one of "
@@ -43,16 +39,13 @@ static moec_status check_options(const moec_context_options *options) {
     return rt_fail(MOEC_ERROR_ARGUMENT, "moec_context_options.stream is "
                                         "reserved and must be NULL");
   if (options->parallel_for && options->num_workers == 0)
-    return rt_fail(MOEC_ERROR_PARALLEL,
-                   "moec_context_options has parallel_for but no num_workers");
+    return rt_fail(MOEC_ERROR_PARALLEL, "moec_context_options has parallel_for but no num_workers");
   return MOEC_OK;
 }
 
-static moec_status choose_workers(const moec_context_options *options,
-                                  int32_t *num_workers) {
-  *num_workers = options->parallel_for
-                     ? options->num_workers
-                     : rt_choose_workers(options->num_workers);
+static moec_status choose_workers(const moec_context_options *options, int32_t *num_workers) {
+  *num_workers =
+      options->parallel_for ? options->num_workers : rt_choose_workers(options->num_workers);
   if (*num_workers == 0)
     return rt_fail(MOEC_ERROR_PARALLEL,
                    "the library '%s' was compiled with --threads=custom: "
@@ -70,8 +63,7 @@ typedef struct {
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
-static size_t sum_ranks(const moec_tensor_desc *tensors, int32_t count,
-                        size_t *max_rank) {
+static size_t sum_ranks(const moec_tensor_desc *tensors, int32_t count, size_t *max_rank) {
   size_t sum = 0;
   for (int32_t i = 0; i < count; ++i) {
     sum += (size_t)tensors[i].rank;
@@ -84,13 +76,11 @@ static rt_limits find_limits(void) {
   rt_limits limits = {0, 0, 0, 0};
   for (uint32_t i = 0; i < moec_model_description.num_entries; ++i) {
     const moec_entry_desc *entry = &moec_model_description.entries[i];
-    limits.args = max_size(
-        limits.args, (size_t)entry->num_inputs + (size_t)entry->num_outputs);
+    limits.args = max_size(limits.args, (size_t)entry->num_inputs + (size_t)entry->num_outputs);
     limits.symbols = max_size(limits.symbols, (size_t)entry->num_symbols);
     (void)sum_ranks(entry->inputs, entry->num_inputs, &limits.rank);
     limits.output_dims =
-        max_size(limits.output_dims,
-                 sum_ranks(entry->outputs, entry->num_outputs, &limits.rank));
+        max_size(limits.output_dims, sum_ranks(entry->outputs, entry->num_outputs, &limits.rank));
   }
   return limits;
 }
@@ -104,8 +94,7 @@ static size_t reserve(size_t *bytes, size_t count, size_t element) {
 
 static moec_context *make_context(const moec_context_options *options) {
   rt_limits limits = find_limits();
-  size_t slot_bytes =
-      sizeof(rt_descriptor) + 2 * limits.rank * sizeof(int64_t);
+  size_t slot_bytes = sizeof(rt_descriptor) + 2 * limits.rank * sizeof(int64_t);
   size_t bytes = 0;
   (void)reserve(&bytes, 1, sizeof(moec_context));
   size_t args = reserve(&bytes, limits.args, sizeof(rt_descriptor *));
@@ -129,16 +118,13 @@ static moec_context *make_context(const moec_context_options *options) {
   return context;
 }
 
-moec_status rt_context_create(moec_model *model,
-                              const moec_context_options *given,
+moec_status rt_context_create(moec_model *model, const moec_context_options *given,
                               moec_context **result) {
   if (!result)
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "context_create: context is a null pointer");
+    return rt_fail(MOEC_ERROR_ARGUMENT, "context_create: context is a null pointer");
   *result = NULL;
   if (!model)
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "context_create: model is a null pointer");
+    return rt_fail(MOEC_ERROR_ARGUMENT, "context_create: model is a null pointer");
   moec_context_options options = MOEC_CONTEXT_OPTIONS_INIT;
   int32_t num_workers = 0;
   moec_status status = read_options(given, &options);
@@ -166,10 +152,8 @@ void rt_context_destroy(moec_context *context) {
     return;
   moec_context_options options = context->options;
   rt_deallocate(&options, context->workspace.memory, context->workspace.bytes);
-  rt_deallocate(&options, context->staged_inputs.memory,
-                context->staged_inputs.bytes);
-  rt_deallocate(&options, context->staged_outputs.memory,
-                context->staged_outputs.bytes);
+  rt_deallocate(&options, context->staged_inputs.memory, context->staged_inputs.bytes);
+  rt_deallocate(&options, context->staged_outputs.memory, context->staged_outputs.bytes);
   rt_deallocate(&options, context->profile.times,
                 (size_t)context->profile.capacity * sizeof(moec_region_time));
   rt_close(context->model);

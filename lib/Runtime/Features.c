@@ -101,8 +101,8 @@ static const rt_feature table[] = {
 
 static bool has_bit(const rt_feature *feature) {
   unsigned regs[4];
-  if (!__get_cpuid_count(feature->leaf, feature->subleaf, &regs[EAX],
-                         &regs[EBX], &regs[ECX], &regs[EDX]))
+  if (!__get_cpuid_count(feature->leaf, feature->subleaf, &regs[EAX], &regs[EBX], &regs[ECX],
+                         &regs[EDX]))
     return false;
   return regs[feature->reg] >> feature->bit & 1;
 }

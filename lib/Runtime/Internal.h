@@ -62,11 +62,11 @@ struct moec_context {
   atomic_int hook_failure;       /* an rt_hook_failure */
 
   /* Sized for the largest entry when the context is made. */
-  rt_descriptor **args;   /* inputs, then outputs */
+  rt_descriptor **args; /* inputs, then outputs */
   rt_symbol *symbols;
-  int64_t *output_dims;   /* of the outputs, in order */
-  int64_t *shown_dims;    /* what output_shapes last gave to the user */
-  size_t bytes;           /* of the block that has all these */
+  int64_t *output_dims; /* of the outputs, in order */
+  int64_t *shown_dims;  /* what output_shapes last gave to the user */
+  size_t bytes;         /* of the block that has all these */
 
   rt_buffer workspace;
   rt_buffer staged_inputs;
@@ -102,24 +102,19 @@ moec_status rt_map_weights(moec_model *model, const char *path, uint32_t flags);
 void rt_unmap_weights(moec_model *model);
 
 /* Model.c */
-moec_status rt_open(const char *weights_path, const moec_options *options,
-                    moec_model **model);
+moec_status rt_open(const char *weights_path, const moec_options *options, moec_model **model);
 void rt_close(moec_model *model);
 
 /* Memory.c */
 
 /* Memory of a context, through its hooks. NULL when there is none. */
-void *rt_allocate(const moec_context_options *options, size_t bytes,
-                  size_t alignment);
-void rt_deallocate(const moec_context_options *options, void *memory,
-                   size_t bytes);
+void *rt_allocate(const moec_context_options *options, size_t bytes, size_t alignment);
+void rt_deallocate(const moec_context_options *options, void *memory, size_t bytes);
 /* Makes the buffer at least that large; its content is lost when it grows. */
-moec_status rt_grow(moec_context *context, rt_buffer *buffer, size_t bytes,
-                    const char *what);
+moec_status rt_grow(moec_context *context, rt_buffer *buffer, size_t bytes, const char *what);
 
 /* Context.c */
-moec_status rt_context_create(moec_model *model,
-                              const moec_context_options *options,
+moec_status rt_context_create(moec_model *model, const moec_context_options *options,
                               moec_context **context);
 void rt_context_destroy(moec_context *context);
 int32_t rt_context_workers(const moec_context *context);
@@ -141,8 +136,7 @@ bool rt_is_empty(const DLTensor *tensor);
 /* Everything about a tensor but the values of its dimensions. */
 moec_status rt_check_tensor(const rt_tensor_name *name, const DLTensor *tensor);
 /* Sizes, strides, data and overlap with itself. */
-moec_status rt_check_layout(const rt_tensor_name *name, const DLTensor *tensor,
-                            bool is_output);
+moec_status rt_check_layout(const rt_tensor_name *name, const DLTensor *tensor, bool is_output);
 /* Bytes of the elements without gaps. The tensor has passed rt_check_layout. */
 size_t rt_tensor_bytes(const DLTensor *tensor);
 /* Address of the first element. */
@@ -170,37 +164,28 @@ void rt_scatter(const DLTensor *tensor, const void *buffer);
 /* The entry of that name (NULL: the first); NULL and an error if none. */
 const moec_entry_desc *rt_find_entry(const char *name);
 /* Checks the inputs, copies strided ones, and fills the input descriptors. */
-moec_status rt_prepare_inputs(moec_context *context,
-                              const moec_entry_desc *entry,
+moec_status rt_prepare_inputs(moec_context *context, const moec_entry_desc *entry,
                               const DLTensor *const *in, int32_t n_in);
 /* Asks the entry for the sizes of its outputs: context->output_dims. */
-moec_status rt_compute_shapes(moec_context *context,
-                              const moec_entry_desc *entry);
+moec_status rt_compute_shapes(moec_context *context, const moec_entry_desc *entry);
 /* Checks the outputs against these and fills their descriptors. */
-moec_status rt_prepare_outputs(moec_context *context,
-                               const moec_entry_desc *entry,
-                               const DLTensor *const *in, DLTensor *const *out,
-                               int32_t n_out);
+moec_status rt_prepare_outputs(moec_context *context, const moec_entry_desc *entry,
+                               const DLTensor *const *in, DLTensor *const *out, int32_t n_out);
 /* Copies strided outputs to their places. */
-void rt_finish_outputs(moec_context *context, const moec_entry_desc *entry,
-                       DLTensor *const *out);
+void rt_finish_outputs(moec_context *context, const moec_entry_desc *entry, DLTensor *const *out);
 
 /* Run.c */
-moec_status rt_output_shapes(moec_context *context, const char *entry,
-                             const DLTensor *const *in, int32_t n_in,
-                             DLTensor *const *out, int32_t n_out);
-moec_status rt_workspace_size(moec_context *context, const char *entry,
-                              const DLTensor *const *in, int32_t n_in,
-                              uint64_t *bytes);
-moec_status rt_run(moec_context *context, const char *entry,
-                   const DLTensor *const *in, int32_t n_in,
-                   DLTensor *const *out, int32_t n_out);
+moec_status rt_output_shapes(moec_context *context, const char *entry, const DLTensor *const *in,
+                             int32_t n_in, DLTensor *const *out, int32_t n_out);
+moec_status rt_workspace_size(moec_context *context, const char *entry, const DLTensor *const *in,
+                              int32_t n_in, uint64_t *bytes);
+moec_status rt_run(moec_context *context, const char *entry, const DLTensor *const *in,
+                   int32_t n_in, DLTensor *const *out, int32_t n_out);
 
 /* Profile.c */
 void rt_profile_begin(moec_context *context);
 void rt_profile_end(moec_context *context);
-int32_t rt_profile_read(const moec_context *context, moec_region_time *times,
-                        int32_t capacity);
+int32_t rt_profile_read(const moec_context *context, moec_region_time *times, int32_t capacity);
 void rt_profile_reset(moec_context *context);
 
 /* FloatingPoint.c */

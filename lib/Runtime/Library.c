@@ -7,8 +7,7 @@
 
 static const char *get_info(void) { return moec_model_description.info_json; }
 
-__attribute__((visibility("hidden"))) extern const moec_library
-    moec_runtime_library;
+__attribute__((visibility("hidden"))) extern const moec_library moec_runtime_library;
 
 const moec_library moec_runtime_library = {
     .size = sizeof(moec_library),

@@ -23,15 +23,13 @@ static void *allocate_default(size_t bytes, size_t alignment) {
   return memory;
 }
 
-void *rt_allocate(const moec_context_options *options, size_t bytes,
-                  size_t alignment) {
+void *rt_allocate(const moec_context_options *options, size_t bytes, size_t alignment) {
   if (options->allocate)
     return options->allocate(options->allocator, bytes, alignment);
   return allocate_default(bytes, alignment);
 }
 
-void rt_deallocate(const moec_context_options *options, void *memory,
-                   size_t bytes) {
+void rt_deallocate(const moec_context_options *options, void *memory, size_t bytes) {
   if (!memory)
     return;
   if (options->deallocate)
@@ -40,16 +38,14 @@ void rt_deallocate(const moec_context_options *options, void *memory,
     free(memory);
 }
 
-moec_status rt_grow(moec_context *context, rt_buffer *buffer, size_t bytes,
-                    const char *what) {
+moec_status rt_grow(moec_context *context, rt_buffer *buffer, size_t bytes, const char *what) {
   if (bytes <= buffer->bytes)
     return MOEC_OK;
   rt_deallocate(&context->options, buffer->memory, buffer->bytes);
   *buffer = (rt_buffer){NULL, 0};
   void *memory = rt_allocate(&context->options, bytes, RT_ALIGNMENT);
   if (!memory)
-    return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate %zu bytes for %s", bytes,
-                   what);
+    return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate %zu bytes for %s", bytes, what);
   *buffer = (rt_buffer){memory, bytes};
   if ((uintptr_t)memory % RT_ALIGNMENT != 0)
     return rt_fail(MOEC_ERROR_MEMORY,

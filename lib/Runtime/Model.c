@@ -16,8 +16,7 @@ static bool has_unknown_fields(const void *options, size_t size, size_t known) {
   return false;
 }
 
-static moec_status read_options(const moec_options *given,
-                                moec_options *options) {
+static moec_status read_options(const moec_options *given, moec_options *options) {
   if (!given)
     return MOEC_OK;
   if (given->size < offsetof(moec_options, flags))
@@ -26,19 +25,15 @@ static moec_status read_options(const moec_options *given,
                    "MOEC_OPTIONS_INIT",
                    given->size);
   if (has_unknown_fields(given, given->size, sizeof(*options)))
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "moec_options has fields that this library does not know");
-  memcpy(options, given,
-         given->size < sizeof(*options) ? given->size : sizeof(*options));
+    return rt_fail(MOEC_ERROR_ARGUMENT, "moec_options has fields that this library does not know");
+  memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
   if (options->abi_version != MOEC_ABI_VERSION)
     return rt_fail(MOEC_ERROR_ARGUMENT,
                    "the program was compiled for version %u of the moec "
                    "interface, the library '%s' for version %u",
-                   options->abi_version, moec_model_description.name,
-                   MOEC_ABI_VERSION);
+                   options->abi_version, moec_model_description.name, MOEC_ABI_VERSION);
   if (options->flags & ~MOEC_OPEN_PREFETCH)
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "moec_options.flags has unknown flags: %#x",
+    return rt_fail(MOEC_ERROR_ARGUMENT, "moec_options.flags has unknown flags: %#x",
                    options->flags);
   return MOEC_OK;
 }
@@ -53,8 +48,7 @@ static moec_status check_model(void) {
   return rt_check_features(desc->features, desc->num_features);
 }
 
-moec_status rt_open(const char *weights_path, const moec_options *given,
-                    moec_model **result) {
+moec_status rt_open(const char *weights_path, const moec_options *given, moec_model **result) {
   if (!result)
     return rt_fail(MOEC_ERROR_ARGUMENT, "open: model is a null pointer");
   *result = NULL;

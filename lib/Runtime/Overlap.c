@@ -13,8 +13,7 @@ typedef struct {
 /* Addresses of the elements of a tensor that is not empty. When period is not
  * 0, dimensions that step by multiples of it are left out. */
 static rt_range find_range(const DLTensor *tensor, int64_t period) {
-  rt_range range = {(uintptr_t)rt_tensor_data(tensor),
-                    rt_element_bytes(tensor)};
+  rt_range range = {(uintptr_t)rt_tensor_data(tensor), rt_element_bytes(tensor)};
   for (int32_t i = 0; i < tensor->ndim; ++i) {
     int64_t step = rt_stride_bytes(tensor, i);
     if (tensor->shape[i] == 1 || (period && step % period == 0))
@@ -31,8 +30,7 @@ static bool are_disjoint(rt_range a, rt_range b) {
 }
 
 /* Different columns of one buffer whose rows are `period` bytes apart? */
-static bool are_different_columns(const DLTensor *a, const DLTensor *b,
-                                  int64_t period) {
+static bool are_different_columns(const DLTensor *a, const DLTensor *b, int64_t period) {
   rt_range ra = find_range(a, period), rb = find_range(b, period);
   uint64_t rows = (uint64_t)period;
   uint64_t distance = (rb.begin % rows + rows - ra.begin % rows) % rows;
@@ -53,8 +51,8 @@ static bool differ_in_columns(const DLTensor *a, const DLTensor *b) {
 bool rt_may_overlap(const DLTensor *a, const DLTensor *b) {
   if (rt_is_empty(a) || rt_is_empty(b))
     return false;
-  return !are_disjoint(find_range(a, 0), find_range(b, 0)) &&
-         !differ_in_columns(a, b) && !differ_in_columns(b, a);
+  return !are_disjoint(find_range(a, 0), find_range(b, 0)) && !differ_in_columns(a, b) &&
+         !differ_in_columns(b, a);
 }
 
 static int64_t step_of(const DLTensor *tensor, int32_t dim) {

@@ -26,8 +26,7 @@ static bool reserve(moec_context *context, int32_t region) {
     return false;
   int32_t capacity = 2 * region + 16;
   size_t bytes = (size_t)capacity * sizeof(moec_region_time);
-  moec_region_time *times =
-      rt_allocate(&context->options, bytes, sizeof(uint64_t) * 2);
+  moec_region_time *times = rt_allocate(&context->options, bytes, sizeof(uint64_t) * 2);
   if (!times)
     return false;
   memset(times, 0, bytes);
@@ -72,8 +71,7 @@ void moec_profile_mark(void *call, int32_t region) {
     profile->count = region + 1;
 }
 
-int32_t rt_profile_read(const moec_context *context, moec_region_time *times,
-                        int32_t capacity) {
+int32_t rt_profile_read(const moec_context *context, moec_region_time *times, int32_t capacity) {
   if (!context)
     return 0;
   const rt_profile *profile = &context->profile;
@@ -84,6 +82,5 @@ int32_t rt_profile_read(const moec_context *context, moec_region_time *times,
 
 void rt_profile_reset(moec_context *context) {
   if (context && context->profile.capacity)
-    memset(context->profile.times, 0,
-           (size_t)context->profile.capacity * sizeof(moec_region_time));
+    memset(context->profile.times, 0, (size_t)context->profile.capacity * sizeof(moec_region_time));
 }

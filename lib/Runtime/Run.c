@@ -25,8 +25,7 @@ static void end_call(moec_context *context) {
   atomic_flag_clear_explicit(&context->busy, memory_order_release);
 }
 
-static void describe_outputs(moec_context *context,
-                             const moec_entry_desc *entry,
+static void describe_outputs(moec_context *context, const moec_entry_desc *entry,
                              DLTensor *const *out) {
   int64_t *shown = context->shown_dims;
   const int64_t *dims = context->output_dims;
@@ -45,24 +44,23 @@ static void describe_outputs(moec_context *context,
   }
 }
 
-static moec_status check_described(const moec_entry_desc *entry,
-                                   DLTensor *const *out, int32_t n_out) {
+static moec_status check_described(const moec_entry_desc *entry, DLTensor *const *out,
+                                   int32_t n_out) {
   if (n_out != entry->num_outputs)
-    return rt_fail(MOEC_ERROR_ARGUMENT, "%s: %d outputs given, expected %d",
-                   entry->name, n_out, entry->num_outputs);
+    return rt_fail(MOEC_ERROR_ARGUMENT, "%s: %d outputs given, expected %d", entry->name, n_out,
+                   entry->num_outputs);
   if (!out && n_out > 0)
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "%s: the array of outputs is a null pointer", entry->name);
+    return rt_fail(MOEC_ERROR_ARGUMENT, "%s: the array of outputs is a null pointer", entry->name);
   for (int32_t i = 0; i < n_out; ++i)
     if (!out[i])
-      return rt_fail(MOEC_ERROR_ARGUMENT, "%s: output '%s' is a null pointer",
-                     entry->name, entry->outputs[i].name);
+      return rt_fail(MOEC_ERROR_ARGUMENT, "%s: output '%s' is a null pointer", entry->name,
+                     entry->outputs[i].name);
   return MOEC_OK;
 }
 
 moec_status rt_output_shapes(moec_context *context, const char *entry_name,
-                             const DLTensor *const *in, int32_t n_in,
-                             DLTensor *const *out, int32_t n_out) {
+                             const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
+                             int32_t n_out) {
   const moec_entry_desc *entry;
   moec_status status = begin_call(context, entry_name, &entry);
   if (status != MOEC_OK)
@@ -79,11 +77,9 @@ moec_status rt_output_shapes(moec_context *context, const char *entry_name,
 }
 
 /* Bytes for inputs that have been prepared. */
-static moec_status compute_workspace(moec_context *context,
-                                     const moec_entry_desc *entry,
+static moec_status compute_workspace(moec_context *context, const moec_entry_desc *entry,
                                      size_t *bytes) {
-  int64_t found = entry->workspace((void *const *)context->args,
-                                   context->num_workers);
+  int64_t found = entry->workspace((void *const *)context->args, context->num_workers);
   if (found < 0)
     return rt_fail(MOEC_ERROR_MEMORY,
                    "%s: the workspace for inputs of these shapes is larger "
@@ -94,11 +90,9 @@ static moec_status compute_workspace(moec_context *context,
 }
 
 moec_status rt_workspace_size(moec_context *context, const char *entry_name,
-                              const DLTensor *const *in, int32_t n_in,
-                              uint64_t *bytes) {
+                              const DLTensor *const *in, int32_t n_in, uint64_t *bytes) {
   if (!bytes)
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "workspace_size: bytes is a null pointer");
+    return rt_fail(MOEC_ERROR_ARGUMENT, "workspace_size: bytes is a null pointer");
   const moec_entry_desc *entry;
   moec_status status = begin_call(context, entry_name, &entry);
   if (status != MOEC_OK)
@@ -113,8 +107,8 @@ moec_status rt_workspace_size(moec_context *context, const char *entry_name,
 }
 
 static moec_status prepare(moec_context *context, const moec_entry_desc *entry,
-                           const DLTensor *const *in, int32_t n_in,
-                           DLTensor *const *out, int32_t n_out) {
+                           const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
+                           int32_t n_out) {
   moec_status status = rt_prepare_inputs(context, entry, in, n_in);
   if (status == MOEC_OK)
     status = rt_compute_shapes(context, entry);
@@ -133,14 +127,13 @@ static void call_entry(moec_context *context, const moec_entry_desc *entry) {
   atomic_store(&context->hook_failure, RT_HOOK_OK);
   uint32_t state = rt_enter_float_state();
   rt_profile_begin(context);
-  entry->run((void *const *)context->args, context->workspace.memory,
-             context->model->weights, context);
+  entry->run((void *const *)context->args, context->workspace.memory, context->model->weights,
+             context);
   rt_profile_end(context);
   rt_leave_float_state(state);
 }
 
-static moec_status check_result(moec_context *context,
-                                const moec_entry_desc *entry) {
+static moec_status check_result(moec_context *context, const moec_entry_desc *entry) {
   int hook_failure = atomic_load(&context->hook_failure);
   if (hook_failure == RT_HOOK_WORKER)
     return rt_fail(MOEC_ERROR_PARALLEL,
@@ -158,9 +151,8 @@ static moec_status check_result(moec_context *context,
   return MOEC_OK;
 }
 
-moec_status rt_run(moec_context *context, const char *entry_name,
-                   const DLTensor *const *in, int32_t n_in,
-                   DLTensor *const *out, int32_t n_out) {
+moec_status rt_run(moec_context *context, const char *entry_name, const DLTensor *const *in,
+                   int32_t n_in, DLTensor *const *out, int32_t n_out) {
   const moec_entry_desc *entry;
   moec_status status = begin_call(context, entry_name, &entry);
   if (status != MOEC_OK)

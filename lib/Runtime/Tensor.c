@@ -14,14 +14,12 @@
 #define DTYPE_TEXT 32
 
 /* "float32", "bool", "int8x4", ... */
-static const char *format_dtype(char *text, unsigned code, unsigned bits,
-                                unsigned lanes) {
+static const char *format_dtype(char *text, unsigned code, unsigned bits, unsigned lanes) {
   static const char *const names[] = {"int",    "uint",    "float", "handle",
                                       "bfloat", "complex", "bool"};
-  static const char *const float8[] = {
-      "float8_e3m4",     "float8_e4m3", "float8_e4m3b11fnuz",
-      "float8_e4m3fn",   "float8_e4m3fnuz", "float8_e5m2",
-      "float8_e5m2fnuz", "float8_e8m0fnu"};
+  static const char *const float8[] = {"float8_e3m4",     "float8_e4m3",     "float8_e4m3b11fnuz",
+                                       "float8_e4m3fn",   "float8_e4m3fnuz", "float8_e5m2",
+                                       "float8_e5m2fnuz", "float8_e8m0fnu"};
   const unsigned first8 = sizeof(names) / sizeof(names[0]);
   const unsigned end8 = first8 + sizeof(float8) / sizeof(float8[0]);
   int length;
@@ -38,43 +36,36 @@ static const char *format_dtype(char *text, unsigned code, unsigned bits,
   return text;
 }
 
-static moec_status check_dtype(const rt_tensor_name *name,
-                               const DLTensor *tensor) {
+static moec_status check_dtype(const rt_tensor_name *name, const DLTensor *tensor) {
   const moec_tensor_desc *desc = name->desc;
   DLDataType dtype = tensor->dtype;
-  if (dtype.code == desc->code && dtype.bits == desc->bits &&
-      dtype.lanes == desc->lanes)
+  if (dtype.code == desc->code && dtype.bits == desc->bits && dtype.lanes == desc->lanes)
     return MOEC_OK;
   char found[DTYPE_TEXT], expected[DTYPE_TEXT];
-  return rt_fail(
-      MOEC_ERROR_TENSOR, "%s: %s '%s' has dtype %s, expected %s", name->entry,
-      name->kind, desc->name,
-      format_dtype(found, dtype.code, dtype.bits, dtype.lanes),
-      format_dtype(expected, desc->code, desc->bits, desc->lanes));
+  return rt_fail(MOEC_ERROR_TENSOR, "%s: %s '%s' has dtype %s, expected %s", name->entry,
+                 name->kind, desc->name, format_dtype(found, dtype.code, dtype.bits, dtype.lanes),
+                 format_dtype(expected, desc->code, desc->bits, desc->lanes));
 }
 
-moec_status rt_check_tensor(const rt_tensor_name *name,
-                            const DLTensor *tensor) {
+moec_status rt_check_tensor(const rt_tensor_name *name, const DLTensor *tensor) {
   const moec_tensor_desc *desc = name->desc;
   if (!tensor)
-    return rt_fail(MOEC_ERROR_ARGUMENT, "%s: %s '%s' is a null pointer",
-                   name->entry, name->kind, desc->name);
+    return rt_fail(MOEC_ERROR_ARGUMENT, "%s: %s '%s' is a null pointer", name->entry, name->kind,
+                   desc->name);
   if (tensor->device.device_type != kDLCPU)
     return rt_fail(MOEC_ERROR_TENSOR,
                    "%s: %s '%s' is on a device of DLPack type %d, expected the "
                    "CPU (type %d)",
-                   name->entry, name->kind, desc->name,
-                   (int)tensor->device.device_type, (int)kDLCPU);
+                   name->entry, name->kind, desc->name, (int)tensor->device.device_type,
+                   (int)kDLCPU);
   moec_status status = check_dtype(name, tensor);
   if (status != MOEC_OK)
     return status;
   if (tensor->ndim != desc->rank)
-    return rt_fail(MOEC_ERROR_TENSOR, "%s: %s '%s' has rank %d, expected %d",
-                   name->entry, name->kind, desc->name, tensor->ndim,
-                   desc->rank);
+    return rt_fail(MOEC_ERROR_TENSOR, "%s: %s '%s' has rank %d, expected %d", name->entry,
+                   name->kind, desc->name, tensor->ndim, desc->rank);
   if (tensor->ndim > 0 && !tensor->shape)
-    return rt_fail(MOEC_ERROR_TENSOR,
-                   "%s: the shape of %s '%s' is a null pointer", name->entry,
+    return rt_fail(MOEC_ERROR_TENSOR, "%s: the shape of %s '%s' is a null pointer", name->entry,
                    name->kind, desc->name);
   return MOEC_OK;
 }
@@ -92,8 +83,7 @@ static bool is_small_enough(const DLTensor *tensor) {
   int64_t bytes = (int64_t)rt_element_bytes(tensor);
   for (int32_t i = 0; i < tensor->ndim; ++i)
     if (tensor->shape[i] > 0 &&
-        (__builtin_mul_overflow(bytes, tensor->shape[i], &bytes) ||
-         bytes > MAX_BYTES))
+        (__builtin_mul_overflow(bytes, tensor->shape[i], &bytes) || bytes > MAX_BYTES))
       return false;
   return true;
 }
@@ -107,30 +97,25 @@ static bool is_range_small_enough(const DLTensor *tensor) {
     if (tensor->shape[i] <= 1)
       continue;
     if (stride < -MAX_BYTES || stride > MAX_BYTES ||
-        !add_extent(&bytes, tensor->shape[i] - 1,
-                    (stride < 0 ? -stride : stride) * element))
+        !add_extent(&bytes, tensor->shape[i] - 1, (stride < 0 ? -stride : stride) * element))
       return false;
   }
   return true;
 }
 
-moec_status rt_check_layout(const rt_tensor_name *name, const DLTensor *tensor,
-                            bool is_output) {
+moec_status rt_check_layout(const rt_tensor_name *name, const DLTensor *tensor, bool is_output) {
   const char *tensor_name = name->desc->name;
   for (int32_t i = 0; i < tensor->ndim; ++i)
     if (tensor->shape[i] < 0)
-      return rt_fail(MOEC_ERROR_TENSOR,
-                     "%s: dimension %d of %s '%s' is negative: %" PRId64,
+      return rt_fail(MOEC_ERROR_TENSOR, "%s: dimension %d of %s '%s' is negative: %" PRId64,
                      name->entry, i, name->kind, tensor_name, tensor->shape[i]);
   if (!is_small_enough(tensor))
-    return rt_fail(MOEC_ERROR_TENSOR,
-                   "%s: %s '%s' is larger than any address space", name->entry,
+    return rt_fail(MOEC_ERROR_TENSOR, "%s: %s '%s' is larger than any address space", name->entry,
                    name->kind, tensor_name);
   if (rt_is_empty(tensor))
     return MOEC_OK;
   if (!tensor->data)
-    return rt_fail(MOEC_ERROR_TENSOR,
-                   "%s: the data of %s '%s' is a null pointer", name->entry,
+    return rt_fail(MOEC_ERROR_TENSOR, "%s: the data of %s '%s' is a null pointer", name->entry,
                    name->kind, tensor_name);
   if (!tensor->strides)
     return MOEC_OK;
@@ -140,8 +125,7 @@ moec_status rt_check_layout(const rt_tensor_name *name, const DLTensor *tensor,
                    "space",
                    name->entry, name->kind, tensor_name);
   if (is_output && rt_overlaps_itself(tensor))
-    return rt_fail(MOEC_ERROR_TENSOR,
-                   "%s: elements of %s '%s' overlap each other by its strides",
+    return rt_fail(MOEC_ERROR_TENSOR, "%s: elements of %s '%s' overlap each other by its strides",
                    name->entry, name->kind, tensor_name);
   return MOEC_OK;
 }

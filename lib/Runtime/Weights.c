@@ -30,8 +30,7 @@ static int visit_object(struct dl_phdr_info *info, size_t size, void *data) {
   for (int i = 0; i < info->dlpi_phnum; ++i) {
     const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
     if (segment->p_type != PT_LOAD ||
-        object->address - info->dlpi_addr - segment->p_vaddr >=
-            segment->p_memsz)
+        object->address - info->dlpi_addr - segment->p_vaddr >= segment->p_memsz)
       continue;
     /* The program itself has no name here. */
     const char *name = info->dlpi_name[0] ? info->dlpi_name : "/proc/self/exe";
@@ -60,8 +59,7 @@ static bool make_default_path(char *path, size_t size) {
     slash[1] = 0;
   else
     object.path[0] = 0;
-  int length = snprintf(path, size, "%s%s.safetensors", object.path,
-                        moec_model_description.name);
+  int length = snprintf(path, size, "%s%s.safetensors", object.path, moec_model_description.name);
   return length > 0 && (size_t)length < size;
 }
 
@@ -69,20 +67,18 @@ static moec_status check_size(const char *path, int file) {
   uint64_t expected = moec_model_description.weights_file_size;
   struct stat info;
   if (fstat(file, &info) != 0)
-    return rt_fail(MOEC_ERROR_WEIGHTS, "cannot read the weights file '%s': %s",
-                   path, strerror(errno));
+    return rt_fail(MOEC_ERROR_WEIGHTS, "cannot read the weights file '%s': %s", path,
+                   strerror(errno));
   if (!S_ISREG(info.st_mode))
-    return rt_fail(MOEC_ERROR_WEIGHTS,
-                   "the weights file '%s' is not a regular file", path);
+    return rt_fail(MOEC_ERROR_WEIGHTS, "the weights file '%s' is not a regular file", path);
   if ((uint64_t)info.st_size == expected)
     return MOEC_OK;
-  return rt_fail(
-      MOEC_ERROR_WEIGHTS,
-      "the weights file '%s' has %" PRIu64 " bytes, but the weights of '%s' "
-      "have %" PRIu64 ": it is %s",
-      path, (uint64_t)info.st_size, moec_model_description.name, expected,
-      (uint64_t)info.st_size < expected ? "truncated or another model's"
-                                        : "another model's");
+  return rt_fail(MOEC_ERROR_WEIGHTS,
+                 "the weights file '%s' has %" PRIu64 " bytes, but the weights of '%s' "
+                 "have %" PRIu64 ": it is %s",
+                 path, (uint64_t)info.st_size, moec_model_description.name, expected,
+                 (uint64_t)info.st_size < expected ? "truncated or another model's"
+                                                   : "another model's");
 }
 
 /* Reads the header only, never the data. */
@@ -95,18 +91,15 @@ static moec_status check_digest(const char *path, const char *file) {
     return rt_fail(MOEC_ERROR_WEIGHTS,
                    "the weights file '%s' is damaged or another model's: its "
                    "header has %" PRIu64 " bytes, that of '%s' has %" PRIu64,
-                   path, header_bytes, desc->name,
-                   desc->weights_data_offset - LENGTH_BYTES);
+                   path, header_bytes, desc->name, desc->weights_data_offset - LENGTH_BYTES);
   size_t length;
-  const char *digest =
-      rt_find_digest(file + LENGTH_BYTES, header_bytes, &length);
+  const char *digest = rt_find_digest(file + LENGTH_BYTES, header_bytes, &length);
   if (!digest)
     return rt_fail(MOEC_ERROR_WEIGHTS,
                    "the weights file '%s' is damaged or was not written by "
                    "moec: its header has no digest",
                    path);
-  if (length != strlen(desc->weights_digest) ||
-      memcmp(digest, desc->weights_digest, length) != 0)
+  if (length != strlen(desc->weights_digest) || memcmp(digest, desc->weights_digest, length) != 0)
     return rt_fail(MOEC_ERROR_WEIGHTS,
                    "the weights file '%s' is another model's: its digest is "
                    "%.*s, that of '%s' is %s",
@@ -123,8 +116,7 @@ static moec_status map_file(moec_model *model, const char *path, int file) {
   void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, file, 0);
   if (map == MAP_FAILED)
     return rt_fail(errno == ENOMEM ? MOEC_ERROR_MEMORY : MOEC_ERROR_WEIGHTS,
-                   "cannot map the weights file '%s': %s", path,
-                   strerror(errno));
+                   "cannot map the weights file '%s': %s", path, strerror(errno));
   model->map = map;
   model->map_size = size;
   status = check_digest(path, map);
@@ -133,15 +125,13 @@ static moec_status map_file(moec_model *model, const char *path, int file) {
   return status;
 }
 
-moec_status rt_map_weights(moec_model *model, const char *path,
-                           uint32_t flags) {
+moec_status rt_map_weights(moec_model *model, const char *path, uint32_t flags) {
   const moec_model_desc *desc = &moec_model_description;
   if (desc->weights_file_size == 0)
     return MOEC_OK;
   if (desc->weights_data_offset < LENGTH_BYTES ||
       desc->weights_data_offset > desc->weights_file_size)
-    return rt_fail(MOEC_ERROR_WEIGHTS,
-                   "the library '%s' describes its weights wrongly",
+    return rt_fail(MOEC_ERROR_WEIGHTS, "the library '%s' describes its weights wrongly",
                    desc->name);
   char beside[PATH_MAX + 256];
   if (!path) {
@@ -154,8 +144,8 @@ moec_status rt_map_weights(moec_model *model, const char *path,
   }
   int file = open(path, O_RDONLY | O_CLOEXEC);
   if (file < 0)
-    return rt_fail(MOEC_ERROR_WEIGHTS, "cannot open the weights file '%s': %s",
-                   path, strerror(errno));
+    return rt_fail(MOEC_ERROR_WEIGHTS, "cannot open the weights file '%s': %s", path,
+                   strerror(errno));
   moec_status status = map_file(model, path, file);
   close(file);
   if (status != MOEC_OK)

@@ -12,8 +12,8 @@ typedef struct {
 } rt_text;
 
 static void skip_space(rt_text *text) {
-  while (text->at < text->end && (*text->at == ' ' || *text->at == '\n' ||
-                                  *text->at == '\r' || *text->at == '\t'))
+  while (text->at < text->end &&
+         (*text->at == ' ' || *text->at == '\n' || *text->at == '\r' || *text->at == '\t'))
     ++text->at;
 }
 
@@ -81,9 +81,8 @@ static bool find_key(rt_text *text, const char *key) {
 const char *rt_find_digest(const char *header, size_t size, size_t *length) {
   rt_text text = {header, header + size};
   const char *digest;
-  if (!skip_char(&text, '{') || !find_key(&text, "__metadata__") ||
-      !skip_char(&text, '{') || !find_key(&text, "moec.digest") ||
-      !read_string(&text, &digest, length))
+  if (!skip_char(&text, '{') || !find_key(&text, "__metadata__") || !skip_char(&text, '{') ||
+      !find_key(&text, "moec.digest") || !read_string(&text, &digest, length))
     return NULL;
   return digest;
 }

@@ -5,8 +5,8 @@
 
 using namespace mlir;
 
-Location mlir::moe::getNodeLocation(MLIRContext *context, StringRef fileName,
-                                    unsigned index, StringRef nodeName) {
+Location mlir::moe::getNodeLocation(MLIRContext *context, StringRef fileName, unsigned index,
+                                    StringRef nodeName) {
   Location file = FileLineColLoc::get(context, fileName, index, 1);
   Location name = NameLoc::get(StringAttr::get(context, nodeName));
   return FusedLoc::get(context, {name, file});
@@ -24,8 +24,7 @@ StringRef mlir::moe::getNodeName(Location location) {
   return name;
 }
 
-std::pair<StringRef, unsigned>
-mlir::moe::getNodePosition(Location location) {
+std::pair<StringRef, unsigned> mlir::moe::getNodePosition(Location location) {
   std::pair<StringRef, unsigned> position("", 0);
   location->walk([&](Location inner) {
     auto file = dyn_cast<FileLineColLoc>(inner);

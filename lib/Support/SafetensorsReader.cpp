@@ -37,8 +37,7 @@ private:
   Error parseMetadata(const llvm::json::Value &value);
   Error parseTensor(StringRef name, const llvm::json::Value &value);
   Error parseShape(const llvm::json::Object &object, SafetensorsTensor &tensor);
-  Error parseOffsets(const llvm::json::Object &object,
-                     SafetensorsTensor &tensor);
+  Error parseOffsets(const llvm::json::Object &object, SafetensorsTensor &tensor);
   Error checkSize(const SafetensorsTensor &tensor) const;
   Error checkTiling();
 
@@ -47,12 +46,10 @@ private:
 } // namespace mlir::moe
 
 Error SafetensorsHeaderParser::fail(const Twine &message) const {
-  return llvm::createStringError(file.buffer->getBufferIdentifier() + ": " +
-                                 message);
+  return llvm::createStringError(file.buffer->getBufferIdentifier() + ": " + message);
 }
 
-Error SafetensorsHeaderParser::failTensor(StringRef name,
-                                          const Twine &message) const {
+Error SafetensorsHeaderParser::failTensor(StringRef name, const Twine &message) const {
   return fail("tensor '" + name + "': " + message);
 }
 
@@ -63,12 +60,11 @@ Expected<StringRef> SafetensorsHeaderParser::findHeader() {
                 " bytes, less than the length field of 8");
   uint64_t length = llvm::support::endian::read64le(bytes.data());
   if (length > maxHeaderBytes)
-    return fail("not a safetensors file: a header of " + Twine(length) +
-                " bytes (the limit is " + Twine(maxHeaderBytes) + ")");
+    return fail("not a safetensors file: a header of " + Twine(length) + " bytes (the limit is " +
+                Twine(maxHeaderBytes) + ")");
   if (length > bytes.size() - lengthBytes)
     return fail("truncated: the header should have " + Twine(length) +
-                " bytes, the file ends after " +
-                Twine(bytes.size() - lengthBytes));
+                " bytes, the file ends after " + Twine(bytes.size() - lengthBytes));
   file.dataOffset = lengthBytes + length;
   StringRef header = bytes.substr(lengthBytes, length);
   if (!header.starts_with("{"))
@@ -78,8 +74,7 @@ Expected<StringRef> SafetensorsHeaderParser::findHeader() {
 
 /// The JSON parser recurses without a limit and keeps only one of two equal
 /// keys. A header nests three deep, and its keys can be counted.
-Error SafetensorsHeaderParser::checkNesting(StringRef text,
-                                            size_t &numKeys) const {
+Error SafetensorsHeaderParser::checkNesting(StringRef text, size_t &numKeys) const {
   unsigned depth = 0;
   bool inString = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -122,8 +117,7 @@ Error SafetensorsHeaderParser::parse() {
   for (const auto &[key, value] : *object) {
     if (const llvm::json::Object *inner = value.getAsObject())
       numDistinctKeys += inner->size();
-    Error error = key == "__metadata__" ? parseMetadata(value)
-                                        : parseTensor(key, value);
+    Error error = key == "__metadata__" ? parseMetadata(value) : parseTensor(key, value);
     if (error)
       return error;
   }
@@ -139,15 +133,13 @@ Error SafetensorsHeaderParser::parseMetadata(const llvm::json::Value &value) {
   for (const auto &[key, entry] : *object) {
     std::optional<StringRef> text = entry.getAsString();
     if (!text)
-      return fail("__metadata__: the value of '" + key.str() +
-                  "' is not a string");
+      return fail("__metadata__: the value of '" + key.str() + "' is not a string");
     file.metadata[key.str()] = text->str();
   }
   return Error::success();
 }
 
-Error SafetensorsHeaderParser::parseTensor(StringRef name,
-                                           const llvm::json::Value &value) {
+Error SafetensorsHeaderParser::parseTensor(StringRef name, const llvm::json::Value &value) {
   const llvm::json::Object *object = value.getAsObject();
   if (!object)
     return failTensor(name, "its description is not an object");
@@ -181,8 +173,7 @@ Error SafetensorsHeaderParser::parseShape(const llvm::json::Object &object,
   for (const llvm::json::Value &dim : *shape) {
     std::optional<int64_t> size = dim.getAsInteger();
     if (!size || *size < 0)
-      return failTensor(tensor.name,
-                        "its shape has a size that is no whole number");
+      return failTensor(tensor.name, "its shape has a size that is no whole number");
     tensor.shape.push_back(*size);
   }
   return Error::success();
@@ -199,16 +190,14 @@ Error SafetensorsHeaderParser::parseOffsets(const llvm::json::Object &object,
     return failTensor(tensor.name, "data_offsets is not a range");
   uint64_t dataBytes = file.buffer->getBufferSize() - file.dataOffset;
   if (*end > dataBytes)
-    return failTensor(tensor.name, "truncated: it ends at offset " +
-                                       Twine(*end) + " of the data, which has " +
-                                       Twine(dataBytes) + " bytes");
+    return failTensor(tensor.name, "truncated: it ends at offset " + Twine(*end) +
+                                       " of the data, which has " + Twine(dataBytes) + " bytes");
   tensor.begin = *begin;
   tensor.end = *end;
   return Error::success();
 }
 
-Error SafetensorsHeaderParser::checkSize(
-    const SafetensorsTensor &tensor) const {
+Error SafetensorsHeaderParser::checkSize(const SafetensorsTensor &tensor) const {
   uint64_t bytes = getByteWidth(tensor.type);
   bool isEmpty = llvm::is_contained(tensor.shape, 0);
   bool overflow = false;
@@ -220,10 +209,8 @@ Error SafetensorsHeaderParser::checkSize(
   if (isEmpty)
     bytes = 0;
   if (bytes != tensor.getNumBytes())
-    return failTensor(tensor.name,
-                      "dtype and shape need " + Twine(bytes) +
-                          " bytes, data_offsets give " +
-                          Twine(tensor.getNumBytes()));
+    return failTensor(tensor.name, "dtype and shape need " + Twine(bytes) +
+                                       " bytes, data_offsets give " + Twine(tensor.getNumBytes()));
   return Error::success();
 }
 
@@ -236,20 +223,19 @@ Error SafetensorsHeaderParser::checkTiling() {
   uint64_t position = 0;
   for (const auto &[index, tensor] : llvm::enumerate(file.tensors)) {
     if (tensor.begin != position)
-      return failTensor(tensor.name,
-                        Twine(tensor.begin < position ? "overlaps" : "leaves "
+      return failTensor(tensor.name, Twine(tensor.begin < position ? "overlaps"
+                                                                   : "leaves "
                                                                      "a hole "
                                                                      "after") +
-                            " the tensor before it: it begins at offset " +
-                            Twine(tensor.begin) + " instead of " +
-                            Twine(position));
+                                         " the tensor before it: it begins at offset " +
+                                         Twine(tensor.begin) + " instead of " + Twine(position));
     position = tensor.end;
     file.indices[tensor.name] = index;
   }
   uint64_t dataBytes = file.buffer->getBufferSize() - file.dataOffset;
   if (position != dataBytes)
-    return fail("the tensors cover " + Twine(position) +
-                " bytes, the data section has " + Twine(dataBytes));
+    return fail("the tensors cover " + Twine(position) + " bytes, the data section has " +
+                Twine(dataBytes));
   return Error::success();
 }
 
@@ -258,13 +244,11 @@ Expected<SafetensorsFile> SafetensorsFile::open(StringRef path) {
                                             /*RequiresNullTerminator=*/false);
   if (!buffer)
     return llvm::createStringError(buffer.getError(),
-                                   "cannot open '" + path +
-                                       "': " + buffer.getError().message());
+                                   "cannot open '" + path + "': " + buffer.getError().message());
   return parse(std::move(*buffer));
 }
 
-Expected<SafetensorsFile>
-SafetensorsFile::parse(std::unique_ptr<llvm::MemoryBuffer> buffer) {
+Expected<SafetensorsFile> SafetensorsFile::parse(std::unique_ptr<llvm::MemoryBuffer> buffer) {
   SafetensorsFile file;
   file.buffer = std::move(buffer);
   if (Error error = SafetensorsHeaderParser(file).parse())
@@ -278,6 +262,5 @@ const SafetensorsTensor *SafetensorsFile::find(StringRef name) const {
 }
 
 ArrayRef<char> SafetensorsFile::getData(const SafetensorsTensor &tensor) const {
-  return ArrayRef<char>(buffer->getBufferStart() + dataOffset + tensor.begin,
-                        tensor.getNumBytes());
+  return ArrayRef<char>(buffer->getBufferStart() + dataOffset + tensor.begin, tensor.getNumBytes());
 }

@@ -23,8 +23,7 @@ static constexpr uint64_t lengthBytes = 8;
 /// Offsets above this cannot be offsets in a file (they are signed there).
 static constexpr uint64_t maxOffset = INT64_MAX;
 
-SafetensorsWriter::SafetensorsWriter(uint64_t dataAlignment)
-    : dataAlignment(dataAlignment) {
+SafetensorsWriter::SafetensorsWriter(uint64_t dataAlignment) : dataAlignment(dataAlignment) {
   assert(dataAlignment >= lengthBytes && llvm::isPowerOf2_64(dataAlignment) &&
          "the alignment is a power of two of at least 8");
 }
@@ -55,10 +54,8 @@ void SafetensorsWriter::setMetadata(StringRef key, StringRef value) {
   metadata[llvm::json::fixUTF8(key)] = llvm::json::fixUTF8(value);
 }
 
-Expected<uint64_t> SafetensorsWriter::declare(StringRef name,
-                                              SafetensorsType type,
-                                              ArrayRef<int64_t> shape,
-                                              uint64_t alignment) {
+Expected<uint64_t> SafetensorsWriter::declare(StringRef name, SafetensorsType type,
+                                              ArrayRef<int64_t> shape, uint64_t alignment) {
   assert(alignment > 0 && "an alignment is at least one byte");
   uint64_t offset = llvm::alignTo(getDataSize(), alignment);
   if (Error error = declareAt(name, type, shape, offset))
@@ -66,8 +63,7 @@ Expected<uint64_t> SafetensorsWriter::declare(StringRef name,
   return offset;
 }
 
-static std::optional<uint64_t> countBytes(SafetensorsType type,
-                                          ArrayRef<int64_t> shape) {
+static std::optional<uint64_t> countBytes(SafetensorsType type, ArrayRef<int64_t> shape) {
   if (llvm::any_of(shape, [](int64_t dim) { return dim < 0; }))
     return std::nullopt;
   if (llvm::is_contained(shape, 0))
@@ -82,11 +78,11 @@ static std::optional<uint64_t> countBytes(SafetensorsType type,
   return bytes;
 }
 
-Error SafetensorsWriter::declareAt(StringRef name, SafetensorsType type,
-                                   ArrayRef<int64_t> shape, uint64_t offset) {
+Error SafetensorsWriter::declareAt(StringRef name, SafetensorsType type, ArrayRef<int64_t> shape,
+                                   uint64_t offset) {
   assert(!stream && "tensors are declared before the file is opened");
-  if (name.empty() || name == "__metadata__" ||
-      name.starts_with("__padding_") || !llvm::json::isUTF8(name))
+  if (name.empty() || name == "__metadata__" || name.starts_with("__padding_") ||
+      !llvm::json::isUTF8(name))
     return makeError("'" + name + "' cannot be the name of a tensor");
   if (indices.count(name))
     return makeError("two tensors are called '" + name + "'");
@@ -96,8 +92,7 @@ Error SafetensorsWriter::declareAt(StringRef name, SafetensorsType type,
   uint64_t end = getDataSize();
   if (offset < end)
     return makeError("tensor '" + name + "' at offset " + Twine(offset) +
-                     " overlaps the tensor before it, which ends at " +
-                     Twine(end));
+                     " overlaps the tensor before it, which ends at " + Twine(end));
   if (offset > end) {
     SafetensorsTensor padding;
     padding.name = "__padding_" + std::to_string(numPaddings++);
@@ -144,26 +139,19 @@ std::string SafetensorsWriter::buildHeader() const {
       });
   });
   os.flush();
-  text.resize(llvm::alignTo(lengthBytes + text.size(), dataAlignment) -
-                  lengthBytes,
-              ' ');
+  text.resize(llvm::alignTo(lengthBytes + text.size(), dataAlignment) - lengthBytes, ' ');
   return text;
 }
 
-uint64_t SafetensorsWriter::getDataOffset() const {
-  return lengthBytes + buildHeader().size();
-}
+uint64_t SafetensorsWriter::getDataOffset() const { return lengthBytes + buildHeader().size(); }
 
-uint64_t SafetensorsWriter::getDataSize() const {
-  return tensors.empty() ? 0 : tensors.back().end;
-}
+uint64_t SafetensorsWriter::getDataSize() const { return tensors.empty() ? 0 : tensors.back().end; }
 
 Error SafetensorsWriter::open(StringRef filePath) {
   assert(!stream && "a writer writes one file");
   path = filePath.str();
   std::error_code code;
-  stream = std::make_unique<llvm::raw_fd_ostream>(
-      path, code, llvm::sys::fs::CD_CreateAlways);
+  stream = std::make_unique<llvm::raw_fd_ostream>(path, code, llvm::sys::fs::CD_CreateAlways);
   if (code) {
     stream.reset();
     return makeError("cannot create: " + code.message());
@@ -202,13 +190,11 @@ Error SafetensorsWriter::write(ArrayRef<char> bytes) {
   if (bytes.empty())
     return Error::success();
   if (current == tensors.size())
-    return makeError(Twine(bytes.size()) +
-                     " bytes too many: every tensor is complete");
+    return makeError(Twine(bytes.size()) + " bytes too many: every tensor is complete");
   const SafetensorsTensor &tensor = tensors[current];
   if (bytes.size() > tensor.end - position)
-    return makeError("tensor '" + tensor.name + "' has " +
-                     Twine(tensor.getNumBytes()) + " bytes, got " +
-                     Twine(position - tensor.begin + bytes.size()));
+    return makeError("tensor '" + tensor.name + "' has " + Twine(tensor.getNumBytes()) +
+                     " bytes, got " + Twine(position - tensor.begin + bytes.size()));
   stream->write(bytes.data(), bytes.size());
   position += bytes.size();
   if (Error error = checkStream())

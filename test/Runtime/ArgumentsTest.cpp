@@ -14,10 +14,8 @@ protected:
     context = makeContext();
   }
 
-  testing::AssertionResult fails(const std::string &part,
-                                 moec_status status = MOEC_ERROR_TENSOR) {
-    return failsWith(runMain(context, x.dl, b.dl, y.dl, count.dl), status,
-                     part);
+  testing::AssertionResult fails(const std::string &part, moec_status status = MOEC_ERROR_TENSOR) {
+    return failsWith(runMain(context, x.dl, b.dl, y.dl, count.dl), status, part);
   }
 
   moec_context *context = nullptr;
@@ -28,10 +26,8 @@ protected:
 TEST_F(ArgumentsTest, Counts) {
   const DLTensor *in[] = {&x.dl, &b.dl};
   DLTensor *out[] = {&y.dl, &count.dl};
-  auto run = [&](const char *entry, const DLTensor *const *in, int32_t nIn,
-                 DLTensor *const *out, int32_t nOut) {
-    return library->run(context, entry, in, nIn, out, nOut);
-  };
+  auto run = [&](const char *entry, const DLTensor *const *in, int32_t nIn, DLTensor *const *out,
+                 int32_t nOut) { return library->run(context, entry, in, nIn, out, nOut); };
   EXPECT_TRUE(failsWith(run("nothing", in, 2, out, 2), MOEC_ERROR_ARGUMENT,
                         "the library 'fake' has no entry 'nothing'"));
   EXPECT_TRUE(failsWith(run("main", in, 1, out, 2), MOEC_ERROR_ARGUMENT,
@@ -49,16 +45,14 @@ TEST_F(ArgumentsTest, Counts) {
   out[0] = nullptr;
   EXPECT_TRUE(failsWith(run("main", in, 2, out, 2), MOEC_ERROR_ARGUMENT,
                         "main: output 'y' is a null pointer"));
-  EXPECT_TRUE(failsWith(library->output_shapes(context, "main", in, 2, out, 2),
-                        MOEC_ERROR_ARGUMENT, "output 'y' is a null pointer"));
-  EXPECT_TRUE(
-      failsWith(library->output_shapes(context, "main", in, 2, nullptr, 2),
-                MOEC_ERROR_ARGUMENT, "array of outputs"));
-  EXPECT_TRUE(failsWith(library->output_shapes(context, "main", in, 2, out, 1),
-                        MOEC_ERROR_ARGUMENT, "1 outputs given"));
-  EXPECT_TRUE(
-      failsWith(library->workspace_size(context, "main", in, 2, nullptr),
-                MOEC_ERROR_ARGUMENT, "bytes is a null pointer"));
+  EXPECT_TRUE(failsWith(library->output_shapes(context, "main", in, 2, out, 2), MOEC_ERROR_ARGUMENT,
+                        "output 'y' is a null pointer"));
+  EXPECT_TRUE(failsWith(library->output_shapes(context, "main", in, 2, nullptr, 2),
+                        MOEC_ERROR_ARGUMENT, "array of outputs"));
+  EXPECT_TRUE(failsWith(library->output_shapes(context, "main", in, 2, out, 1), MOEC_ERROR_ARGUMENT,
+                        "1 outputs given"));
+  EXPECT_TRUE(failsWith(library->workspace_size(context, "main", in, 2, nullptr),
+                        MOEC_ERROR_ARGUMENT, "bytes is a null pointer"));
 }
 
 TEST_F(ArgumentsTest, Device) {
@@ -150,8 +144,7 @@ TEST_F(ArgumentsTest, Overlaps) {
   y.dl.data = room.values.data() + 3;
   EXPECT_TRUE(fails("output 'y' overlaps input 'b'"));
   y.dl.data = room.values.data() + 4;
-  EXPECT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK)
-      << library->last_error();
+  EXPECT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK) << library->last_error();
   count.dl.data = room.values.data() + 34;
   EXPECT_TRUE(fails("output 'count' overlaps output 'y'"));
 }
@@ -165,8 +158,7 @@ TEST_F(ArgumentsTest, ColumnsOfOneBuffer) {
   b.setStrides({17});
   y.dl.data = room.values.data() + 8;
   y.setStrides({17, 1});
-  ASSERT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK)
-      << library->last_error();
+  ASSERT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK) << library->last_error();
   EXPECT_EQ(room.values[17 + 8 + 2], expectMain(19, 33, 2));
   y.dl.data = room.values.data() + 7;
   EXPECT_TRUE(fails("output 'y' overlaps input 'x'"));

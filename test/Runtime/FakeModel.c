@@ -47,9 +47,7 @@ static int64_t size_of(void *const *args, int arg, int dim) {
   return ((const memref *)args[arg])->extents[dim];
 }
 
-static void *data_of(void *const *args, int arg) {
-  return ((const memref *)args[arg])->aligned;
-}
+static void *data_of(void *const *args, int arg) { return ((const memref *)args[arg])->aligned; }
 
 /* main */
 
@@ -79,11 +77,9 @@ static int64_t main_workspace(void *const *args, int32_t workers) {
   return (int64_t)sizeof(float) * WIDTH * workers + size_of(args, 0, 0);
 }
 
-static void main_run(void *const *args, void *workspace, const void *weights,
-                     void *call) {
+static void main_run(void *const *args, void *workspace, const void *weights, void *call) {
   moec_profile_mark(call, 0);
-  main_loop loop = {data_of(args, 0), data_of(args, 1), weights,
-                    data_of(args, 2), workspace,        call};
+  main_loop loop = {data_of(args, 0), data_of(args, 1), weights, data_of(args, 2), workspace, call};
   moec_parallel_for(call, size_of(args, 0, 0), main_task, &loop);
   moec_profile_mark(call, 2);
   *(int64_t *)data_of(args, 3) = size_of(args, 0, 0);
@@ -101,8 +97,7 @@ static int64_t no_workspace(void *const *args, int32_t workers) {
   return 0;
 }
 
-static void iota_run(void *const *args, void *workspace, const void *weights,
-                     void *call) {
+static void iota_run(void *const *args, void *workspace, const void *weights, void *call) {
   (void)workspace;
   (void)weights;
   (void)call;
@@ -119,8 +114,7 @@ static void copy_shapes(void *const *args, int64_t *dims) {
   }
 }
 
-static void copy_run(void *const *args, void *workspace, const void *weights,
-                     void *call) {
+static void copy_run(void *const *args, void *workspace, const void *weights, void *call) {
   (void)workspace;
   (void)weights;
   (void)call;
@@ -144,8 +138,7 @@ static void tasks_task(void *ctx, int64_t task, int32_t worker) {
   ((int64_t *)data_of(args, 2))[task] = worker;
 }
 
-static void tasks_run(void *const *args, void *workspace, const void *weights,
-                      void *call) {
+static void tasks_run(void *const *args, void *workspace, const void *weights, void *call) {
   (void)workspace;
   (void)weights;
   moec_parallel_for(call, size_of(args, 0, 0), tasks_task, (void *)args);
@@ -158,85 +151,72 @@ static const int64_t dims_t[] = {-1};
 static const int64_t dims_rc[] = {-1, -2};
 static const int64_t dims_computed[] = {MOEC_DIM_COMPUTED};
 
-static const moec_tensor_desc main_in[] = {
-    {"x", kDLFloat, 32, 1, 2, dims_t8}, {"b", kDLFloat, 32, 1, 1, dims_t}};
-static const moec_tensor_desc main_out[] = {
-    {"y", kDLFloat, 32, 1, 2, dims_t8}, {"count", kDLInt, 64, 1, 0, NULL}};
+static const moec_tensor_desc main_in[] = {{"x", kDLFloat, 32, 1, 2, dims_t8},
+                                           {"b", kDLFloat, 32, 1, 1, dims_t}};
+static const moec_tensor_desc main_out[] = {{"y", kDLFloat, 32, 1, 2, dims_t8},
+                                            {"count", kDLInt, 64, 1, 0, NULL}};
 static const moec_tensor_desc iota_in[] = {{"n", kDLInt, 64, 1, 0, NULL}};
-static const moec_tensor_desc iota_out[] = {
-    {"y", kDLInt, 64, 1, 1, dims_computed}};
-static const moec_tensor_desc copy_in[] = {
-    {"a", kDLBool, 8, 1, 2, dims_rc},
-    {"b", kDLBfloat, 16, 1, 2, dims_rc},
-    {"c", kDLInt, 64, 1, 2, dims_rc}};
-static const moec_tensor_desc copy_out[] = {
-    {"oa", kDLBool, 8, 1, 2, dims_rc},
-    {"ob", kDLBfloat, 16, 1, 2, dims_rc},
-    {"oc", kDLInt, 64, 1, 2, dims_rc}};
-static const moec_tensor_desc tasks_in[] = {
-    {"x", kDLFloat, 32, 1, 1, dims_t}};
-static const moec_tensor_desc tasks_out[] = {
-    {"state", kDLInt, 64, 1, 1, dims_t}, {"worker", kDLInt, 64, 1, 1, dims_t}};
+static const moec_tensor_desc iota_out[] = {{"y", kDLInt, 64, 1, 1, dims_computed}};
+static const moec_tensor_desc copy_in[] = {{"a", kDLBool, 8, 1, 2, dims_rc},
+                                           {"b", kDLBfloat, 16, 1, 2, dims_rc},
+                                           {"c", kDLInt, 64, 1, 2, dims_rc}};
+static const moec_tensor_desc copy_out[] = {{"oa", kDLBool, 8, 1, 2, dims_rc},
+                                            {"ob", kDLBfloat, 16, 1, 2, dims_rc},
+                                            {"oc", kDLInt, 64, 1, 2, dims_rc}};
+static const moec_tensor_desc tasks_in[] = {{"x", kDLFloat, 32, 1, 1, dims_t}};
+static const moec_tensor_desc tasks_out[] = {{"state", kDLInt, 64, 1, 1, dims_t},
+                                             {"worker", kDLInt, 64, 1, 1, dims_t}};
 
 static const char *const symbols_t[] = {"T"};
 static const char *const symbols_rc[] = {"R", "C"};
 
 static const moec_entry_desc entries[] = {
-    {"main", 2, 2, 1, 0, main_in, main_out, symbols_t, main_shapes,
-     main_workspace, main_run},
-    {"iota", 1, 1, 0, 0, iota_in, iota_out, NULL, iota_shapes, no_workspace,
-     iota_run},
-    {"copy", 3, 3, 2, 0, copy_in, copy_out, symbols_rc, copy_shapes,
-     no_workspace, copy_run},
-    {"tasks", 1, 2, 1, 0, tasks_in, tasks_out, symbols_t, tasks_shapes,
-     no_workspace, tasks_run},
+    {"main", 2, 2, 1, 0, main_in, main_out, symbols_t, main_shapes, main_workspace, main_run},
+    {"iota", 1, 1, 0, 0, iota_in, iota_out, NULL, iota_shapes, no_workspace, iota_run},
+    {"copy", 3, 3, 2, 0, copy_in, copy_out, symbols_rc, copy_shapes, no_workspace, copy_run},
+    {"tasks", 1, 2, 1, 0, tasks_in, tasks_out, symbols_t, tasks_shapes, no_workspace, tasks_run},
 };
 
 static const char *const features[] = {"sse", FAKE_FEATURE};
 
-#define INFO                                                                   \
-  "{\"name\":\"" TEXT(FAKE_NAME) "\",\"entries\":["                            \
-  "{\"name\":\"main\",\"inputs\":["                                            \
-  "{\"name\":\"x\",\"dtype\":\"float32\",\"dims\":[\"T\",8]},"                 \
-  "{\"name\":\"b\",\"dtype\":\"float32\",\"dims\":[\"T\"]}],"                  \
-  "\"outputs\":[{\"name\":\"y\",\"dtype\":\"float32\",\"dims\":[\"T\",8]},"    \
-  "{\"name\":\"count\",\"dtype\":\"int64\",\"dims\":[]}],"                     \
-  "\"symbols\":[\"T\"]},"                                                      \
-  "{\"name\":\"iota\",\"inputs\":["                                            \
-  "{\"name\":\"n\",\"dtype\":\"int64\",\"dims\":[]}],"                         \
-  "\"outputs\":[{\"name\":\"y\",\"dtype\":\"int64\",\"dims\":[\"n\"]}],"       \
-  "\"symbols\":[]}],"                                                          \
-  "\"regions\":[{\"name\":\"scale\",\"op\":\"Mul\"},"                          \
-  "{\"name\":\"unused\",\"op\":\"Add\"},{\"name\":\"count\",\"op\":\"Size\"}]}"
+#define INFO                                                                                       \
+  "{\"name\":\"" TEXT(                                                                             \
+      FAKE_NAME) "\",\"entries\":["                                                                \
+                 "{\"name\":\"main\",\"inputs\":["                                                 \
+                 "{\"name\":\"x\",\"dtype\":\"float32\",\"dims\":[\"T\",8]},"                      \
+                 "{\"name\":\"b\",\"dtype\":\"float32\",\"dims\":[\"T\"]}],"                       \
+                 "\"outputs\":[{\"name\":\"y\",\"dtype\":\"float32\",\"dims\":[\"T\",8]},"         \
+                 "{\"name\":\"count\",\"dtype\":\"int64\",\"dims\":[]}],"                          \
+                 "\"symbols\":[\"T\"]},"                                                           \
+                 "{\"name\":\"iota\",\"inputs\":["                                                 \
+                 "{\"name\":\"n\",\"dtype\":\"int64\",\"dims\":[]}],"                              \
+                 "\"outputs\":[{\"name\":\"y\",\"dtype\":\"int64\",\"dims\":[\"n\"]}],"            \
+                 "\"symbols\":[]}],"                                                               \
+                 "\"regions\":[{\"name\":\"scale\",\"op\":\"Mul\"},"                               \
+                 "{\"name\":\"unused\",\"op\":\"Add\"},{\"name\":\"count\",\"op\":\"Size\"}]}"
 
-__attribute__((visibility("hidden"))) const moec_model_desc
-    moec_model_description = {FAKE_ABI_VERSION,
-                              sizeof(entries) / sizeof(entries[0]),
-                              entries,
-                              TEXT(FAKE_NAME),
-                              INFO,
-                              FAKE_WEIGHTS_SIZE,
-                              4096,
-                              "0123456789abcdef",
-                              sizeof(features) / sizeof(features[0]),
-                              0,
-                              features};
+__attribute__((visibility("hidden")))
+const moec_model_desc moec_model_description = {FAKE_ABI_VERSION,
+                                                sizeof(entries) / sizeof(entries[0]),
+                                                entries,
+                                                TEXT(FAKE_NAME),
+                                                INFO,
+                                                FAKE_WEIGHTS_SIZE,
+                                                4096,
+                                                "0123456789abcdef",
+                                                sizeof(features) / sizeof(features[0]),
+                                                0,
+                                                features};
 
 /* What the compiler emits into each library. */
 
-__attribute__((visibility("hidden"))) extern const moec_library
-    moec_runtime_library;
+__attribute__((visibility("hidden"))) extern const moec_library moec_runtime_library;
 
-__attribute__((visibility("default"))) const moec_library *JOIN(FAKE_NAME,
-                                                                _moec)(void);
-const moec_library *JOIN(FAKE_NAME, _moec)(void) {
-  return &moec_runtime_library;
-}
+__attribute__((visibility("default"))) const moec_library *JOIN(FAKE_NAME, _moec)(void);
+const moec_library *JOIN(FAKE_NAME, _moec)(void) { return &moec_runtime_library; }
 
 #ifdef FAKE_SHARED
 __attribute__((visibility("default"))) const moec_library *
 moec_library_accessor(void) __asm__(MOEC_LIBRARY_SYMBOL);
-const moec_library *moec_library_accessor(void) {
-  return &moec_runtime_library;
-}
+const moec_library *moec_library_accessor(void) { return &moec_runtime_library; }
 #endif

@@ -20,13 +20,11 @@ std::string makeFakeWeights(const std::string &digest) {
   uint64_t length = header.size();
   memcpy(&bytes[0], &length, 8);
   float w[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-  return bytes + header +
-         std::string(reinterpret_cast<const char *>(w), sizeof(w));
+  return bytes + header + std::string(reinterpret_cast<const char *>(w), sizeof(w));
 }
 
 std::string makeTestPath(const std::string &name) {
-  return testing::TempDir() + "moec-runtime-" + std::to_string(getpid()) + "-" +
-         name;
+  return testing::TempDir() + "moec-runtime-" + std::to_string(getpid()) + "-" + name;
 }
 
 std::string writeTestFile(const std::string &name, const std::string &bytes) {

@@ -21,8 +21,7 @@ void runOnThreads(void *numThreads, int64_t n, moec_task_fn body, void *ctx) {
 
 void RuntimeTest::SetUp() {
   std::string path = writeTestFile("weights", makeFakeWeights());
-  ASSERT_EQ(library->open(path.c_str(), nullptr, &model), MOEC_OK)
-      << library->last_error();
+  ASSERT_EQ(library->open(path.c_str(), nullptr, &model), MOEC_OK) << library->last_error();
   // The mapping outlives the name.
   remove(path.c_str());
 }
@@ -45,14 +44,13 @@ moec_context_options RuntimeTest::makeOptions(int32_t workers) {
 
 moec_context *RuntimeTest::makeContext(const moec_context_options &options) {
   moec_context *context = nullptr;
-  EXPECT_EQ(library->context_create(model, &options, &context), MOEC_OK)
-      << library->last_error();
+  EXPECT_EQ(library->context_create(model, &options, &context), MOEC_OK) << library->last_error();
   contexts.push_back(context);
   return context;
 }
 
-moec_status RuntimeTest::runMain(moec_context *context, DLTensor &x,
-                                 DLTensor &b, DLTensor &y, DLTensor &count) {
+moec_status RuntimeTest::runMain(moec_context *context, DLTensor &x, DLTensor &b, DLTensor &y,
+                                 DLTensor &count) {
   const DLTensor *in[] = {&x, &b};
   DLTensor *out[] = {&y, &count};
   return library->run(context, "main", in, 2, out, 2);
@@ -63,10 +61,8 @@ testing::AssertionResult failsWith(moec_status found, moec_status expected,
   std::string message = fake_moec()->last_error();
   if (found != expected)
     return testing::AssertionFailure()
-           << "status " << found << " instead of " << expected << ": "
-           << message;
+           << "status " << found << " instead of " << expected << ": " << message;
   if (message.find(part) == std::string::npos)
-    return testing::AssertionFailure()
-           << "'" << message << "' has no '" << part << "'";
+    return testing::AssertionFailure() << "'" << message << "' has no '" << part << "'";
   return testing::AssertionSuccess();
 }

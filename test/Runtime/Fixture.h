@@ -24,23 +24,14 @@ extern const Flavour flavour;
 void runOnThreads(void *numThreads, int64_t n, moec_task_fn body, void *ctx);
 
 template <typename T> struct DType;
-template <> struct DType<float> {
-  static constexpr DLDataType value{kDLFloat, 32, 1};
-};
-template <> struct DType<int64_t> {
-  static constexpr DLDataType value{kDLInt, 64, 1};
-};
-template <> struct DType<uint16_t> {
-  static constexpr DLDataType value{kDLBfloat, 16, 1};
-};
-template <> struct DType<uint8_t> {
-  static constexpr DLDataType value{kDLBool, 8, 1};
-};
+template <> struct DType<float> { static constexpr DLDataType value{kDLFloat, 32, 1}; };
+template <> struct DType<int64_t> { static constexpr DLDataType value{kDLInt, 64, 1}; };
+template <> struct DType<uint16_t> { static constexpr DLDataType value{kDLBfloat, 16, 1}; };
+template <> struct DType<uint8_t> { static constexpr DLDataType value{kDLBool, 8, 1}; };
 
 /// A tensor that owns its elements.
 template <typename T> struct Tensor {
-  Tensor(std::vector<int64_t> shape, T first = T(), T step = T())
-      : shape(std::move(shape)) {
+  Tensor(std::vector<int64_t> shape, T first = T(), T step = T()) : shape(std::move(shape)) {
     int64_t n = 1;
     for (int64_t dim : this->shape)
       n *= dim;
@@ -78,12 +69,10 @@ protected:
   moec_context *makeContext(const moec_context_options &options);
   moec_context *makeContext() { return makeContext(makeOptions()); }
 
-  moec_status runMain(moec_context *context, DLTensor &x, DLTensor &b,
-                      DLTensor &y, DLTensor &count);
+  moec_status runMain(moec_context *context, DLTensor &x, DLTensor &b, DLTensor &y,
+                      DLTensor &count);
   /// The result of main for the values of x and b.
-  static float expectMain(float x, float b, int64_t column) {
-    return 2.0f * x + float(column) + b;
-  }
+  static float expectMain(float x, float b, int64_t column) { return 2.0f * x + float(column) + b; }
 
   const moec_library *library = fake_moec();
   moec_model *model = nullptr;

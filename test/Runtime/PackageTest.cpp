@@ -24,21 +24,17 @@ namespace {
 float runOnce(const moec_library *library, const char *weights) {
   moec_model *model = nullptr;
   moec_context *context = nullptr;
-  EXPECT_EQ(library->open(weights, nullptr, &model), MOEC_OK)
-      << library->last_error();
-  EXPECT_EQ(library->context_create(model, nullptr, &context), MOEC_OK)
-      << library->last_error();
+  EXPECT_EQ(library->open(weights, nullptr, &model), MOEC_OK) << library->last_error();
+  EXPECT_EQ(library->context_create(model, nullptr, &context), MOEC_OK) << library->last_error();
   float x[8] = {1}, b[1] = {10}, y[8] = {};
   int64_t count = 0, shape[2] = {1, 8};
-  DLTensor tensors[4] = {
-      {x, {kDLCPU, 0}, 2, {kDLFloat, 32, 1}, shape, nullptr, 0},
-      {b, {kDLCPU, 0}, 1, {kDLFloat, 32, 1}, shape, nullptr, 0},
-      {y, {kDLCPU, 0}, 2, {kDLFloat, 32, 1}, shape, nullptr, 0},
-      {&count, {kDLCPU, 0}, 0, {kDLInt, 64, 1}, nullptr, nullptr, 0}};
+  DLTensor tensors[4] = {{x, {kDLCPU, 0}, 2, {kDLFloat, 32, 1}, shape, nullptr, 0},
+                         {b, {kDLCPU, 0}, 1, {kDLFloat, 32, 1}, shape, nullptr, 0},
+                         {y, {kDLCPU, 0}, 2, {kDLFloat, 32, 1}, shape, nullptr, 0},
+                         {&count, {kDLCPU, 0}, 0, {kDLInt, 64, 1}, nullptr, nullptr, 0}};
   const DLTensor *in[] = {&tensors[0], &tensors[1]};
   DLTensor *out[] = {&tensors[2], &tensors[3]};
-  EXPECT_EQ(library->run(context, "main", in, 2, out, 2), MOEC_OK)
-      << library->last_error();
+  EXPECT_EQ(library->run(context, "main", in, 2, out, 2), MOEC_OK) << library->last_error();
   library->context_destroy(context);
   library->close(model);
   return y[0];
@@ -61,8 +57,7 @@ TEST(Package, RefusesCPUsWithoutAFeature) {
   auto get = reinterpret_cast<moec_library_fn>(dlsym(handle, "moec_library"));
   moec_model *model = nullptr;
   EXPECT_EQ(get()->open(nullptr, nullptr, &model), MOEC_ERROR_CPU);
-  EXPECT_NE(std::string(get()->last_error()).find("'no-such-feature'"),
-            std::string::npos);
+  EXPECT_NE(std::string(get()->last_error()).find("'no-such-feature'"), std::string::npos);
 }
 
 /// A package in the temporary folder with the fake shared library.
@@ -71,25 +66,20 @@ protected:
   void SetUp() override {
     folder = makeTestPath("fake.moec");
     ASSERT_FALSE(llvm::sys::fs::create_directories(folder));
-    ASSERT_FALSE(
-        llvm::sys::fs::copy_file(MOEC_TEST_LIBRARY, folder + "/libfake.so"));
-    ASSERT_FALSE(llvm::sys::fs::rename(
-        writeTestFile("weights", makeFakeWeights()),
-        folder + "/fake.safetensors"));
+    ASSERT_FALSE(llvm::sys::fs::copy_file(MOEC_TEST_LIBRARY, folder + "/libfake.so"));
+    ASSERT_FALSE(llvm::sys::fs::rename(writeTestFile("weights", makeFakeWeights()),
+                                       folder + "/fake.safetensors"));
     write("in", 3);
   }
   void TearDown() override { llvm::sys::fs::remove_directories(folder); }
 
-  std::string file(const std::string &name) {
-    return folder + "/" + name + ".st";
-  }
+  std::string file(const std::string &name) { return folder + "/" + name + ".st"; }
 
   /// x = 1, b = 10, and what is expected of y.
   void write(const std::string &name, int64_t rows, float expected = 0) {
     SafetensorsWriter writer;
     bool isInput = expected == 0;
-    cantFail(writer.declare(isInput ? "x" : "y", SafetensorsType::F32,
-                            {rows, 8}));
+    cantFail(writer.declare(isInput ? "x" : "y", SafetensorsType::F32, {rows, 8}));
     if (isInput)
       cantFail(writer.declare("b", SafetensorsType::F32, {rows}));
     cantFail(writer.open(file(name)));
@@ -105,17 +95,15 @@ protected:
 
   /// Exit status; standard output and error are in `text`.
   int run(const std::string &arguments) {
-    std::string command = std::string(MOEC_TEST_MOE_RUN) + " " + arguments +
-                          " > " + file("text") + " 2>&1";
+    std::string command =
+        std::string(MOEC_TEST_MOE_RUN) + " " + arguments + " > " + file("text") + " 2>&1";
     int status = system(command.c_str());
     auto buffer = llvm::MemoryBuffer::getFile(file("text"));
     text = buffer ? (*buffer)->getBuffer().str() : "";
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
 
-  bool says(const std::string &part) {
-    return text.find(part) != std::string::npos;
-  }
+  bool says(const std::string &part) { return text.find(part) != std::string::npos; }
 
   std::string folder, text;
 };
@@ -127,9 +115,7 @@ TEST_F(MoeRun, DescribesThePackage) {
 }
 
 TEST_F(MoeRun, WritesOutputs) {
-  ASSERT_EQ(run(folder + " --input " + file("in") + " --output " + file("out")),
-            0)
-      << text;
+  ASSERT_EQ(run(folder + " --input " + file("in") + " --output " + file("out")), 0) << text;
   auto out = SafetensorsFile::open(file("out"));
   ASSERT_TRUE(bool(out)) << toString(out.takeError());
   const SafetensorsTensor *y = out->find("y");
@@ -137,9 +123,7 @@ TEST_F(MoeRun, WritesOutputs) {
   EXPECT_EQ(y->shape, (llvm::SmallVector<int64_t, 4>{3, 8}));
   auto *values = reinterpret_cast<const float *>(out->getData(*y).data());
   EXPECT_EQ(values[9], 2.0f * 1 + 1 + 10);
-  EXPECT_EQ(run(folder + " --input " + file("in") +
-                " --output /nonexistent/out.st"),
-            6);
+  EXPECT_EQ(run(folder + " --input " + file("in") + " --output /nonexistent/out.st"), 6);
 }
 
 TEST_F(MoeRun, Compares) {
@@ -186,8 +170,7 @@ TEST_F(MoeRun, Profiles) {
 
 TEST_F(MoeRun, SaysWhatIsWrong) {
   EXPECT_EQ(run("/nonexistent.moec"), 3);
-  EXPECT_TRUE(says("moe-run: error: there is no package '/nonexistent.moec'"))
-      << text;
+  EXPECT_TRUE(says("moe-run: error: there is no package '/nonexistent.moec'")) << text;
   EXPECT_EQ(run("/"), 3);
   EXPECT_TRUE(says("is not a package")) << text;
   EXPECT_EQ(run(folder + " --weights " + file("in")), 3);

@@ -34,8 +34,7 @@ protected:
   void checkMain(moec_context *context, int64_t rows) {
     Tensor<float> x({rows, 8}, 0.5f, 0.25f), b({rows}, 1, 3), y({rows, 8});
     Tensor<int64_t> count({});
-    ASSERT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK)
-        << library->last_error();
+    ASSERT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK) << library->last_error();
     EXPECT_EQ(count.values[0], rows);
     for (int64_t i = 0; i < rows * 8; ++i)
       ASSERT_EQ(y.values[size_t(i)],
@@ -89,13 +88,11 @@ TEST_F(RunTest, Strides) {
   b.dl.byte_offset = (rows - 1) * sizeof(float);
   y.shape[1] = 8;
   y.setStrides({20, 2});
-  ASSERT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK)
-      << library->last_error();
+  ASSERT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK) << library->last_error();
   for (int64_t t = 0; t < rows; ++t) {
     for (int64_t i = 0; i < 8; ++i)
       EXPECT_EQ(y.values[size_t(t * 20 + i * 2)],
-                expectMain(x.values[size_t(i * rows + t)],
-                           b.values[size_t(rows - 1 - t)], i));
+                expectMain(x.values[size_t(i * rows + t)], b.values[size_t(rows - 1 - t)], i));
     // Elements between those of the view are left alone.
     EXPECT_EQ(y.values[size_t(t * 20 + 1)], -7);
     EXPECT_EQ(y.values[size_t(t * 20 + 19)], -7);
@@ -109,8 +106,7 @@ TEST_F(RunTest, BroadcastInput) {
   x.shape[0] = b.shape[0] = 4;
   x.setStrides({0, 1});
   b.setStrides({0});
-  ASSERT_EQ(runMain(makeContext(), x.dl, b.dl, y.dl, count.dl), MOEC_OK)
-      << library->last_error();
+  ASSERT_EQ(runMain(makeContext(), x.dl, b.dl, y.dl, count.dl), MOEC_OK) << library->last_error();
   EXPECT_EQ(y.values[8 * 3 + 2], expectMain(2, 3, 2));
 }
 
@@ -136,8 +132,7 @@ TEST_F(RunTest, StridesOfEveryElementSize) {
   const DLTensor *in[] = {&a.dl, &b.dl, &c.dl};
   DLTensor *out[] = {&oa.dl, &ob.dl, &oc.dl};
   moec_context *context = makeContext();
-  ASSERT_EQ(library->run(context, "copy", in, 3, out, 3), MOEC_OK)
-      << library->last_error();
+  ASSERT_EQ(library->run(context, "copy", in, 3, out, 3), MOEC_OK) << library->last_error();
   for (size_t r = 0; r < 3; ++r)
     for (size_t col = 0; col < 5; ++col) {
       EXPECT_EQ(oa.values[col * 3 + r], a.values[r * 5 + col]);
@@ -181,11 +176,9 @@ TEST_F(RunTest, ShapesThatDependOnValues) {
   ASSERT_EQ(library->run(context, "iota", in, 1, out, 1), MOEC_OK);
   EXPECT_EQ(values[3], 3);
   n.values[0] = -2;
-  EXPECT_TRUE(
-      failsWith(library->output_shapes(context, "iota", in, 1, out, 1),
-                MOEC_ERROR_RUN,
-                "iota: the values of the inputs give output 'y' a negative "
-                "dimension 0: -2"));
+  EXPECT_TRUE(failsWith(library->output_shapes(context, "iota", in, 1, out, 1), MOEC_ERROR_RUN,
+                        "iota: the values of the inputs give output 'y' a negative "
+                        "dimension 0: -2"));
 }
 
 TEST_F(RunTest, WorkspaceSize) {
@@ -232,8 +225,7 @@ TEST_F(RunTest, AllocatesInTheFirstRunOnly) {
   y.setStrides({16, 2});
   auto run = [&](int64_t rows) {
     x.shape[0] = b.shape[0] = y.shape[0] = rows;
-    EXPECT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK)
-        << library->last_error();
+    EXPECT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK) << library->last_error();
   };
   run(8);
   int calls = allocator.calls;
@@ -274,11 +266,11 @@ TEST_F(RunTest, ReportsMissingMemory) {
   hasMemory = false;
   Tensor<float> x({2, 8}), b({2}), y({2, 8});
   Tensor<int64_t> count({});
-  EXPECT_TRUE(failsWith(runMain(context, x.dl, b.dl, y.dl, count.dl),
-                        MOEC_ERROR_MEMORY, "for the workspace"));
+  EXPECT_TRUE(failsWith(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_ERROR_MEMORY,
+                        "for the workspace"));
   x.setStrides({0, 1});
-  EXPECT_TRUE(failsWith(runMain(context, x.dl, b.dl, y.dl, count.dl),
-                        MOEC_ERROR_MEMORY, "copies of the inputs"));
+  EXPECT_TRUE(failsWith(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_ERROR_MEMORY,
+                        "copies of the inputs"));
   hasMemory = true;
   EXPECT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK);
 }
@@ -299,8 +291,8 @@ TEST_F(RunTest, ThreadsWithTheirOwnContexts) {
 }
 
 TEST_F(RunTest, ErrorsBelongToTheirThread) {
-  EXPECT_TRUE(failsWith(library->run(nullptr, nullptr, nullptr, 0, nullptr, 0),
-                        MOEC_ERROR_ARGUMENT, "context is a null pointer"));
+  EXPECT_TRUE(failsWith(library->run(nullptr, nullptr, nullptr, 0, nullptr, 0), MOEC_ERROR_ARGUMENT,
+                        "context is a null pointer"));
   std::string other = "unset";
   std::thread([&] { other = library->last_error(); }).join();
   EXPECT_EQ(other, "");
@@ -318,11 +310,9 @@ TEST_F(RunTest, RefusesTwoCallsAtOnce) {
   SecondCall call = {library, nullptr, MOEC_OK, ""};
   moec_context_options options = makeOptions();
   options.pool = &call;
-  options.parallel_for = [](void *pool, int64_t n, moec_task_fn body,
-                            void *ctx) {
+  options.parallel_for = [](void *pool, int64_t n, moec_task_fn body, void *ctx) {
     auto *call = static_cast<SecondCall *>(pool);
-    call->status = call->library->run(call->context, "main", nullptr, 0,
-                                      nullptr, 0);
+    call->status = call->library->run(call->context, "main", nullptr, 0, nullptr, 0);
     call->message = call->library->last_error();
     for (int64_t i = 0; i < n; ++i)
       body(ctx, i, 0);
@@ -338,8 +328,7 @@ TEST_F(RunTest, HookWins) {
   loops = 0;
   moec_context_options options = makeOptions(3);
   options.pool = reinterpret_cast<void *>(intptr_t(3));
-  options.parallel_for = [](void *pool, int64_t n, moec_task_fn body,
-                            void *ctx) {
+  options.parallel_for = [](void *pool, int64_t n, moec_task_fn body, void *ctx) {
     ++loops;
     runOnThreads(pool, n, body, ctx);
   };
@@ -356,16 +345,14 @@ TEST_F(RunTest, NoticesBrokenHooks) {
     for (int64_t i = 0; i < n; ++i)
       body(ctx, i, int32_t(i));
   };
-  EXPECT_TRUE(
-      failsWith(runMain(makeContext(options), x.dl, b.dl, y.dl, count.dl),
-                MOEC_ERROR_PARALLEL, "out of range"));
+  EXPECT_TRUE(failsWith(runMain(makeContext(options), x.dl, b.dl, y.dl, count.dl),
+                        MOEC_ERROR_PARALLEL, "out of range"));
   options.parallel_for = [](void *, int64_t n, moec_task_fn body, void *ctx) {
     for (int64_t i = 1; i < n; ++i)
       body(ctx, i, 0);
   };
-  EXPECT_TRUE(
-      failsWith(runMain(makeContext(options), x.dl, b.dl, y.dl, count.dl),
-                MOEC_ERROR_PARALLEL, "without having run each task once"));
+  EXPECT_TRUE(failsWith(runMain(makeContext(options), x.dl, b.dl, y.dl, count.dl),
+                        MOEC_ERROR_PARALLEL, "without having run each task once"));
 }
 
 TEST_F(RunTest, TasksHaveTheDefaultFloatState) {
@@ -395,8 +382,8 @@ TEST_F(RunTest, FailedChecksAreReported) {
   moec_context *context = makeContext();
   Tensor<float> x({3, 8}), b({3}, -2, 1), y({3, 8});
   Tensor<int64_t> count({});
-  EXPECT_TRUE(failsWith(runMain(context, x.dl, b.dl, y.dl, count.dl),
-                        MOEC_ERROR_RUN, "main: b is -1"));
+  EXPECT_TRUE(
+      failsWith(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_ERROR_RUN, "main: b is -1"));
   checkMain(context, 3);
 }
 

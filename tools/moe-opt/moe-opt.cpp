@@ -20,13 +20,11 @@ using namespace mlir;
 /// Runs the passes of the command line on an ONNX model.
 static LogicalResult optimizeModel(StringRef inputName, StringRef outputName,
                                    DialectRegistry &registry) {
-  std::unique_ptr<llvm::MemoryBuffer> text =
-      moe::importONNXAsText(inputName, registry);
+  std::unique_ptr<llvm::MemoryBuffer> text = moe::importONNXAsText(inputName, registry);
   if (!text)
     return failure();
   std::string error;
-  std::unique_ptr<llvm::ToolOutputFile> output =
-      openOutputFile(outputName, &error);
+  std::unique_ptr<llvm::ToolOutputFile> output = openOutputFile(outputName, &error);
   if (!output) {
     llvm::errs() << error << "\n";
     return failure();
@@ -46,10 +44,9 @@ int main(int argc, char **argv) {
   registerAllDialects(registry);
   registerAllExtensions(registry);
   moe::registerAllDialects(registry);
-  auto [inputName, outputName] = registerAndParseCLIOptions(
-      argc, argv, "moec pass driver (.mlir or .onnx)\n", registry);
+  auto [inputName, outputName] =
+      registerAndParseCLIOptions(argc, argv, "moec pass driver (.mlir or .onnx)\n", registry);
   if (moe::isONNXFileName(inputName))
     return asMainReturnCode(optimizeModel(inputName, outputName, registry));
-  return asMainReturnCode(
-      MlirOptMain(argc, argv, inputName, outputName, registry));
+  return asMainReturnCode(MlirOptMain(argc, argv, inputName, outputName, registry));
 }

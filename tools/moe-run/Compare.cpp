@@ -22,9 +22,7 @@ struct Difference {
   double maxExpected = 0;
   double tolerance = 0;
 
-  double getRelative() const {
-    return maxDifference == 0 ? 0 : maxDifference / maxExpected;
-  }
+  double getRelative() const { return maxDifference == 0 ? 0 : maxDifference / maxExpected; }
   bool isWithin() const { return maxDifference <= tolerance; }
 };
 } // namespace
@@ -55,76 +53,64 @@ static double getDifference(double found, double expected) {
   return std::isnan(difference) ? INFINITY : difference;
 }
 
-static Difference compare(const Options &options, const Value &output,
-                          const Value &expected) {
+static Difference compare(const Options &options, const Value &output, const Value &expected) {
   Difference result;
   result.output = &output;
   for (int64_t i = 0; i < output.getNumElements(); ++i) {
     double y = expected.getElement(i);
-    result.maxDifference = std::max(result.maxDifference,
-                                    getDifference(output.getElement(i), y));
+    result.maxDifference = std::max(result.maxDifference, getDifference(output.getElement(i), y));
     if (std::isfinite(y))
       result.maxExpected = std::max(result.maxExpected, std::abs(y));
   }
   bool isDefault = !options.rtol && !options.atol;
-  double rtol = isDefault ? getDefaultTolerance(output.getType()->file)
-                          : options.rtol.value_or(0);
+  double rtol = isDefault ? getDefaultTolerance(output.getType()->file) : options.rtol.value_or(0);
   result.tolerance = options.atol.value_or(0) + rtol * result.maxExpected;
   return result;
 }
 
-static void printText(llvm::raw_ostream &os,
-                      llvm::ArrayRef<Difference> differences) {
+static void printText(llvm::raw_ostream &os, llvm::ArrayRef<Difference> differences) {
   for (const Difference &difference : differences)
     os << difference.output->getName()
-       << llvm::format(": max |d| %.3g, max |d| / max |y| %.3g, ",
-                       difference.maxDifference, difference.getRelative())
+       << llvm::format(": max |d| %.3g, max |d| / max |y| %.3g, ", difference.maxDifference,
+                       difference.getRelative())
        << (difference.isWithin() ? "within" : "BEYOND")
        << llvm::format(" the tolerance of %.3g\n", difference.tolerance);
 }
 
 /// JSON has no infinity.
 static llvm::json::Value toJSON(double value) {
-  return std::isfinite(value) ? llvm::json::Value(value)
-                              : llvm::json::Value(nullptr);
+  return std::isfinite(value) ? llvm::json::Value(value) : llvm::json::Value(nullptr);
 }
 
-static void printJSON(llvm::raw_ostream &os,
-                      llvm::ArrayRef<Difference> differences) {
+static void printJSON(llvm::raw_ostream &os, llvm::ArrayRef<Difference> differences) {
   llvm::json::Array list;
   for (const Difference &difference : differences)
-    list.push_back(llvm::json::Object{
-        {"output", difference.output->getName()},
-        {"max_difference", toJSON(difference.maxDifference)},
-        {"max_relative", toJSON(difference.getRelative())},
-        {"tolerance", toJSON(difference.tolerance)},
-        {"within", difference.isWithin()}});
+    list.push_back(llvm::json::Object{{"output", difference.output->getName()},
+                                      {"max_difference", toJSON(difference.maxDifference)},
+                                      {"max_relative", toJSON(difference.getRelative())},
+                                      {"tolerance", toJSON(difference.tolerance)},
+                                      {"within", difference.isWithin()}});
   os << llvm::formatv("{0:2}\n", llvm::json::Value(std::move(list)));
 }
 
-static Error checkExpected(const SafetensorsFile &file,
-                           llvm::ArrayRef<Value> outputs) {
+static Error checkExpected(const SafetensorsFile &file, llvm::ArrayRef<Value> outputs) {
   for (const SafetensorsTensor &tensor : file.getTensors()) {
-    const Value *output = llvm::find_if(outputs, [&](const Value &value) {
-      return value.getName() == tensor.name;
-    });
+    const Value *output =
+        llvm::find_if(outputs, [&](const Value &value) { return value.getName() == tensor.name; });
     if (tensor.isPadding())
       continue;
     if (output == outputs.end())
-      return makeError(Status::Input, "the expected tensor '" + tensor.name +
-                                          "' is no output of the model");
+      return makeError(Status::Input,
+                       "the expected tensor '" + tensor.name + "' is no output of the model");
     if (output->getShape() != llvm::ArrayRef<int64_t>(tensor.shape))
-      return makeError(Status::Input, "output '" + tensor.name +
-                                          "' has shape " +
-                                          formatShape(output->getShape()) +
-                                          ", expected " +
+      return makeError(Status::Input, "output '" + tensor.name + "' has shape " +
+                                          formatShape(output->getShape()) + ", expected " +
                                           formatShape(tensor.shape));
   }
   return Error::success();
 }
 
-Expected<bool> mlir::moe::run::compareOutputs(const Options &options,
-                                              llvm::ArrayRef<Value> outputs,
+Expected<bool> mlir::moe::run::compareOutputs(const Options &options, llvm::ArrayRef<Value> outputs,
                                               llvm::raw_ostream &os) {
   Expected<SafetensorsFile> file = SafetensorsFile::open(options.expect);
   if (!file)
@@ -136,13 +122,11 @@ Expected<bool> mlir::moe::run::compareOutputs(const Options &options,
     if (const SafetensorsTensor *tensor = file->find(output.getName()))
       differences.push_back(compare(options, output, Value(*file, *tensor)));
   if (differences.empty())
-    return makeError(Status::Input,
-                     "'" + options.expect + "' has none of the outputs");
+    return makeError(Status::Input, "'" + options.expect + "' has none of the outputs");
   if (options.json)
     printJSON(os, differences);
   else
     printText(os, differences);
-  return llvm::all_of(differences, [](const Difference &difference) {
-    return difference.isWithin();
-  });
+  return llvm::all_of(differences,
+                      [](const Difference &difference) { return difference.isWithin(); });
 }

@@ -15,8 +15,7 @@ namespace mlir::moe::run {
 /// whether all are within the tolerance:
 ///   max |output - expected| <= atol + rtol * max |expected|
 /// NaN and infinities must be in the same places.
-llvm::Expected<bool> compareOutputs(const Options &options,
-                                    llvm::ArrayRef<Value> outputs,
+llvm::Expected<bool> compareOutputs(const Options &options, llvm::ArrayRef<Value> outputs,
                                     llvm::raw_ostream &os);
 
 } // namespace mlir::moe::run

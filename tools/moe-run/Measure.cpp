@@ -39,12 +39,11 @@ static bool isEnough(const Options &options, size_t runs, double total) {
 
 /// New values for a run. Integers of --input are kept: they may be indices or
 /// sizes for which few values are right.
-static void drawInputs(std::vector<Value> &inputs,
-                       const std::vector<Value> *given,
+static void drawInputs(std::vector<Value> &inputs, const std::vector<Value> *given,
                        std::mt19937_64 &random) {
   for (auto [index, input] : llvm::enumerate(inputs)) {
-    bool isKept = given && !input.getType()->isFloat() &&
-                  input.getShape() == (*given)[index].getShape();
+    bool isKept =
+        given && !input.getType()->isFloat() && input.getShape() == (*given)[index].getShape();
     if (isKept)
       input = (*given)[index];
     else
@@ -52,16 +51,15 @@ static void drawInputs(std::vector<Value> &inputs,
   }
 }
 
-static Error measureRuns(Session &session, const Options &options,
-                         const std::vector<Value> *given, Measurement &result) {
+static Error measureRuns(Session &session, const Options &options, const std::vector<Value> *given,
+                         Measurement &result) {
   Expected<std::vector<Value>> inputs = session.makeInputs(result.dims);
   if (!inputs)
     return inputs.takeError();
   std::mt19937_64 random(0);
   const int warmUps = 2;
   double total = 0;
-  for (int run = -warmUps; run < 0 || !isEnough(options, size_t(run), total);
-       ++run) {
+  for (int run = -warmUps; run < 0 || !isEnough(options, size_t(run), total); ++run) {
     drawInputs(*inputs, given, random);
     // Shapes may depend on the values.
     Expected<std::vector<Value>> outputs = session.makeOutputs(*inputs);
@@ -84,8 +82,7 @@ static Error measureRuns(Session &session, const Options &options,
 }
 
 /// All combinations of sizes; the last --dim changes fastest.
-static std::vector<DimensionValues> combine(const Options &options,
-                                            const DimensionValues &base) {
+static std::vector<DimensionValues> combine(const Options &options, const DimensionValues &base) {
   std::vector<DimensionValues> all = {base};
   for (const auto &[name, sizes] : options.dims) {
     std::vector<DimensionValues> longer;
@@ -106,8 +103,7 @@ static Error checkDims(const EntryInfo &entry, const Options &options) {
       return makeError(Status::CommandLine,
                        "--dim " + name + ": entry '" + entry.name +
                            "' has no such dimension; it has: " +
-                           (symbols.empty() ? std::string("none")
-                                            : llvm::join(symbols, ", ")));
+                           (symbols.empty() ? std::string("none") : llvm::join(symbols, ", ")));
   return Error::success();
 }
 
@@ -118,8 +114,7 @@ static std::string formatDims(const DimensionValues &dims) {
   return text.empty() ? "-" : text;
 }
 
-static void printTimes(llvm::raw_ostream &os,
-                       llvm::ArrayRef<Measurement> measurements) {
+static void printTimes(llvm::raw_ostream &os, llvm::ArrayRef<Measurement> measurements) {
   size_t width = 4;
   for (const Measurement &m : measurements)
     width = std::max(width, formatDims(m.dims).size());
@@ -127,9 +122,8 @@ static void printTimes(llvm::raw_ostream &os,
      << "  threads  repetitions      min ms   median ms      max ms\n";
   for (const Measurement &m : measurements)
     os << llvm::left_justify(formatDims(m.dims), width)
-       << llvm::format("  %7d  %11zu  %10.4f  %10.4f  %10.4f\n", m.threads,
-                       m.times.size(), m.times.front(), m.getMedian(),
-                       m.times.back());
+       << llvm::format("  %7d  %11zu  %10.4f  %10.4f  %10.4f\n", m.threads, m.times.size(),
+                       m.times.front(), m.getMedian(), m.times.back());
 }
 
 static std::string getRegionName(const Package &package, size_t index) {
@@ -144,8 +138,7 @@ static std::string getRegionOp(const Package &package, size_t index) {
   return "";
 }
 
-static void printRegions(llvm::raw_ostream &os, const Package &package,
-                         const Measurement &m) {
+static void printRegions(llvm::raw_ostream &os, const Package &package, const Measurement &m) {
   uint64_t total = 0;
   for (const moec_region_time &region : m.regions)
     total += region.nanoseconds;
@@ -162,14 +155,10 @@ static void printRegions(llvm::raw_ostream &os, const Package &package,
   auto runs = double(m.times.size());
   for (size_t i : order) {
     const moec_region_time &region = m.regions[i];
-    os << llvm::format("%10.4f  %5.1f  %6.0f  ",
-                       double(region.nanoseconds) / runs / 1e6,
-                       total ? 100.0 * double(region.nanoseconds) /
-                                   double(total)
-                             : 0.0,
+    os << llvm::format("%10.4f  %5.1f  %6.0f  ", double(region.nanoseconds) / runs / 1e6,
+                       total ? 100.0 * double(region.nanoseconds) / double(total) : 0.0,
                        double(region.count) / runs)
-       << getRegionName(package, i) << " (" << getRegionOp(package, i)
-       << ")\n";
+       << getRegionName(package, i) << " (" << getRegionOp(package, i) << ")\n";
   }
 }
 
@@ -179,28 +168,24 @@ static llvm::json::Value toJSON(const Package &package, const Options &options,
   for (const auto &[name, size] : m.dims)
     dims[name] = size;
   auto runs = int64_t(m.times.size());
-  llvm::json::Object object{{"dims", std::move(dims)},
-                            {"threads", m.threads},
-                            {"repetitions", runs},
-                            {"min_ms", m.times.front()},
-                            {"median_ms", m.getMedian()},
-                            {"max_ms", m.times.back()}};
+  llvm::json::Object object{{"dims", std::move(dims)},    {"threads", m.threads},
+                            {"repetitions", runs},        {"min_ms", m.times.front()},
+                            {"median_ms", m.getMedian()}, {"max_ms", m.times.back()}};
   if (!options.profile)
     return object;
   llvm::json::Array regions;
   for (const auto &[index, region] : llvm::enumerate(m.regions))
     if (region.count)
-      regions.push_back(llvm::json::Object{
-          {"name", getRegionName(package, index)},
-          {"op", getRegionOp(package, index)},
-          {"calls", double(region.count) / double(runs)},
-          {"ms", double(region.nanoseconds) / double(runs) / 1e6}});
+      regions.push_back(
+          llvm::json::Object{{"name", getRegionName(package, index)},
+                             {"op", getRegionOp(package, index)},
+                             {"calls", double(region.count) / double(runs)},
+                             {"ms", double(region.nanoseconds) / double(runs) / 1e6}});
   object["regions"] = std::move(regions);
   return object;
 }
 
-static void print(llvm::raw_ostream &os, const Package &package,
-                  const Options &options,
+static void print(llvm::raw_ostream &os, const Package &package, const Options &options,
                   llvm::ArrayRef<Measurement> measurements) {
   if (options.json) {
     llvm::json::Array list;
@@ -217,18 +202,15 @@ static void print(llvm::raw_ostream &os, const Package &package,
 }
 
 Error mlir::moe::run::measure(const Package &package, const EntryInfo &entry,
-                              const Options &options,
-                              const std::vector<Value> *given,
+                              const Options &options, const std::vector<Value> *given,
                               llvm::raw_ostream &os) {
   if (Error error = checkDims(entry, options))
     return error;
-  DimensionValues base =
-      given ? inferDimensions(entry, *given) : DimensionValues();
+  DimensionValues base = given ? inferDimensions(entry, *given) : DimensionValues();
   std::vector<Measurement> measurements;
   for (DimensionValues &dims : combine(options, base)) {
     // A context of its own: what a larger size left behind must not help.
-    auto session =
-        Session::create(package, entry, options.threads, options.profile);
+    auto session = Session::create(package, entry, options.threads, options.profile);
     if (!session)
       return session.takeError();
     Measurement &result = measurements.emplace_back();

@@ -15,9 +15,8 @@ namespace mlir::moe::run {
 /// inputs for each run, and prints a table or JSON. `given`: the inputs of
 /// --input or null; they give the dimensions without --dim, and their integers
 /// are used instead of random ones where the shapes agree.
-llvm::Error measure(const Package &package, const EntryInfo &entry,
-                    const Options &options, const std::vector<Value> *given,
-                    llvm::raw_ostream &os);
+llvm::Error measure(const Package &package, const EntryInfo &entry, const Options &options,
+                    const std::vector<Value> *given, llvm::raw_ostream &os);
 
 } // namespace mlir::moe::run
 

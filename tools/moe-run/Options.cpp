@@ -21,47 +21,39 @@ struct Flags {
   cl::OptionCategory measuring{"Measuring"};
   cl::OptionCategory running{"Running"};
 
-  cl::opt<std::string> package{cl::Positional, cl::Required,
-                               cl::desc("NAME.moec"), cl::cat(running)};
-  cl::opt<std::string> entry{
-      "entry", cl::desc("Entry to run (default: the first)"),
-      cl::value_desc("name"), cl::cat(running)};
-  cl::opt<std::string> weights{
-      "weights", cl::desc("Weights file (default: the one in the package)"),
-      cl::value_desc("file"), cl::cat(running)};
-  cl::opt<int> threads{"threads",
-                       cl::desc("Number of threads (default: the library's)"),
+  cl::opt<std::string> package{cl::Positional, cl::Required, cl::desc("NAME.moec"),
+                               cl::cat(running)};
+  cl::opt<std::string> entry{"entry", cl::desc("Entry to run (default: the first)"),
+                             cl::value_desc("name"), cl::cat(running)};
+  cl::opt<std::string> weights{"weights",
+                               cl::desc("Weights file (default: the one in the package)"),
+                               cl::value_desc("file"), cl::cat(running)};
+  cl::opt<int> threads{"threads", cl::desc("Number of threads (default: the library's)"),
                        cl::value_desc("N"), cl::cat(running)};
 
-  cl::opt<std::string> input{
-      "input", cl::desc("Safetensors file with the inputs by their names"),
-      cl::value_desc("file"), cl::cat(tensors)};
-  cl::opt<std::string> output{"output",
-                              cl::desc("Write the outputs to this file"),
+  cl::opt<std::string> input{"input", cl::desc("Safetensors file with the inputs by their names"),
+                             cl::value_desc("file"), cl::cat(tensors)};
+  cl::opt<std::string> output{"output", cl::desc("Write the outputs to this file"),
                               cl::value_desc("file"), cl::cat(tensors)};
-  cl::opt<std::string> expect{
-      "expect", cl::desc("Compare the outputs with the tensors of this file"),
-      cl::value_desc("file"), cl::cat(tensors)};
-  cl::opt<double> rtol{
-      "rtol", cl::desc("Largest difference as a part of the largest expected "
-                       "value (default: by dtype)"),
-      cl::value_desc("x"), cl::cat(tensors)};
-  cl::opt<double> atol{"atol", cl::desc("Difference accepted on top of that"),
+  cl::opt<std::string> expect{"expect",
+                              cl::desc("Compare the outputs with the tensors of this file"),
+                              cl::value_desc("file"), cl::cat(tensors)};
+  cl::opt<double> rtol{"rtol",
+                       cl::desc("Largest difference as a part of the largest expected "
+                                "value (default: by dtype)"),
                        cl::value_desc("x"), cl::cat(tensors)};
+  cl::opt<double> atol{"atol", cl::desc("Difference accepted on top of that"), cl::value_desc("x"),
+                       cl::cat(tensors)};
 
-  cl::opt<bool> time{"time", cl::desc("Time runs with random inputs"),
-                     cl::cat(measuring)};
+  cl::opt<bool> time{"time", cl::desc("Time runs with random inputs"), cl::cat(measuring)};
   cl::opt<bool> profile{"profile", cl::desc("Time of each region of the model"),
                         cl::cat(measuring)};
-  cl::list<std::string> dims{
-      "dim", cl::desc("Sizes of a symbolic dimension to measure"),
-      cl::value_desc("name=1,8,512"), cl::cat(measuring)};
-  cl::opt<int> repetitions{
-      "repetitions",
-      cl::desc("Runs per measurement (default: about half a second's)"),
-      cl::value_desc("N"), cl::cat(measuring)};
-  cl::opt<bool> json{"json", cl::desc("Print results as JSON"),
-                     cl::cat(measuring)};
+  cl::list<std::string> dims{"dim", cl::desc("Sizes of a symbolic dimension to measure"),
+                             cl::value_desc("name=1,8,512"), cl::cat(measuring)};
+  cl::opt<int> repetitions{"repetitions",
+                           cl::desc("Runs per measurement (default: about half a second's)"),
+                           cl::value_desc("N"), cl::cat(measuring)};
+  cl::opt<bool> json{"json", cl::desc("Print results as JSON"), cl::cat(measuring)};
 };
 } // namespace
 
@@ -78,23 +70,19 @@ static Error parseDim(StringRef text, Options &options) {
     int64_t size;
     if (item.getAsInteger(10, size) || size < 0)
       return makeError(Status::CommandLine,
-                       "--dim " + text +
-                           ": expected NAME=SIZE or NAME=SIZE,SIZE,...");
+                       "--dim " + text + ": expected NAME=SIZE or NAME=SIZE,SIZE,...");
     sizes.push_back(size);
   }
   for (const auto &[other, _] : options.dims)
     if (other == name)
-      return makeError(Status::CommandLine,
-                       "--dim " + name + " is given twice");
+      return makeError(Status::CommandLine, "--dim " + name + " is given twice");
   options.dims.emplace_back(name.str(), std::move(sizes));
   return Error::success();
 }
 
 static Error checkOptions(const Options &options) {
   bool measures = options.time || options.profile;
-  auto fail = [](const llvm::Twine &message) {
-    return makeError(Status::CommandLine, message);
-  };
+  auto fail = [](const llvm::Twine &message) { return makeError(Status::CommandLine, message); };
   if (options.threads < 0)
     return fail("--threads is negative");
   if (options.repetitions < 0)
@@ -117,13 +105,11 @@ static Error checkOptions(const Options &options) {
   return Error::success();
 }
 
-Expected<Options>
-mlir::moe::run::parseOptions(int argc, char **argv) {
+Expected<Options> mlir::moe::run::parseOptions(int argc, char **argv) {
   // libLLVM registers options of its own, --threads among them.
   cl::ResetCommandLineParser();
   Flags flags;
-  cl::HideUnrelatedOptions(
-      {&flags.tensors, &flags.measuring, &flags.running});
+  cl::HideUnrelatedOptions({&flags.tensors, &flags.measuring, &flags.running});
   std::string message;
   llvm::raw_string_ostream os(message);
   if (!cl::ParseCommandLineOptions(argc, argv, overview, &os)) {

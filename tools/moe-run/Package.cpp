@@ -31,8 +31,7 @@ static Expected<std::string> findLibrary(StringRef path) {
     return path.str();
   std::vector<std::string> found;
   std::error_code code;
-  for (fs::directory_iterator it(path, code), end; it != end && !code;
-       it.increment(code)) {
+  for (fs::directory_iterator it(path, code), end; it != end && !code; it.increment(code)) {
     StringRef name = llvm::sys::path::filename(it->path());
     if (name.starts_with("lib") && name.ends_with(".so"))
       found.push_back(it->path());
@@ -40,8 +39,7 @@ static Expected<std::string> findLibrary(StringRef path) {
   if (code)
     return makePackageError("cannot read '" + path + "': " + code.message());
   if (found.size() != 1)
-    return makePackageError("'" + path + "' is not a package: it has " +
-                            llvm::Twine(found.size()) +
+    return makePackageError("'" + path + "' is not a package: it has " + llvm::Twine(found.size()) +
                             " files lib*.so, expected one");
   return found.front();
 }
@@ -55,19 +53,16 @@ Error Package::load(StringRef path) {
   void *handle = dlopen(absolute.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!handle)
     return makePackageError("cannot load '" + *file + "': " + dlerror());
-  auto get = reinterpret_cast<moec_library_fn>(
-      dlsym(handle, MOEC_LIBRARY_SYMBOL));
+  auto get = reinterpret_cast<moec_library_fn>(dlsym(handle, MOEC_LIBRARY_SYMBOL));
   if (!get)
-    return makePackageError("'" + *file + "' was not compiled by moec: it has "
-                                          "no symbol " MOEC_LIBRARY_SYMBOL);
+    return makePackageError("'" + *file +
+                            "' was not compiled by moec: it has "
+                            "no symbol " MOEC_LIBRARY_SYMBOL);
   library = get();
   // The library stays loaded: OpenMP threads may live in it.
-  if (library->abi_version != MOEC_ABI_VERSION ||
-      library->size < sizeof(moec_library))
-    return makePackageError("'" + *file + "' has version " +
-                            llvm::Twine(library->abi_version) +
-                            " of the moec interface, expected " +
-                            llvm::Twine(MOEC_ABI_VERSION));
+  if (library->abi_version != MOEC_ABI_VERSION || library->size < sizeof(moec_library))
+    return makePackageError("'" + *file + "' has version " + llvm::Twine(library->abi_version) +
+                            " of the moec interface, expected " + llvm::Twine(MOEC_ABI_VERSION));
   return Error::success();
 }
 
@@ -91,8 +86,7 @@ static bool parseTensor(const llvm::json::Value &json, TensorInfo &tensor) {
   return tensor.type != nullptr;
 }
 
-static bool parseTensors(const llvm::json::Array *json,
-                         std::vector<TensorInfo> &tensors) {
+static bool parseTensors(const llvm::json::Array *json, std::vector<TensorInfo> &tensors) {
   return json && llvm::all_of(*json, [&](const llvm::json::Value &tensor) {
            return parseTensor(tensor, tensors.emplace_back());
          });
@@ -110,8 +104,7 @@ static bool parseEntry(const llvm::json::Value &json, EntryInfo &entry) {
 Error Package::readInfo() {
   Expected<llvm::json::Value> root = llvm::json::parse(library->info());
   if (!root)
-    return makePackageError("the library's description is not JSON: " +
-                            toString(root.takeError()));
+    return makePackageError("the library's description is not JSON: " + toString(root.takeError()));
   const llvm::json::Object *object = root->getAsObject();
   const llvm::json::Array *list = object ? object->getArray("entries") : nullptr;
   bool isValid = list && llvm::all_of(*list, [&](const llvm::json::Value &e) {
@@ -139,8 +132,7 @@ Expected<Package> Package::open(StringRef path, StringRef weights) {
   std::string file = weights.str();
   const moec_library &library = *package.library;
   moec_options options = MOEC_OPTIONS_INIT;
-  if (library.open(weights.empty() ? nullptr : file.c_str(), &options,
-                   &package.model) != MOEC_OK)
+  if (library.open(weights.empty() ? nullptr : file.c_str(), &options, &package.model) != MOEC_OK)
     return makePackageError(library.last_error());
   return std::move(package);
 }
@@ -160,8 +152,7 @@ Expected<const EntryInfo *> Package::getEntry(StringRef name) const {
   for (const EntryInfo &entry : entries)
     if (entry.name == name)
       return &entry;
-  return makeError(Status::CommandLine,
-                   "the package has no entry '" + name + "'");
+  return makeError(Status::CommandLine, "the package has no entry '" + name + "'");
 }
 
 std::vector<std::string> EntryInfo::getSymbols() const {
@@ -173,8 +164,7 @@ std::vector<std::string> EntryInfo::getSymbols() const {
   return symbols;
 }
 
-static void printTensor(llvm::raw_ostream &os, StringRef kind,
-                        const TensorInfo &tensor) {
+static void printTensor(llvm::raw_ostream &os, StringRef kind, const TensorInfo &tensor) {
   os << "  " << kind << " " << tensor.name << ": " << tensor.type->name << " [";
   llvm::interleaveComma(tensor.dims, os, [&](const Dimension &dim) {
     if (dim.size >= 0)

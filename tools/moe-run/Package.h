@@ -37,8 +37,7 @@ struct RegionInfo {
 class Package {
 public:
   /// Opens NAME.moec or a library in it. `weights` empty: the file beside it.
-  static llvm::Expected<Package> open(llvm::StringRef path,
-                                      llvm::StringRef weights);
+  static llvm::Expected<Package> open(llvm::StringRef path, llvm::StringRef weights);
   Package(Package &&other);
   ~Package();
 

@@ -26,16 +26,13 @@ static void runOnPool(void *data, int64_t n, moec_task_fn body, void *ctx) {
   pool.wait();
 }
 
-Error Session::createContext(const Package &package, int32_t threads,
-                             bool profile) {
+Error Session::createContext(const Package &package, int32_t threads, bool profile) {
   moec_context_options options = MOEC_CONTEXT_OPTIONS_INIT;
   options.num_workers = threads;
   options.flags = profile ? MOEC_CONTEXT_PROFILE : 0;
-  moec_status status =
-      library.context_create(package.getModel(), &options, &context);
+  moec_status status = library.context_create(package.getModel(), &options, &context);
   if (status == MOEC_ERROR_PARALLEL) {
-    pool = std::make_unique<llvm::DefaultThreadPool>(
-        llvm::hardware_concurrency(unsigned(threads)));
+    pool = std::make_unique<llvm::DefaultThreadPool>(llvm::hardware_concurrency(unsigned(threads)));
     options.num_workers = int32_t(pool->getMaxConcurrency());
     options.parallel_for = runOnPool;
     options.pool = pool.get();
@@ -46,10 +43,8 @@ Error Session::createContext(const Package &package, int32_t threads,
   return Error::success();
 }
 
-Expected<std::unique_ptr<Session>> Session::create(const Package &package,
-                                                   const EntryInfo &entry,
-                                                   int32_t threads,
-                                                   bool profile) {
+Expected<std::unique_ptr<Session>> Session::create(const Package &package, const EntryInfo &entry,
+                                                   int32_t threads, bool profile) {
   std::unique_ptr<Session> session(new Session(package, entry));
   if (Error error = session->createContext(package, threads, profile))
     return std::move(error);
@@ -60,23 +55,19 @@ Session::~Session() { library.context_destroy(context); }
 
 /// The library checks shapes; the type decides what the bytes mean, so it is
 /// checked here.
-static Expected<Value> readInput(const SafetensorsFile &file,
-                                 const TensorInfo &info) {
+static Expected<Value> readInput(const SafetensorsFile &file, const TensorInfo &info) {
   const SafetensorsTensor *tensor = file.find(info.name);
   if (!tensor)
-    return makeError(Status::Input,
-                     "the input file has no tensor '" + info.name + "'");
+    return makeError(Status::Input, "the input file has no tensor '" + info.name + "'");
   if (tensor->type != info.type->file)
-    return makeError(Status::Input,
-                     "input '" + info.name + "' has dtype " +
-                         stringifySafetensorsType(tensor->type) +
-                         " in the input file, expected " +
-                         stringifySafetensorsType(info.type->file));
+    return makeError(Status::Input, "input '" + info.name + "' has dtype " +
+                                        stringifySafetensorsType(tensor->type) +
+                                        " in the input file, expected " +
+                                        stringifySafetensorsType(info.type->file));
   return Value(file, *tensor);
 }
 
-Expected<std::vector<Value>>
-Session::readInputs(const SafetensorsFile &file) const {
+Expected<std::vector<Value>> Session::readInputs(const SafetensorsFile &file) const {
   std::vector<Value> values;
   for (const TensorInfo &info : entry.inputs) {
     Expected<Value> value = readInput(file, info);
@@ -95,11 +86,11 @@ static Expected<int64_t> getSize(const TensorInfo &input, const Dimension &dim,
   if (it != dims.end())
     return it->second;
   if (dim.symbol.empty())
-    return makeError(Status::Input, "a dimension of input '" + input.name +
-                                        "' has no name: give --input");
-  return makeError(Status::Input, "dimension '" + dim.symbol + "' of input '" +
-                                      input.name + "' is not given: use --dim " +
-                                      dim.symbol + "=SIZE or --input");
+    return makeError(Status::Input,
+                     "a dimension of input '" + input.name + "' has no name: give --input");
+  return makeError(Status::Input, "dimension '" + dim.symbol + "' of input '" + input.name +
+                                      "' is not given: use --dim " + dim.symbol +
+                                      "=SIZE or --input");
 }
 
 /// No more bytes than can be addressed; the rest is up to the allocator.
@@ -107,14 +98,12 @@ static bool isAllocatable(llvm::ArrayRef<int64_t> shape, unsigned width) {
   const int64_t limit = int64_t(1) << 40;
   int64_t bytes = width;
   for (int64_t size : shape)
-    if (llvm::MulOverflow(bytes, std::max<int64_t>(size, 1), bytes) ||
-        bytes > limit)
+    if (llvm::MulOverflow(bytes, std::max<int64_t>(size, 1), bytes) || bytes > limit)
       return false;
   return true;
 }
 
-static Expected<Value> makeInput(const TensorInfo &info,
-                                 const DimensionValues &dims) {
+static Expected<Value> makeInput(const TensorInfo &info, const DimensionValues &dims) {
   llvm::SmallVector<int64_t, 4> shape;
   for (const Dimension &dim : info.dims) {
     Expected<int64_t> size = getSize(info, dim, dims);
@@ -123,13 +112,12 @@ static Expected<Value> makeInput(const TensorInfo &info,
     shape.push_back(*size);
   }
   if (!isAllocatable(shape, info.type->getNumBytes()))
-    return makeError(Status::Input, "input '" + info.name + "' of shape " +
-                                        formatShape(shape) + " is too large");
+    return makeError(Status::Input,
+                     "input '" + info.name + "' of shape " + formatShape(shape) + " is too large");
   return Value(info.name, info.type, shape);
 }
 
-Expected<std::vector<Value>>
-Session::makeInputs(const DimensionValues &dims) const {
+Expected<std::vector<Value>> Session::makeInputs(const DimensionValues &dims) const {
   std::vector<Value> values;
   for (const TensorInfo &info : entry.inputs) {
     Expected<Value> value = makeInput(info, dims);
@@ -149,53 +137,44 @@ static std::vector<DLTensor *> getTensors(std::vector<Value> &values) {
 
 /// Wrong tensors are the input's fault, the rest is the run's.
 static Error makeRunError(moec_status status, const moec_library &library) {
-  return makeError(status == MOEC_ERROR_TENSOR ? Status::Input : Status::Run,
-                   library.last_error());
+  return makeError(status == MOEC_ERROR_TENSOR ? Status::Input : Status::Run, library.last_error());
 }
 
-Expected<std::vector<Value>>
-Session::makeOutputs(std::vector<Value> &inputs) {
+Expected<std::vector<Value>> Session::makeOutputs(std::vector<Value> &inputs) {
   std::vector<DLTensor *> in = getTensors(inputs), out;
   std::vector<DLTensor> described(entry.outputs.size());
   for (DLTensor &tensor : described)
     out.push_back(&tensor);
-  moec_status status = library.output_shapes(
-      context, entry.name.c_str(), in.data(), int32_t(in.size()), out.data(),
-      int32_t(out.size()));
+  moec_status status = library.output_shapes(context, entry.name.c_str(), in.data(),
+                                             int32_t(in.size()), out.data(), int32_t(out.size()));
   if (status != MOEC_OK)
     return makeRunError(status, library);
   std::vector<Value> values;
   for (const auto &[info, tensor] : llvm::zip_equal(entry.outputs, described))
-    values.emplace_back(
-        info.name, info.type,
-        llvm::ArrayRef<int64_t>(tensor.shape, size_t(tensor.ndim)));
+    values.emplace_back(info.name, info.type,
+                        llvm::ArrayRef<int64_t>(tensor.shape, size_t(tensor.ndim)));
   return std::move(values);
 }
 
-Expected<double> Session::run(std::vector<Value> &inputs,
-                              std::vector<Value> &outputs) {
+Expected<double> Session::run(std::vector<Value> &inputs, std::vector<Value> &outputs) {
   std::vector<DLTensor *> in = getTensors(inputs), out = getTensors(outputs);
   auto begin = std::chrono::steady_clock::now();
-  moec_status status =
-      library.run(context, entry.name.c_str(), in.data(), int32_t(in.size()),
-                  out.data(), int32_t(out.size()));
-  std::chrono::duration<double, std::milli> time =
-      std::chrono::steady_clock::now() - begin;
+  moec_status status = library.run(context, entry.name.c_str(), in.data(), int32_t(in.size()),
+                                   out.data(), int32_t(out.size()));
+  std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - begin;
   if (status != MOEC_OK)
     return makeRunError(status, library);
   return time.count();
 }
 
 std::vector<moec_region_time> Session::getProfile() const {
-  std::vector<moec_region_time> times(
-      size_t(library.profile(context, nullptr, 0)));
+  std::vector<moec_region_time> times(size_t(library.profile(context, nullptr, 0)));
   library.profile(context, times.data(), int32_t(times.size()));
   return times;
 }
 
-DimensionValues
-mlir::moe::run::inferDimensions(const EntryInfo &entry,
-                                llvm::ArrayRef<Value> inputs) {
+DimensionValues mlir::moe::run::inferDimensions(const EntryInfo &entry,
+                                                llvm::ArrayRef<Value> inputs) {
   DimensionValues values;
   for (const auto &[info, input] : llvm::zip_equal(entry.inputs, inputs))
     for (const auto &[dim, size] : llvm::zip(info.dims, input.getShape()))

@@ -18,24 +18,20 @@ class Session {
 public:
   /// threads 0: the library's default.
   static llvm::Expected<std::unique_ptr<Session>>
-  create(const Package &package, const EntryInfo &entry, int32_t threads,
-         bool profile);
+  create(const Package &package, const EntryInfo &entry, int32_t threads, bool profile);
   ~Session();
 
   const EntryInfo &getEntry() const { return entry; }
   int32_t getNumWorkers() const { return library.num_workers(context); }
 
   /// The entry's inputs from a file, checked against its description.
-  llvm::Expected<std::vector<Value>>
-  readInputs(const SafetensorsFile &file) const;
+  llvm::Expected<std::vector<Value>> readInputs(const SafetensorsFile &file) const;
   /// Inputs without values for these dimensions.
-  llvm::Expected<std::vector<Value>>
-  makeInputs(const DimensionValues &dims) const;
+  llvm::Expected<std::vector<Value>> makeInputs(const DimensionValues &dims) const;
   /// Outputs for these inputs, without values.
   llvm::Expected<std::vector<Value>> makeOutputs(std::vector<Value> &inputs);
   /// Runs once and returns the time in milliseconds.
-  llvm::Expected<double> run(std::vector<Value> &inputs,
-                             std::vector<Value> &outputs);
+  llvm::Expected<double> run(std::vector<Value> &inputs, std::vector<Value> &outputs);
 
   void resetProfile() { library.profile_reset(context); }
   std::vector<moec_region_time> getProfile() const;
@@ -43,8 +39,7 @@ public:
 private:
   Session(const Package &package, const EntryInfo &entry)
       : library(package.getLibrary()), entry(entry) {}
-  llvm::Error createContext(const Package &package, int32_t threads,
-                            bool profile);
+  llvm::Error createContext(const Package &package, int32_t threads, bool profile);
 
   const moec_library &library;
   const EntryInfo &entry;
@@ -54,8 +49,7 @@ private:
 };
 
 /// The dimensions that inputs of these shapes stand for.
-DimensionValues inferDimensions(const EntryInfo &entry,
-                                llvm::ArrayRef<Value> inputs);
+DimensionValues inferDimensions(const EntryInfo &entry, llvm::ArrayRef<Value> inputs);
 
 } // namespace mlir::moe::run
 

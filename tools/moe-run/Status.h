@@ -26,14 +26,11 @@ class StatusError : public llvm::ErrorInfo<StatusError> {
 public:
   static char ID;
 
-  StatusError(Status status, const llvm::Twine &message)
-      : status(status), message(message.str()) {}
+  StatusError(Status status, const llvm::Twine &message) : status(status), message(message.str()) {}
 
   Status getStatus() const { return status; }
   void log(llvm::raw_ostream &os) const override { os << message; }
-  std::error_code convertToErrorCode() const override {
-    return llvm::inconvertibleErrorCode();
-  }
+  std::error_code convertToErrorCode() const override { return llvm::inconvertibleErrorCode(); }
 
 private:
   Status status;
@@ -46,8 +43,7 @@ inline llvm::Error makeError(Status status, const llvm::Twine &message) {
 
 /// The same message with a status.
 inline llvm::Error withStatus(Status status, llvm::Error error) {
-  return error ? makeError(status, toString(std::move(error)))
-               : llvm::Error::success();
+  return error ? makeError(status, toString(std::move(error))) : llvm::Error::success();
 }
 
 /// From now on a failed allocation ends the program with an error: a --dim can ask

@@ -43,14 +43,14 @@ static const ElementType elementTypes[] = {
 };
 
 const ElementType *mlir::moe::run::findElementType(StringRef name) {
-  const ElementType *it = llvm::find_if(
-      elementTypes, [&](const ElementType &type) { return type.name == name; });
+  const ElementType *it =
+      llvm::find_if(elementTypes, [&](const ElementType &type) { return type.name == name; });
   return it == std::end(elementTypes) ? nullptr : it;
 }
 
 const ElementType *mlir::moe::run::findElementType(SafetensorsType file) {
-  const ElementType *it = llvm::find_if(
-      elementTypes, [&](const ElementType &type) { return type.file == file; });
+  const ElementType *it =
+      llvm::find_if(elementTypes, [&](const ElementType &type) { return type.file == file; });
   return it == std::end(elementTypes) ? nullptr : it;
 }
 
@@ -98,8 +98,7 @@ Value::Value(StringRef name, const ElementType *type, ArrayRef<int64_t> shape)
       bytes(size_t(countElements(shape)) * type->getNumBytes()) {}
 
 Value::Value(const SafetensorsFile &file, const SafetensorsTensor &source)
-    : name(source.name), type(findElementType(source.type)),
-      shape(source.shape) {
+    : name(source.name), type(findElementType(source.type)), shape(source.shape) {
   ArrayRef<char> data = file.getData(source);
   bytes.assign(data.begin(), data.end());
 }
@@ -115,8 +114,7 @@ static void storeFloat(char *element, const ElementType *type, double value) {
   }
   APFloat number(value);
   bool losesInfo;
-  number.convert(*getSemantics(type->file), APFloat::rmNearestTiesToEven,
-                 &losesInfo);
+  number.convert(*getSemantics(type->file), APFloat::rmNearestTiesToEven, &losesInfo);
   uint64_t bits = number.bitcastToAPInt().getZExtValue();
   memcpy(element, &bits, type->getNumBytes());
 }
@@ -142,8 +140,7 @@ double Value::getElement(int64_t index) const {
   if (const llvm::fltSemantics *semantics = getSemantics(type->file)) {
     APFloat number(*semantics, llvm::APInt(8 * width, bits));
     bool losesInfo;
-    number.convert(APFloat::IEEEdouble(), APFloat::rmNearestTiesToEven,
-                   &losesInfo);
+    number.convert(APFloat::IEEEdouble(), APFloat::rmNearestTiesToEven, &losesInfo);
     return number.convertToDouble();
   }
   if (type->dlpack.code == kDLInt)
@@ -165,8 +162,7 @@ DLTensor &Value::getTensor() {
 static Error writeFile(StringRef path, ArrayRef<Value> values) {
   SafetensorsWriter writer;
   for (const Value &value : values) {
-    auto offset = writer.declare(value.getName(), value.getType()->file,
-                                 value.getShape());
+    auto offset = writer.declare(value.getName(), value.getType()->file, value.getShape());
     if (!offset)
       return offset.takeError();
   }
@@ -186,6 +182,5 @@ Error mlir::moe::run::writeValues(StringRef path, ArrayRef<Value> values) {
   if (!error)
     return Error::success();
   llvm::sys::fs::remove(partial);
-  return makeError(Status::Output, "cannot write '" + path +
-                                       "': " + toString(std::move(error)));
+  return makeError(Status::Output, "cannot write '" + path + "': " + toString(std::move(error)));
 }

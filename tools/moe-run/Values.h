@@ -32,8 +32,7 @@ std::string formatShape(llvm::ArrayRef<int64_t> shape);
 /// A row-major tensor that owns its elements.
 class Value {
 public:
-  Value(llvm::StringRef name, const ElementType *type,
-        llvm::ArrayRef<int64_t> shape);
+  Value(llvm::StringRef name, const ElementType *type, llvm::ArrayRef<int64_t> shape);
   /// A copy of a tensor of a file.
   Value(const SafetensorsFile &file, const SafetensorsTensor &tensor);
 

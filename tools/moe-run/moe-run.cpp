@@ -35,8 +35,7 @@ static Expected<Status> runOnce(Session &session, const Options &options,
   return *isWithin ? Status::Success : Status::Differs;
 }
 
-static Expected<std::vector<Value>> readInputs(const Session &session,
-                                               const Options &options) {
+static Expected<std::vector<Value>> readInputs(const Session &session, const Options &options) {
   Expected<SafetensorsFile> file = SafetensorsFile::open(options.input);
   if (!file)
     return withStatus(Status::Input, file.takeError());
@@ -58,8 +57,7 @@ static Expected<Status> runTool(const Options &options) {
   Status status = Status::Success;
   std::vector<Value> inputs;
   if (!options.input.empty()) {
-    auto session =
-        Session::create(*package, **entry, options.threads, /*profile=*/false);
+    auto session = Session::create(*package, **entry, options.threads, /*profile=*/false);
     if (!session)
       return session.takeError();
     Expected<std::vector<Value>> read = readInputs(**session, options);
@@ -72,9 +70,8 @@ static Expected<Status> runTool(const Options &options) {
     status = *result;
   }
   if (measures)
-    if (Error error =
-            measure(*package, **entry, options,
-                    options.input.empty() ? nullptr : &inputs, llvm::outs()))
+    if (Error error = measure(*package, **entry, options, options.input.empty() ? nullptr : &inputs,
+                              llvm::outs()))
       return std::move(error);
   return status;
 }

@@ -21,14 +21,11 @@ namespace cl = llvm::cl;
 /// a buffer with the whole file, and a model may be larger than the memory.
 static LogicalResult importModel(int argc, char **argv) {
   cl::opt<bool> import("import-onnx", cl::desc("Import an ONNX model"));
-  cl::opt<std::string> input(cl::Positional, cl::Required,
-                             cl::desc("<model.onnx>"));
-  cl::opt<std::string> output("o", cl::desc("Output file"), cl::init("-"),
-                              cl::value_desc("file"));
+  cl::opt<std::string> input(cl::Positional, cl::Required, cl::desc("<model.onnx>"));
+  cl::opt<std::string> output("o", cl::desc("Output file"), cl::init("-"), cl::value_desc("file"));
   cl::list<std::string> dims("dim", cl::desc("Size of a symbolic dimension"),
                              cl::value_desc("name=size"));
-  cl::list<std::string> keep("keep", cl::desc("Value to add as an output"),
-                             cl::value_desc("name"));
+  cl::list<std::string> keep("keep", cl::desc("Value to add as an output"), cl::value_desc("name"));
   registerAsmPrinterCLOptions();
   cl::ParseCommandLineOptions(argc, argv, "moec: ONNX to MLIR\n");
 
@@ -66,6 +63,6 @@ int main(int argc, char **argv) {
     if (StringRef(argv[i]).ltrim('-') == "import-onnx")
       return failed(importModel(argc, argv));
   registerAllTranslations();
-  return failed(mlirTranslateMain(
-      argc, argv, "moec translation tool (--import-onnx --help: ONNX models)"));
+  return failed(
+      mlirTranslateMain(argc, argv, "moec translation tool (--import-onnx --help: ONNX models)"));
 }

@@ -47,8 +47,7 @@ typedef struct {
   int64_t (*workspace)(void *const *args, int32_t workers);
   /* args: input descriptors, then output descriptors. The workspace is aligned
    * to 64 bytes, the weights to a page. */
-  void (*run)(void *const *args, void *workspace, const void *weights,
-              void *call);
+  void (*run)(void *const *args, void *workspace, const void *weights, void *call);
 } moec_entry_desc;
 
 typedef struct {
@@ -78,8 +77,7 @@ extern const moec_model_desc moec_model_description;
 
 /* Runs body(ctx, task, worker) for each task of 0 ... n-1 and returns when all
  * have finished. Not to be called from a task. */
-void moec_parallel_for(void *call, int64_t n,
-                       void (*body)(void *ctx, int64_t task, int32_t worker),
+void moec_parallel_for(void *call, int64_t n, void (*body)(void *ctx, int64_t task, int32_t worker),
                        void *ctx);
 /* Worker numbers are 0 ... moec_num_workers-1. */
 int32_t moec_num_workers(void *call);

@@ -63,8 +63,8 @@ typedef struct {
   DLDevice device;
   int32_t ndim;
   DLDataType dtype;
-  int64_t *shape;   /* ndim sizes */
-  int64_t *strides; /* ndim strides in elements; NULL: row-major, no gaps */
+  int64_t *shape;       /* ndim sizes */
+  int64_t *strides;     /* ndim strides in elements; NULL: row-major, no gaps */
   uint64_t byte_offset; /* of the first element from `data` */
 } DLTensor;
 #endif
@@ -116,7 +116,8 @@ typedef struct {
   uint32_t flags;       /* MOEC_OPEN_... */
 } moec_options;
 
-#define MOEC_OPTIONS_INIT {sizeof(moec_options), MOEC_ABI_VERSION, 0}
+#define MOEC_OPTIONS_INIT                                                                          \
+  { sizeof(moec_options), MOEC_ABI_VERSION, 0 }
 
 /* One task of a parallel loop. `worker` is less than the number of workers of
  * the context, and no two tasks run at the same time with the same worker. */
@@ -126,12 +127,10 @@ typedef void (*moec_task_fn)(void *ctx, int64_t task, int32_t worker);
  * and on any threads, and returns when all have finished. Tasks never wait for
  * each other, so any concurrency is right, none included. Tasks do not throw.
  */
-typedef void (*moec_parallel_for_fn)(void *pool, int64_t n, moec_task_fn body,
-                                     void *ctx);
+typedef void (*moec_parallel_for_fn)(void *pool, int64_t n, moec_task_fn body, void *ctx);
 
 /* Returns `bytes` bytes aligned to `alignment` (a power of two), or NULL. */
-typedef void *(*moec_allocate_fn)(void *allocator, size_t bytes,
-                                  size_t alignment);
+typedef void *(*moec_allocate_fn)(void *allocator, size_t bytes, size_t alignment);
 /* Frees what moec_allocate_fn returned; `bytes` as then. */
 typedef void (*moec_deallocate_fn)(void *allocator, void *memory, size_t bytes);
 
@@ -159,8 +158,8 @@ typedef struct {
   void *stream;    /* reserved: NULL */
 } moec_context_options;
 
-#define MOEC_CONTEXT_OPTIONS_INIT                                              \
-  {sizeof(moec_context_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL}
+#define MOEC_CONTEXT_OPTIONS_INIT                                                                  \
+  { sizeof(moec_context_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /* Time spent in one region of the model. */
 typedef struct {
@@ -181,12 +180,10 @@ typedef struct moec_library {
    * (without reading the data: takes milliseconds at any size) and returns a
    * model. weights_path NULL: NAME.safetensors in the folder of the library, or
    * of the program when linked statically. options may be NULL. */
-  moec_status (*open)(const char *weights_path, const moec_options *options,
-                      moec_model **model);
+  moec_status (*open)(const char *weights_path, const moec_options *options, moec_model **model);
 
   /* Makes a context. options may be NULL. */
-  moec_status (*context_create)(moec_model *model,
-                                const moec_context_options *options,
+  moec_status (*context_create)(moec_model *model, const moec_context_options *options,
                                 moec_context **context);
 
   /* Checks the inputs and describes the outputs that they give: sets ndim,
@@ -194,15 +191,13 @@ typedef struct moec_library {
    * byte_offset alone. The shapes are owned by the context and valid until its
    * next output_shapes. Outputs are in the order of the entry's description.
    * entry NULL: the first entry. */
-  moec_status (*output_shapes)(moec_context *context, const char *entry,
-                               const DLTensor *const *in, int32_t n_in,
-                               DLTensor *const *out, int32_t n_out);
+  moec_status (*output_shapes)(moec_context *context, const char *entry, const DLTensor *const *in,
+                               int32_t n_in, DLTensor *const *out, int32_t n_out);
 
   /* Checks the inputs and tells how many bytes of workspace a run with inputs
    * of these shapes needs. */
-  moec_status (*workspace_size)(moec_context *context, const char *entry,
-                                const DLTensor *const *in, int32_t n_in,
-                                uint64_t *bytes);
+  moec_status (*workspace_size)(moec_context *context, const char *entry, const DLTensor *const *in,
+                                int32_t n_in, uint64_t *bytes);
 
   /* Computes the outputs. Tensors are in the order of the entry's description,
    * on the CPU, with exactly the described dtype and with shapes that agree.
@@ -210,9 +205,8 @@ typedef struct moec_library {
    * overlap. Row-major tensors are used in place; others are copied. An output
    * may not overlap an input or another output. Memory is allocated in the
    * first run at a size, not in later ones of the same or a smaller size. */
-  moec_status (*run)(moec_context *context, const char *entry,
-                     const DLTensor *const *in, int32_t n_in,
-                     DLTensor *const *out, int32_t n_out);
+  moec_status (*run)(moec_context *context, const char *entry, const DLTensor *const *in,
+                     int32_t n_in, DLTensor *const *out, int32_t n_out);
 
   /* JSON: entries with names, dtypes and symbolic dimensions of their inputs
    * and outputs, target, plan, regions, digest of the weights. */
@@ -230,8 +224,7 @@ typedef struct moec_library {
   /* Times of the regions 0 ... in all runs of a context that was made with
    * MOEC_CONTEXT_PROFILE: writes at most `capacity` of them and returns their
    * number, which is at most the number of "regions" in info. */
-  int32_t (*profile)(const moec_context *context, moec_region_time *times,
-                     int32_t capacity);
+  int32_t (*profile)(const moec_context *context, moec_region_time *times, int32_t capacity);
   /* Sets all of them to zero. */
   void (*profile_reset)(moec_context *context);
 

@@ -14,8 +14,8 @@ namespace mlir::moe {
 /// Location of the `index`-th node of `fileName`: prints as
 /// `model.onnx:7:1` and carries the node's name. (A bare NameLoc would print as
 /// `<unknown>`.) `index` is taken as the line as is.
-Location getNodeLocation(MLIRContext *context, StringRef fileName,
-                         unsigned index, StringRef nodeName);
+Location getNodeLocation(MLIRContext *context, StringRef fileName, unsigned index,
+                         StringRef nodeName);
 
 /// Name of the node that an op came from, "" when the location has none. Looks
 /// through fused and call-site locations; the first name found counts.

@@ -76,8 +76,7 @@ public:
   /// found and what was expected.
   static llvm::Expected<SafetensorsFile> open(llvm::StringRef path);
   /// Validates a buffer; its identifier is used in errors.
-  static llvm::Expected<SafetensorsFile>
-  parse(std::unique_ptr<llvm::MemoryBuffer> buffer);
+  static llvm::Expected<SafetensorsFile> parse(std::unique_ptr<llvm::MemoryBuffer> buffer);
 
   /// All tensors in file order, padding included.
   llvm::ArrayRef<SafetensorsTensor> getTensors() const { return tensors; }
@@ -85,9 +84,7 @@ public:
   const SafetensorsTensor *find(llvm::StringRef name) const;
   /// The bytes of one of this file's tensors.
   llvm::ArrayRef<char> getData(const SafetensorsTensor &tensor) const;
-  const std::map<std::string, std::string> &getMetadata() const {
-    return metadata;
-  }
+  const std::map<std::string, std::string> &getMetadata() const { return metadata; }
   /// File offset of the data section in bytes.
   uint64_t getDataOffset() const { return dataOffset; }
 
@@ -123,12 +120,11 @@ public:
   /// Appends a tensor at the next offset that is a multiple of `alignment` and
   /// returns its offset in the data section.
   llvm::Expected<uint64_t> declare(llvm::StringRef name, SafetensorsType type,
-                                   llvm::ArrayRef<int64_t> shape,
-                                   uint64_t alignment = 64);
+                                   llvm::ArrayRef<int64_t> shape, uint64_t alignment = 64);
   /// Appends a tensor at `offset`, which must not lie before the end of the
   /// last one; the space between becomes a padding tensor.
-  llvm::Error declareAt(llvm::StringRef name, SafetensorsType type,
-                        llvm::ArrayRef<int64_t> shape, uint64_t offset);
+  llvm::Error declareAt(llvm::StringRef name, SafetensorsType type, llvm::ArrayRef<int64_t> shape,
+                        uint64_t offset);
 
   /// Offset in the file where the data section begins, given what was declared
   /// until now.

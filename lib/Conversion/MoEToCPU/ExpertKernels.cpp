@@ -42,8 +42,8 @@ Value roundUpRows(KernelBuilder &b, Value rows) {
   SmallVector<int64_t> variants = b.target.blockRows();
   Value result = b.index(variants.back());
   for (int64_t variant : llvm::reverse(ArrayRef(variants).drop_back())) {
-    Value fits = arith::CmpIOp::create(b, b.getLoc(), arith::CmpIPredicate::ule, rows,
-                                       b.index(variant));
+    Value fits =
+        arith::CmpIOp::create(b, b.getLoc(), arith::CmpIPredicate::ule, rows, b.index(variant));
     result = arith::SelectOp::create(b, b.getLoc(), fits, b.index(variant), result);
   }
   return result;
@@ -109,8 +109,8 @@ SmallVector<SmallVector<Value>> emitPanelRows(KernelBuilder &b, const PackedWeig
       if (field > 0)
         code = arith::ShRUIOp::create(
             b, b.getLoc(), code,
-            arith::ConstantOp::create(
-                b, b.getLoc(), DenseElementsAttr::get(words, int32_t(field * weight.bits))));
+            arith::ConstantOp::create(b, b.getLoc(),
+                                      DenseElementsAttr::get(words, int32_t(field * weight.bits))));
       code = arith::AndIOp::create(b, b.getLoc(), code, mask);
       // Codes are small: the signed conversion is one instruction on every ISA.
       rows[field / 2].push_back(arith::SIToFPOp::create(b, b.getLoc(), b.vectorType(), code));
@@ -161,8 +161,7 @@ std::string PackedWeight::key() const {
   auto element = [](Value v) { return typeName(cast<MemRefType>(v.getType()).getElementType()); };
   os << experts() << "x" << n << "x" << k << "_";
   if (bits)
-    os << "int" << bits << "_block" << block << "_" << element(scales)
-       << (zeroPoints ? "_zp" : "");
+    os << "int" << bits << "_block" << block << "_" << element(scales) << (zeroPoints ? "_zp" : "");
   else
     os << element(panels);
   if (bias)
@@ -171,9 +170,8 @@ std::string PackedWeight::key() const {
 }
 
 int64_t mlir::moe::cpu::panelsPerTask(const PackedWeight &weight) {
-  int64_t bits = weight.bits
-                     ? weight.bits
-                     : cast<MemRefType>(weight.panels.getType()).getElementTypeBitWidth();
+  int64_t bits = weight.bits ? weight.bits
+                             : cast<MemRefType>(weight.panels.getType()).getElementTypeBitWidth();
   int64_t panelBytes = std::max<int64_t>(1, weight.k * kPanelWidth * bits / 8);
   return std::min<int64_t>(weight.numPanels(), llvm::divideCeil(kTaskBytes, panelBytes));
 }
@@ -217,8 +215,8 @@ static SmallVector<Value> emitAccumulateRange(KernelBuilder &b, const PackedWeig
 }
 
 SmallVector<Value> mlir::moe::cpu::emitPanelProduct(KernelBuilder &b, const PackedWeight &weight,
-                                                    Value expert, Value panel, Value a,
-                                                    Value aBase, int64_t rows) {
+                                                    Value expert, Value panel, Value a, Value aBase,
+                                                    int64_t rows) {
   SmallVector<Value> zeros(rows * b.target.panelVectors(), b.splat(0.0));
   // A sum of sums: the rounding error of one long chain grows with K.
   auto emitChunk = [&](Value begin, Value end) {
@@ -251,8 +249,8 @@ static void emitBias(KernelBuilder &b, const PackedWeight &weight, Value expert,
     return;
   int64_t vectors = b.target.panelVectors();
   for (int64_t v = 0; v < vectors; ++v) {
-    Value bias = b.loadVector(weight.bias,
-                              {expert, panel, b.index(0), b.index(v * b.target.lanes)});
+    Value bias =
+        b.loadVector(weight.bias, {expert, panel, b.index(0), b.index(v * b.target.lanes)});
     for (size_t i = v; i < acc.size(); i += vectors)
       acc[i] = b.addf(acc[i], bias);
   }
@@ -266,10 +264,10 @@ func::FuncOp mlir::moe::cpu::getRoutingListsKernel(ModuleOp module, int64_t expe
                                                    KernelTarget target) {
   MLIRContext *context = module.getContext();
   Type i32 = i32Type(context);
-  SmallVector<Type> types = {bufferType({kDynamic, k}, i32),  bufferType({experts}, i32),
-                             bufferType({experts + 1}, i32),  bufferType({kDynamic, 3}, i32),
-                             bufferType({kDynamic}, i32),     bufferType({kDynamic, k}, i32),
-                             bufferType({2, experts}, i32),   bufferType({2}, i32)};
+  SmallVector<Type> types = {bufferType({kDynamic, k}, i32), bufferType({experts}, i32),
+                             bufferType({experts + 1}, i32), bufferType({kDynamic, 3}, i32),
+                             bufferType({kDynamic}, i32),    bufferType({kDynamic, k}, i32),
+                             bufferType({2, experts}, i32),  bufferType({2}, i32)};
   std::string name = ("moec_routing_lists_" + Twine(experts) + "_" + Twine(k)).str();
   func::FuncOp kernel;
   getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
@@ -315,15 +313,15 @@ func::FuncOp mlir::moe::cpu::getRoutingListsKernel(ModuleOp module, int64_t expe
           b.store(b.toI32(b.sub(padded, row)), lists.cursor, {zero, e});
           b.store(b.toI32(row), lists.cursor, {one, e});
           Value end = b.add(row, count);
-          SmallVector<Value> after = b.forLoop(
-              row, end, maxRows, {block, padded},
-              [&](Value firstRow, ValueRange inner) -> SmallVector<Value> {
-                Value rows = b.min(b.sub(end, firstRow), maxRows);
-                Value values[] = {firstRow, inner[1], rows};
-                for (auto [field, value] : llvm::enumerate(values))
-                  b.store(b.toI32(value), lists.blocks, {inner[0], b.index(field)});
-                return {b.add(inner[0], one), b.add(inner[1], roundUpRows(b, rows))};
-              });
+          SmallVector<Value> after =
+              b.forLoop(row, end, maxRows, {block, padded},
+                        [&](Value firstRow, ValueRange inner) -> SmallVector<Value> {
+                          Value rows = b.min(b.sub(end, firstRow), maxRows);
+                          Value values[] = {firstRow, inner[1], rows};
+                          for (auto [field, value] : llvm::enumerate(values))
+                            b.store(b.toI32(value), lists.blocks, {inner[0], b.index(field)});
+                          return {b.add(inner[0], one), b.add(inner[1], roundUpRows(b, rows))};
+                        });
           scf::YieldOp::create(b, b.getLoc(),
                                ValueRange{b.add(active, one), after[0], end, after[1]});
           b.setInsertionPointAfter(branch);
@@ -349,8 +347,7 @@ func::FuncOp mlir::moe::cpu::getRoutingListsKernel(ModuleOp module, int64_t expe
 // Packing, products, combine
 //===----------------------------------------------------------------------===//
 
-func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x,
-                                               KernelTarget target) {
+func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, KernelTarget target) {
   MLIRContext *context = module.getContext();
   Type i32 = i32Type(context);
   int64_t columns = x.getDimSize(1);
@@ -410,8 +407,8 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
   llvm::raw_string_ostream text(name);
   text << "_" << stringifyActivationKind(activation.getKind()) << "_"
        << stringifyGlu(activation.getGlu());
-  for (double value : {activation.getAlphaValue(), activation.getBetaValue(),
-                       activation.getLimitValue()})
+  for (double value :
+       {activation.getAlphaValue(), activation.getBetaValue(), activation.getLimitValue()})
     text << "_" << llvm::utohexstr(llvm::bit_cast<uint64_t>(value));
 
   bool gated = activation.getGlu() != Glu::None;
@@ -419,8 +416,8 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
   int64_t hiddenStride = hiddenColumns(weight, activation);
   func::FuncOp kernel;
   getOrCreateKernel(
-      module, name, productTypes(context, weight.experts(), buffer, buffer, weight), target,
-      kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
+      module, name, productTypes(context, weight.experts(), buffer, buffer, weight), target, kernel,
+      [&](KernelBuilder &b, Block::BlockArgListType args) {
         Value packed = args[0], blocks = args[3], hidden = args[5];
         PackedWeight w = weight.withArguments(args.drop_front(6));
         emitGroupedTasks(b, w, args[1], args[2], args[4], [&](Value e, Value panel, Value block) {
@@ -468,10 +465,10 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
             int64_t vectors = target.panelVectors();
             Value firstColumn = b.mul(panel, kPanelWidth);
             for (int64_t i = 0; i < rows * vectors; ++i)
-              b.storeVector(acc[i], out,
-                            {b.add(padded, i / vectors),
-                             b.add(firstColumn, (i % vectors) * target.lanes)},
-                            target.lanes);
+              b.storeVector(
+                  acc[i], out,
+                  {b.add(padded, i / vectors), b.add(firstColumn, (i % vectors) * target.lanes)},
+                  target.lanes);
           });
         });
       });
@@ -520,9 +517,8 @@ func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemR
                                              const PackedWeight &weight, KernelTarget target) {
   SmallVector<Type> types = {x, bufferType({kDynamic}, f32Type(module.getContext())), y};
   llvm::append_range(types, ValueRange(weight.operands()).getTypes());
-  std::string name =
-      "moec_linear_" + typeName(x.getElementType()) + "_" + typeName(y.getElementType()) + "_" +
-      weight.key();
+  std::string name = "moec_linear_" + typeName(x.getElementType()) + "_" +
+                     typeName(y.getElementType()) + "_" + weight.key();
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name, types, target, kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
@@ -531,14 +527,16 @@ func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemR
         int64_t maxRows = target.blockRows().back();
         Value tokens = memref::DimOp::create(b, b.getLoc(), x, b.index(0));
         Value numBlocks = b.ceilDiv(tokens, maxRows);
-        auto rowsOf = [&](Value firstRow) { return b.min(b.sub(tokens, firstRow), b.index(maxRows)); };
+        auto rowsOf = [&](Value firstRow) {
+          return b.min(b.sub(tokens, firstRow), b.index(maxRows));
+        };
 
         b.parallelLoop(numBlocks, [&](Value block) {
           Value firstRow = b.mul(block, maxRows), rows = rowsOf(firstRow);
           Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
           b.forLoop(stored, [&](Value r) {
-            emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, b.mul(firstRow, w.k),
-                        stored, r, w.k);
+            emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, b.mul(firstRow, w.k), stored,
+                        r, w.k);
           });
         });
 

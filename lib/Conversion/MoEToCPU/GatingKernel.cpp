@@ -74,8 +74,7 @@ private:
   Value maximum, denominator; // of the softmax over all experts
 };
 
-Value TokenGating::reduceBuffer(Value buffer, int64_t size, double init,
-                                vector::CombiningKind kind,
+Value TokenGating::reduceBuffer(Value buffer, int64_t size, double init, vector::CombiningKind kind,
                                 function_ref<Value(Value, Value)> step) {
   Value result = b.forLoop(b.index(0), b.index(size), b.index(lanes), b.splat(init),
                            [&](Value i, ValueRange carried) -> SmallVector<Value> {
@@ -99,10 +98,9 @@ void TokenGating::scoreSoftmaxStatistics() {
                            return arith::MaxNumFOp::create(b, b.getLoc(), acc, v).getResult();
                          });
   Value splatMaximum = b.splat(maximum);
-  denominator = reduceBuffer(values, padded, 0.0, vector::CombiningKind::ADD,
-                             [&](Value acc, Value v) {
-                               return b.addf(acc, exp(b.subf(v, splatMaximum)));
-                             });
+  denominator =
+      reduceBuffer(values, padded, 0.0, vector::CombiningKind::ADD,
+                   [&](Value acc, Value v) { return b.addf(acc, exp(b.subf(v, splatMaximum))); });
 }
 
 Value TokenGating::score(Value v) {
@@ -134,9 +132,9 @@ void TokenGating::makeKeys(Value bias) {
     Value isNaN = compare(arith::CmpFPredicate::UNO, key, key);
     key = select(isNaN, b.splat(kInfinity), key);
     if (experts - i < lanes) {
-      Value valid = vector::ConstantMaskOp::create(
-          b, b.getLoc(), b.vectorType(b.getI1Type()),
-          DenseI64ArrayAttr::get(b.getContext(), {experts - i}));
+      Value valid =
+          vector::ConstantMaskOp::create(b, b.getLoc(), b.vectorType(b.getI1Type()),
+                                         DenseI64ArrayAttr::get(b.getContext(), {experts - i}));
       key = select(valid, key, b.splat(-kInfinity));
     }
     b.storeVector(key, keys, b.index(i), lanes);
@@ -185,19 +183,18 @@ Value TokenGating::selectNext(Value &lastKey, Value &lastExpert, Value &maskedSu
     Value equal = compare(arith::CmpFPredicate::OEQ, key, previousKey);
     Value later = cmpI(arith::CmpIPredicate::sgt, ids, previousExpert);
     Value open = logicalOr(lower, logicalAnd(equal, later));
-    return experts == padded ? open
-                             : logicalAnd(open, cmpI(arith::CmpIPredicate::slt, ids, limit));
+    return experts == padded ? open : logicalAnd(open, cmpI(arith::CmpIPredicate::slt, ids, limit));
   };
 
-  SmallVector<Value> best = b.forLoop(
-      b.index(0), b.index(padded), b.index(lanes), {b.splat(-kInfinity), noExpert},
-      [&](Value i, ValueRange carried) -> SmallVector<Value> {
-        Value key = b.loadVector(keys, i), ids = idsAt(i);
-        Value higher = compare(arith::CmpFPredicate::OGT, key, carried[0]);
-        Value first = cmpI(arith::CmpIPredicate::eq, carried[1], noExpert);
-        Value better = logicalAnd(candidates(key, ids), logicalOr(higher, first));
-        return {select(better, key, carried[0]), select(better, ids, carried[1])};
-      });
+  SmallVector<Value> best =
+      b.forLoop(b.index(0), b.index(padded), b.index(lanes), {b.splat(-kInfinity), noExpert},
+                [&](Value i, ValueRange carried) -> SmallVector<Value> {
+                  Value key = b.loadVector(keys, i), ids = idsAt(i);
+                  Value higher = compare(arith::CmpFPredicate::OGT, key, carried[0]);
+                  Value first = cmpI(arith::CmpIPredicate::eq, carried[1], noExpert);
+                  Value better = logicalAnd(candidates(key, ids), logicalOr(higher, first));
+                  return {select(better, key, carried[0]), select(better, ids, carried[1])};
+                });
   Value key = reduce(vector::CombiningKind::MAXNUMF, best[0]);
   Value isBest = compare(arith::CmpFPredicate::OEQ, best[0], b.splat(key));
   Value expert = reduce(vector::CombiningKind::MINSI, select(isBest, best[1], noExpert));
@@ -205,18 +202,18 @@ Value TokenGating::selectNext(Value &lastKey, Value &lastExpert, Value &maskedSu
   if (op.getFn() == WeighFn::MaskedSoftmax) {
     Value source = b.load(values, b.toIndex(expert));
     Value m = b.splat(source);
-    Value total = b.forLoop(
-        b.index(0), b.index(padded), b.index(lanes), b.splat(0.0),
-        [&](Value i, ValueRange carried) -> SmallVector<Value> {
-          Value s = b.loadVector(values, i);
-          Value magnitude = math::AbsFOp::create(b, b.getLoc(), s);
-          Value factor = arith::MaximumFOp::create(b, b.getLoc(), magnitude, m);
-          Value bound = b.mulf(factor, b.splat(2 * op.getEps().convertToDouble()));
-          // "Not greater" keeps NaN, so that a NaN value gives a NaN weight.
-          Value close = compare(arith::CmpFPredicate::ULE, b.subf(m, s), bound);
-          Value taking = logicalAnd(candidates(b.loadVector(keys, i), idsAt(i)), close);
-          return {b.addf(carried[0], select(taking, exp(b.subf(s, m)), b.splat(0.0)))};
-        })[0];
+    Value total =
+        b.forLoop(b.index(0), b.index(padded), b.index(lanes), b.splat(0.0),
+                  [&](Value i, ValueRange carried) -> SmallVector<Value> {
+                    Value s = b.loadVector(values, i);
+                    Value magnitude = math::AbsFOp::create(b, b.getLoc(), s);
+                    Value factor = arith::MaximumFOp::create(b, b.getLoc(), magnitude, m);
+                    Value bound = b.mulf(factor, b.splat(2 * op.getEps().convertToDouble()));
+                    // "Not greater" keeps NaN, so that a NaN value gives a NaN weight.
+                    Value close = compare(arith::CmpFPredicate::ULE, b.subf(m, s), bound);
+                    Value taking = logicalAnd(candidates(b.loadVector(keys, i), idsAt(i)), close);
+                    return {b.addf(carried[0], select(taking, exp(b.subf(s, m)), b.splat(0.0)))};
+                  })[0];
     maskedSum = reduce(vector::CombiningKind::ADD, total);
   }
   lastKey = key;
@@ -231,9 +228,8 @@ void TokenGating::weigh(Value token, Value weights) {
   double scale = op.getScale().convertToDouble();
   // Lanes past k are whatever they are: no sum reads them, and they are not stored.
   auto transform = [&](function_ref<Value(Value)> f) {
-    b.forLoop(b.index(0), b.index(paddedK), b.index(lanes), [&](Value i) {
-      b.storeVector(f(b.loadVector(chosen, i)), chosen, i, lanes);
-    });
+    b.forLoop(b.index(0), b.index(paddedK), b.index(lanes),
+              [&](Value i) { b.storeVector(f(b.loadVector(chosen, i)), chosen, i, lanes); });
   };
   /// Σ over the first k only, whatever the padding lanes became.
   auto sumChosen = [&] {
@@ -288,8 +284,8 @@ void TokenGating::emit(Value token, Value logits, Value bias, Value source, Valu
               Value lastKey = carried[0], lastExpert = carried[1], maskedSum;
               Value expert = selectNext(lastKey, lastExpert, maskedSum);
               b.store(expert, expertsOut, {token, slot});
-              Value value = maskedSum ? b.divf(b.f32(1.0), maskedSum)
-                                      : b.load(values, b.toIndex(expert));
+              Value value =
+                  maskedSum ? b.divf(b.f32(1.0), maskedSum) : b.load(values, b.toIndex(expert));
               b.store(value, chosen, slot);
               return {lastKey, lastExpert};
             });
@@ -320,8 +316,8 @@ func::FuncOp mlir::moe::cpu::getGatingKernel(ModuleOp module, GatingOp op, Kerne
   llvm::raw_string_ostream text(name);
   text << "moec_gating_" << cast<ShapedType>(op.getLogits().getType()).getDimSize(1) << "_" << k
        << "_" << typeName(cast<ShapedType>(op.getLogits().getType()).getElementType()) << "_"
-       << stringifyScoreFn(op.getScore()) << "_" << stringifyWeighSource(op.getWeighSource())
-       << "_" << stringifyWeighFn(op.getFn()) << "_" << stringifyWeighNorm(op.getNorm());
+       << stringifyScoreFn(op.getScore()) << "_" << stringifyWeighSource(op.getWeighSource()) << "_"
+       << stringifyWeighFn(op.getFn()) << "_" << stringifyWeighNorm(op.getNorm());
   for (APFloat value : {op.getEps(), op.getNormEps(), op.getScale()})
     text << "_" << llvm::utohexstr(value.bitcastToAPInt().getZExtValue());
   if (op.getBias())
@@ -332,21 +328,21 @@ func::FuncOp mlir::moe::cpu::getGatingKernel(ModuleOp module, GatingOp op, Kerne
   func::FuncOp kernel;
   getOrCreateKernel(module, name, types, target, kernel,
                     [&](KernelBuilder &b, Block::BlockArgListType args) {
-    unsigned next = 0;
-    Value logits = args[next++];
-    Value bias = op.getBias() ? Value(args[next++]) : Value();
-    Value source = op.getSource() ? Value(args[next++]) : Value();
-    Value experts = args[next++], weights = args[next++];
-    Value tokens = memref::DimOp::create(b, b.getLoc(), logits, b.index(0));
-    b.parallelLoop(b.ceilDiv(tokens, kTokensPerTask), [&](Value task) {
-      TokenGating gating(b, op);
-      gating.allocateBuffers();
-      Value first = b.mul(task, kTokensPerTask);
-      Value last = b.min(b.add(first, kTokensPerTask), tokens);
-      b.forLoop(first, last, b.index(1), [&](Value token) {
-        gating.emit(token, logits, bias, source, experts, weights);
-      });
-    });
-  });
+                      unsigned next = 0;
+                      Value logits = args[next++];
+                      Value bias = op.getBias() ? Value(args[next++]) : Value();
+                      Value source = op.getSource() ? Value(args[next++]) : Value();
+                      Value experts = args[next++], weights = args[next++];
+                      Value tokens = memref::DimOp::create(b, b.getLoc(), logits, b.index(0));
+                      b.parallelLoop(b.ceilDiv(tokens, kTokensPerTask), [&](Value task) {
+                        TokenGating gating(b, op);
+                        gating.allocateBuffers();
+                        Value first = b.mul(task, kTokensPerTask);
+                        Value last = b.min(b.add(first, kTokensPerTask), tokens);
+                        b.forLoop(first, last, b.index(1), [&](Value token) {
+                          gating.emit(token, logits, bias, source, experts, weights);
+                        });
+                      });
+                    });
   return kernel;
 }

@@ -87,11 +87,13 @@ Value KernelBuilder::toF32(Value value) {
   return arith::ExtFOp::create(*this, getLoc(), f32, value);
 }
 
-static Type elementType(Value memref) { return cast<MemRefType>(memref.getType()).getElementType(); }
+static Type elementType(Value memref) {
+  return cast<MemRefType>(memref.getType()).getElementType();
+}
 
 Value KernelBuilder::loadVector(Value memref, ValueRange indices) {
-  return toF32(vector::LoadOp::create(*this, getLoc(), vectorType(elementType(memref)), memref,
-                                      indices));
+  return toF32(
+      vector::LoadOp::create(*this, getLoc(), vectorType(elementType(memref)), memref, indices));
 }
 
 Value KernelBuilder::loadVectorPart(Value memref, ValueRange indices, int64_t count,
@@ -99,14 +101,14 @@ Value KernelBuilder::loadVectorPart(Value memref, ValueRange indices, int64_t co
   if (count >= target.lanes)
     return loadVector(memref, indices);
   Type element = elementType(memref);
-  Value mask = vector::ConstantMaskOp::create(
-      *this, getLoc(), vectorType(getI1Type()), DenseI64ArrayAttr::get(getContext(), {count}));
+  Value mask = vector::ConstantMaskOp::create(*this, getLoc(), vectorType(getI1Type()),
+                                              DenseI64ArrayAttr::get(getContext(), {count}));
   APFloat value(padding);
   bool losesInfo = false;
   value.convert(cast<FloatType>(element).getFloatSemantics(), APFloat::rmNearestTiesToEven,
                 &losesInfo);
-  Value passThrough = arith::ConstantOp::create(
-      *this, getLoc(), DenseElementsAttr::get(vectorType(element), value));
+  Value passThrough = arith::ConstantOp::create(*this, getLoc(),
+                                                DenseElementsAttr::get(vectorType(element), value));
   return toF32(vector::MaskedLoadOp::create(*this, getLoc(), vectorType(element), memref, indices,
                                             mask, passThrough));
 }
@@ -129,8 +131,8 @@ void KernelBuilder::storeVector(Value vector, Value memref, ValueRange indices, 
   Type element = elementType(memref);
   vector = roundTo(element, vector);
   if (element.getIntOrFloatBitWidth() != 16) {
-    Value mask = vector::CreateMaskOp::create(*this, getLoc(), vectorType(getI1Type()),
-                                              ValueRange{count});
+    Value mask =
+        vector::CreateMaskOp::create(*this, getLoc(), vectorType(getI1Type()), ValueRange{count});
     vector::MaskedStoreOp::create(*this, getLoc(), memref, indices, mask, vector);
     return;
   }
@@ -205,8 +207,8 @@ void KernelBuilder::switchOn(Value selector, ArrayRef<int64_t> cases,
 //===----------------------------------------------------------------------===//
 
 bool mlir::moe::cpu::getOrCreateKernel(
-    ModuleOp module, StringRef name, TypeRange arguments, KernelTarget target,
-    func::FuncOp &kernel, function_ref<void(KernelBuilder &, Block::BlockArgListType)> body) {
+    ModuleOp module, StringRef name, TypeRange arguments, KernelTarget target, func::FuncOp &kernel,
+    function_ref<void(KernelBuilder &, Block::BlockArgListType)> body) {
   kernel = module.lookupSymbol<func::FuncOp>(name);
   if (kernel)
     return false;

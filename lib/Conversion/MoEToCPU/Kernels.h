@@ -47,13 +47,13 @@ SmallVector<Value> emitPanelProduct(KernelBuilder &b, const PackedWeight &weight
 
 // Scratch of a layer, all from the workspace. S = T·k rows, P padded rows.
 struct RoutingLists {
-  Value active;    ///< i32 [E]: experts with rows, rising.
-  Value first;     ///< i32 [E + 1]: first block of each active expert.
-  Value blocks;    ///< i32 [S, 3]: first row, first padded row, rows of the block.
-  Value rowToken;  ///< i32 [S]: token of each row, rows sorted by expert.
-  Value position;  ///< i32 [T, k]: padded row of each (token, slot).
-  Value cursor;    ///< i32 [2, E]: counts and cursors while the lists are made.
-  Value counts;    ///< i32 [2]: number of active experts, of blocks.
+  Value active;   ///< i32 [E]: experts with rows, rising.
+  Value first;    ///< i32 [E + 1]: first block of each active expert.
+  Value blocks;   ///< i32 [S, 3]: first row, first padded row, rows of the block.
+  Value rowToken; ///< i32 [S]: token of each row, rows sorted by expert.
+  Value position; ///< i32 [T, k]: padded row of each (token, slot).
+  Value cursor;   ///< i32 [2, E]: counts and cursors while the lists are made.
+  Value counts;   ///< i32 [2]: number of active experts, of blocks.
 };
 
 /// Kernels. Each returns the private function; arguments as listed, then the call.

@@ -128,8 +128,8 @@ int64_t Lowering::addRegion(const std::string &name, StringRef op) {
 void Lowering::call(KernelBuilder &b, func::FuncOp kernel, ValueRange operands, Operation *source,
                     StringRef phase) {
   Value current = CurrentCallOp::create(b, b.getLoc(), LLVM::LLVMPointerType::get(context));
-  int64_t region = addRegion(describe(source) + ": " + phase.str(),
-                             source->getName().getStringRef());
+  int64_t region =
+      addRegion(describe(source) + ": " + phase.str(), source->getName().getStringRef());
   ProfileMarkOp::create(b, b.getLoc(), current, region);
   SmallVector<Value> arguments(operands);
   arguments.push_back(current);
@@ -186,10 +186,13 @@ LogicalResult Lowering::lower(ExpertsOp op) {
     waste = std::max(waste, larger - smaller - 1);
   Value padded = b.add(rows, b.mul(b.min(rows, b.index(experts)), waste));
 
-  RoutingLists lists = {allocate(b, experts, i32()),        allocate(b, experts + 1, i32()),
-                        allocate(b, {dynamic, 3}, i32(), rows), allocate(b, dynamic, i32(), rows),
+  RoutingLists lists = {allocate(b, experts, i32()),
+                        allocate(b, experts + 1, i32()),
+                        allocate(b, {dynamic, 3}, i32(), rows),
+                        allocate(b, dynamic, i32(), rows),
                         allocate(b, {dynamic, k}, i32(), routing.tokens),
-                        allocate(b, {2, experts}, i32()),   allocate(b, 2, i32())};
+                        allocate(b, {2, experts}, i32()),
+                        allocate(b, 2, i32())};
   call(b, getRoutingListsKernel(module, experts, k, target),
        {routing.experts, lists.active, lists.first, lists.blocks, lists.rowToken, lists.position,
         lists.cursor, lists.counts},
@@ -204,7 +207,7 @@ LogicalResult Lowering::lower(ExpertsOp op) {
   Value hidden = allocate(b, dynamic, f32(), b.mul(padded, hiddenStride));
   auto product = [&](func::FuncOp kernel, Value source, Value target, const PackedWeight &weight,
                      StringRef phase) {
-    SmallVector<Value> operands = {source,      lists.active, lists.first,
+    SmallVector<Value> operands = {source,       lists.active, lists.first,
                                    lists.blocks, lists.counts, target};
     llvm::append_range(operands, weight.operands());
     call(b, kernel, operands, op, phase);
@@ -216,8 +219,8 @@ LogicalResult Lowering::lower(ExpertsOp op) {
 
   Value y = destination(b, op.getResult(), routing.tokens);
   call(b,
-       getCombineKernel(module, cast<MemRefType>(results.getType()),
-                        cast<MemRefType>(y.getType()), k, target),
+       getCombineKernel(module, cast<MemRefType>(results.getType()), cast<MemRefType>(y.getType()),
+                        k, target),
        {results, lists.position, routing.weights, y}, op, "combine");
   replace(b, op, y);
   return success();

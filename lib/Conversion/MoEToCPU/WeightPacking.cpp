@@ -103,9 +103,9 @@ Value WeightPacker::load(OpBuilder &builder, Location loc, Source source, String
   if (!weight) {
     RankedTensorType type;
     for (Attribute part : source.sources) {
-      auto partType = isa<SegmentAttr>(part) ? cast<SegmentAttr>(part).getType()
-                                             : cast<RankedTensorType>(
-                                                   cast<DenseElementsAttr>(part).getType());
+      auto partType = isa<SegmentAttr>(part)
+                          ? cast<SegmentAttr>(part).getType()
+                          : cast<RankedTensorType>(cast<DenseElementsAttr>(part).getType());
       SmallVector<int64_t> shape(type ? type.getShape() : partType.getShape());
       if (type)
         shape[1] += partType.getDimSize(1);
@@ -121,8 +121,8 @@ Value WeightPacker::load(OpBuilder &builder, Location loc, Source source, String
     symbols.insert(weight);
   }
   RankedTensorType type = weight.getTensorType();
-  Value tensor = LoadWeightOp::create(builder, loc, type,
-                                      FlatSymbolRefAttr::get(weight.getSymNameAttr()));
+  Value tensor =
+      LoadWeightOp::create(builder, loc, type, FlatSymbolRefAttr::get(weight.getSymNameAttr()));
   SmallVector<int64_t> strides(type.getRank(), 1);
   for (int64_t i = type.getRank() - 2; i >= 0; --i)
     strides[i] = strides[i + 1] * type.getDimSize(i + 1);
@@ -168,11 +168,11 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
 
   auto dequantize = weight.getDefiningOp<DequantizeOp>();
   DequantizeOp gateDequantize = gate ? gate.getDefiningOp<DequantizeOp>() : DequantizeOp();
-  if (separate && (bool(dequantize) != bool(gateDequantize) ||
-                   (dequantize && (dequantize.getBits() != gateDequantize.getBits() ||
-                                   dequantize.getBlock() != gateDequantize.getBlock() ||
-                                   bool(dequantize.getZeroPoints()) !=
-                                       bool(gateDequantize.getZeroPoints())))))
+  if (separate &&
+      (bool(dequantize) != bool(gateDequantize) ||
+       (dequantize && (dequantize.getBits() != gateDequantize.getBits() ||
+                       dequantize.getBlock() != gateDequantize.getBlock() ||
+                       bool(dequantize.getZeroPoints()) != bool(gateDequantize.getZeroPoints())))))
     return user->emitOpError() << "has gate and up weights that are quantized differently";
 
   auto type = cast<RankedTensorType>(weight.getType());

@@ -17,8 +17,7 @@ namespace {
 ///         | '-' atom
 class Parser {
 public:
-  Parser(StringRef text, const StringMap<int64_t> &sizes)
-      : text(text), sizes(sizes) {}
+  Parser(StringRef text, const StringMap<int64_t> &sizes) : text(text), sizes(sizes) {}
 
   std::optional<int64_t> parse() {
     std::optional<int64_t> value = parseSum(0);
@@ -54,8 +53,7 @@ std::optional<int64_t> Parser::parseSum(unsigned depth) {
       return left;
     std::optional<int64_t> right = parseProduct(depth);
     int64_t result;
-    if (!right || (minus ? SubOverflow(*left, *right, result)
-                         : AddOverflow(*left, *right, result)))
+    if (!right || (minus ? SubOverflow(*left, *right, result) : AddOverflow(*left, *right, result)))
       return std::nullopt;
     left = result;
   }
@@ -65,9 +63,7 @@ std::optional<int64_t> Parser::parseSum(unsigned depth) {
 std::optional<int64_t> Parser::parseProduct(unsigned depth) {
   std::optional<int64_t> left = parseAtom(depth);
   while (left) {
-    char op = consume("*") ? '*' : consume("//") || consume("/") ? '/'
-              : consume("%") ? '%'
-                             : 0;
+    char op = consume("*") ? '*' : consume("//") || consume("/") ? '/' : consume("%") ? '%' : 0;
     if (!op)
       return left;
     std::optional<int64_t> right = parseAtom(depth);
@@ -91,13 +87,11 @@ std::optional<int64_t> Parser::parseCall(StringRef name, unsigned depth) {
     std::optional<int64_t> next = parseSum(depth);
     if (!next)
       return std::nullopt;
-    result = name.equals_insensitive("min") ? std::min(*result, *next)
-                                            : std::max(*result, *next);
+    result = name.equals_insensitive("min") ? std::min(*result, *next) : std::max(*result, *next);
   }
   if (!result || !consume(")"))
     return std::nullopt;
-  bool known = name.equals_insensitive("min") ||
-               name.equals_insensitive("max") ||
+  bool known = name.equals_insensitive("min") || name.equals_insensitive("max") ||
                name.equals_insensitive("floor");
   return known ? result : std::nullopt;
 }
@@ -130,8 +124,7 @@ std::optional<int64_t> Parser::parseAtom(unsigned depth) {
   return consume("(") ? parseCall(word, depth + 1) : std::nullopt;
 }
 
-std::optional<int64_t>
-mlir::moe::evaluateDim(StringRef text, const StringMap<int64_t> &sizes) {
+std::optional<int64_t> mlir::moe::evaluateDim(StringRef text, const StringMap<int64_t> &sizes) {
   // A symbol may be any text: ONNX does not say what expressions are.
   auto known = sizes.find(text);
   if (known != sizes.end())
@@ -140,19 +133,16 @@ mlir::moe::evaluateDim(StringRef text, const StringMap<int64_t> &sizes) {
 }
 
 /// Splits the text into words (symbols, numbers) and what is between them.
-static void visitWords(StringRef text,
-                       function_ref<void(StringRef, bool isWord)> visit) {
+static void visitWords(StringRef text, function_ref<void(StringRef, bool isWord)> visit) {
   while (!text.empty()) {
     bool isWord = isSymbolChar(text.front());
-    StringRef part = text.take_while(
-        [&](char c) { return isSymbolChar(c) == isWord; });
+    StringRef part = text.take_while([&](char c) { return isSymbolChar(c) == isWord; });
     text = text.drop_front(part.size());
     visit(part, isWord);
   }
 }
 
-std::string mlir::moe::substituteDims(StringRef text,
-                                      const StringMap<int64_t> &sizes) {
+std::string mlir::moe::substituteDims(StringRef text, const StringMap<int64_t> &sizes) {
   std::string result;
   visitWords(text, [&](StringRef part, bool isWord) {
     auto known = isWord ? sizes.find(part) : sizes.end();
@@ -161,11 +151,9 @@ std::string mlir::moe::substituteDims(StringRef text,
   return result;
 }
 
-void mlir::moe::visitSymbols(StringRef text,
-                             function_ref<void(StringRef)> visit) {
+void mlir::moe::visitSymbols(StringRef text, function_ref<void(StringRef)> visit) {
   visitWords(text, [&](StringRef part, bool isWord) {
-    bool isFunction = part.equals_insensitive("min") ||
-                      part.equals_insensitive("max") ||
+    bool isFunction = part.equals_insensitive("min") || part.equals_insensitive("max") ||
                       part.equals_insensitive("floor");
     if (isWord && !isDigit(part.front()) && !isFunction)
       visit(part);

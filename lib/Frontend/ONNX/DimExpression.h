@@ -16,16 +16,13 @@ namespace mlir::moe {
 /// The value of a dimension such as `2*batch*seq`, `past + seq`,
 /// `Min(8, seq)` or `(a + b)//2` when all its symbols are in `sizes`; nullopt
 /// when one is not, or when the text is no such expression.
-std::optional<int64_t> evaluateDim(llvm::StringRef text,
-                                   const llvm::StringMap<int64_t> &sizes);
+std::optional<int64_t> evaluateDim(llvm::StringRef text, const llvm::StringMap<int64_t> &sizes);
 
 /// The text with the symbols in `sizes` replaced by their sizes.
-std::string substituteDims(llvm::StringRef text,
-                           const llvm::StringMap<int64_t> &sizes);
+std::string substituteDims(llvm::StringRef text, const llvm::StringMap<int64_t> &sizes);
 
 /// Calls `visit` for each symbol of the text; function names are none.
-void visitSymbols(llvm::StringRef text,
-                  llvm::function_ref<void(llvm::StringRef)> visit);
+void visitSymbols(llvm::StringRef text, llvm::function_ref<void(llvm::StringRef)> visit);
 
 } // namespace mlir::moe
 

@@ -89,35 +89,25 @@ private:
   DictionaryAttr describeValue(const ModelValue &value);
 
   // Tensors.
-  FailureOr<DenseElementsAttr> convertTensor(const ModelTensor &tensor,
-                                             const Twine &owner);
-  FailureOr<ModelTensor> densify(const ModelSparseTensor &sparse,
-                                 const Twine &owner);
-  FailureOr<FlatSymbolRefAttr> createWeight(Location loc,
-                                            const ModelTensor &tensor,
-                                            StringRef name, const Twine &owner);
-  FailureOr<Value> createConstant(Location loc, const ModelTensor &tensor,
-                                  StringRef name, const Twine &owner);
+  FailureOr<DenseElementsAttr> convertTensor(const ModelTensor &tensor, const Twine &owner);
+  FailureOr<ModelTensor> densify(const ModelSparseTensor &sparse, const Twine &owner);
+  FailureOr<FlatSymbolRefAttr> createWeight(Location loc, const ModelTensor &tensor, StringRef name,
+                                            const Twine &owner);
+  FailureOr<Value> createConstant(Location loc, const ModelTensor &tensor, StringRef name,
+                                  const Twine &owner);
 
   // Graphs and nodes.
   LogicalResult importInitializers(const ModelGraph &graph, Scope &scope);
   LogicalResult importMain(func::FuncOp &main);
-  LogicalResult importNodes(ArrayRef<ModelNode> nodes, Scope &scope,
-                            const Frame &frame);
-  LogicalResult importNode(const ModelNode &node, unsigned index, Scope &scope,
-                           const Frame &frame);
-  LogicalResult inlineFunction(const ModelFunction &function,
-                               const ModelNode &node, Location loc,
-                               StringRef name, ArrayRef<Value> inputs,
-                               Scope &scope, const Frame &frame,
-                               unsigned topNode);
-  LogicalResult importSubgraph(const ModelGraph &graph, Region &region,
-                               Location loc, const Scope &scope,
-                               const Frame &frame);
-  FailureOr<Attribute> convertAttribute(const ModelAttribute &attribute,
-                                        Location loc);
-  FailureOr<int64_t> getVersion(const ModelNode &node, Location loc,
-                                const Frame &frame);
+  LogicalResult importNodes(ArrayRef<ModelNode> nodes, Scope &scope, const Frame &frame);
+  LogicalResult importNode(const ModelNode &node, unsigned index, Scope &scope, const Frame &frame);
+  LogicalResult inlineFunction(const ModelFunction &function, const ModelNode &node, Location loc,
+                               StringRef name, ArrayRef<Value> inputs, Scope &scope,
+                               const Frame &frame, unsigned topNode);
+  LogicalResult importSubgraph(const ModelGraph &graph, Region &region, Location loc,
+                               const Scope &scope, const Frame &frame);
+  FailureOr<Attribute> convertAttribute(const ModelAttribute &attribute, Location loc);
+  FailureOr<int64_t> getVersion(const ModelNode &node, Location loc, const Frame &frame);
 
   Model &model;
   const ImportOptions &options;
@@ -158,8 +148,7 @@ LogicalResult Importer::collectSizes() {
       return emitOptionError() << "dimension '" << name << "' cannot be " << size;
     if (!known.contains(name)) {
       InFlightDiagnostic diagnostic = emitOptionError()
-                                      << "no input has a dimension '" << name
-                                      << "'; there are:";
+                                      << "no input has a dimension '" << name << "'; there are:";
       for (const std::string &symbol : inOrder)
         diagnostic << " '" << symbol << "'";
       return diagnostic;
@@ -185,8 +174,7 @@ void Importer::specialize(ModelType &type) {
 }
 
 void Importer::specialize(ModelGraph &graph) {
-  for (std::vector<ModelValue> *values :
-       {&graph.inputs, &graph.outputs, &graph.values})
+  for (std::vector<ModelValue> *values : {&graph.inputs, &graph.outputs, &graph.values})
     for (ModelValue &value : *values)
       specialize(value.type);
   for (ModelNode &node : graph.nodes)
@@ -271,8 +259,7 @@ FailureOr<Type> Importer::convertElementType(int32_t type, const Twine &owner) {
 static bool fitsMemory(const ModelType &type) {
   int64_t elements = 1;
   for (const ModelDim &dim : type.dims)
-    if (llvm::MulOverflow(elements, std::max<int64_t>(dim.size.value_or(1), 1),
-                          elements) ||
+    if (llvm::MulOverflow(elements, std::max<int64_t>(dim.size.value_or(1), 1), elements) ||
         elements > INT64_MAX / 128)
       return false;
   return true;
@@ -287,12 +274,12 @@ static TensorType makeTensorType(const ModelType &type, Type element) {
   return RankedTensorType::get(shape, element);
 }
 
-FailureOr<TensorType> Importer::convertType(const ModelType &type,
-                                            const Twine &owner) {
+FailureOr<TensorType> Importer::convertType(const ModelType &type, const Twine &owner) {
   if (type.kind == ModelType::Other)
-    return emitError() << owner << " is not a tensor; sequences, maps, "
-                                   "optional and sparse values are not "
-                                   "supported";
+    return emitError() << owner
+                       << " is not a tensor; sequences, maps, "
+                          "optional and sparse values are not "
+                          "supported";
   FailureOr<Type> element = convertElementType(type.elementType, owner);
   if (failed(element))
     return failure();
@@ -322,8 +309,7 @@ DictionaryAttr Importer::describeValue(const ModelValue &value) {
   if (value.type.hasShape) {
     SmallVector<Attribute> dims;
     for (const ModelDim &dim : value.type.dims)
-      dims.push_back(builder.getStringAttr(
-          dim.size ? std::to_string(*dim.size) : dim.text));
+      dims.push_back(builder.getStringAttr(dim.size ? std::to_string(*dim.size) : dim.text));
     attributes.set(onnx::kDimsAttr, builder.getArrayAttr(dims));
   }
   return attributes.getDictionary(builder.getContext());
@@ -344,8 +330,8 @@ static std::string unpackBits(StringRef bytes, unsigned bits, uint64_t count) {
   return result;
 }
 
-FailureOr<DenseElementsAttr>
-Importer::convertTensor(const ModelTensor &tensor, const Twine &owner) {
+FailureOr<DenseElementsAttr> Importer::convertTensor(const ModelTensor &tensor,
+                                                     const Twine &owner) {
   FailureOr<Type> element = convertElementType(tensor.elementType, owner);
   FailureOr<std::string> bytes = loadTensor(model, tensor, builder.getContext());
   if (failed(element) || failed(bytes))
@@ -359,13 +345,11 @@ Importer::convertTensor(const ModelTensor &tensor, const Twine &owner) {
   }
   if (unsigned bits = getElementTypeBits(tensor.elementType); bits < 8)
     bytes = unpackBits(*bytes, bits, type.getNumElements());
-  return DenseElementsAttr::getFromRawBuffer(
-      type, ArrayRef(bytes->data(), bytes->size()));
+  return DenseElementsAttr::getFromRawBuffer(type, ArrayRef(bytes->data(), bytes->size()));
 }
 
 /// Writes a sparse tensor out in full.
-FailureOr<ModelTensor> Importer::densify(const ModelSparseTensor &sparse,
-                                         const Twine &owner) {
+FailureOr<ModelTensor> Importer::densify(const ModelSparseTensor &sparse, const Twine &owner) {
   ModelTensor dense;
   dense.name = sparse.values.name;
   dense.elementType = sparse.values.elementType;
@@ -373,29 +357,27 @@ FailureOr<ModelTensor> Importer::densify(const ModelSparseTensor &sparse,
   unsigned bits = getElementTypeBits(dense.elementType);
   if (bits < 8)
     return emitError() << owner << " is sparse with elements of type "
-                       << getElementTypeName(dense.elementType)
-                       << ", which is not supported";
+                       << getElementTypeName(dense.elementType) << ", which is not supported";
   unsigned width = bits / 8;
   int64_t elements = 1;
   for (int64_t dim : dense.dims)
     if (dim < 0 || llvm::MulOverflow(elements, dim, elements) ||
         elements > int64_t(kMaxSparseBytes / width))
-      return emitError() << owner << " is sparse and too large to be written "
-                                     "out in full";
+      return emitError() << owner
+                         << " is sparse and too large to be written "
+                            "out in full";
   if (sparse.values.dims.size() != 1 || sparse.indices.elementType != 7)
     return emitError() << owner << " needs values of rank 1 and int64 indices";
   size_t count = sparse.values.dims[0], rank = dense.dims.size();
   ArrayRef<int64_t> indexDims = sparse.indices.dims;
   bool linear = indexDims.size() == 1 && uint64_t(indexDims[0]) == count;
-  bool perDim = indexDims.size() == 2 && uint64_t(indexDims[0]) == count &&
-                uint64_t(indexDims[1]) == rank;
+  bool perDim =
+      indexDims.size() == 2 && uint64_t(indexDims[0]) == count && uint64_t(indexDims[1]) == rank;
   if (!linear && !perDim)
-    return emitError() << owner << " has indices of the wrong shape; expected ["
-                       << count << "] or [" << count << ", " << rank << "]";
-  FailureOr<std::string> values =
-      loadTensor(model, sparse.values, builder.getContext());
-  FailureOr<std::string> indices =
-      loadTensor(model, sparse.indices, builder.getContext());
+    return emitError() << owner << " has indices of the wrong shape; expected [" << count
+                       << "] or [" << count << ", " << rank << "]";
+  FailureOr<std::string> values = loadTensor(model, sparse.values, builder.getContext());
+  FailureOr<std::string> indices = loadTensor(model, sparse.indices, builder.getContext());
   if (failed(values) || failed(indices))
     return failure();
   dense.bytes.assign(elements * width, 0);
@@ -414,22 +396,19 @@ FailureOr<ModelTensor> Importer::densify(const ModelSparseTensor &sparse,
     }
     if (!inside)
       return emitError() << owner << " has an index outside of its shape";
-    std::memcpy(dense.bytes.data() + position * width,
-                values->data() + i * width, width);
+    std::memcpy(dense.bytes.data() + position * width, values->data() + i * width, width);
   }
   return dense;
 }
 
-FailureOr<FlatSymbolRefAttr>
-Importer::createWeight(Location loc, const ModelTensor &tensor, StringRef name,
-                       const Twine &owner) {
+FailureOr<FlatSymbolRefAttr> Importer::createWeight(Location loc, const ModelTensor &tensor,
+                                                    StringRef name, const Twine &owner) {
   FailureOr<Type> element = convertElementType(tensor.elementType, owner);
   if (failed(element))
     return failure();
   if (!element->isIntOrFloat())
     return emitError() << owner << " is a large tensor of type "
-                       << getElementTypeName(tensor.elementType)
-                       << ", which is not supported";
+                       << getElementTypeName(tensor.elementType) << ", which is not supported";
   auto type = RankedTensorType::get(tensor.dims, *element);
   Attribute source;
   if (tensor.file.empty()) {
@@ -438,9 +417,8 @@ Importer::createWeight(Location loc, const ModelTensor &tensor, StringRef name,
       return failure();
     source = *dense;
   } else {
-    source = SegmentAttr::get(builder.getContext(),
-                              builder.getStringAttr(tensor.file), tensor.offset,
-                              tensor.length, type);
+    source = SegmentAttr::get(builder.getContext(), builder.getStringAttr(tensor.file),
+                              tensor.offset, tensor.length, type);
   }
   std::string symbol = name.empty() ? "weight" : name.str();
   for (unsigned i = 1; !symbols.insert(symbol).second; ++i)
@@ -451,27 +429,22 @@ Importer::createWeight(Location loc, const ModelTensor &tensor, StringRef name,
   return FlatSymbolRefAttr::get(builder.getContext(), symbol);
 }
 
-FailureOr<Value> Importer::createConstant(Location loc,
-                                          const ModelTensor &tensor,
-                                          StringRef name, const Twine &owner) {
+FailureOr<Value> Importer::createConstant(Location loc, const ModelTensor &tensor, StringRef name,
+                                          const Twine &owner) {
   // Also small types held in a large file range, and large typed data.
   if (tensor.getNumBytes() > kLargeTensorBytes) {
-    FailureOr<FlatSymbolRefAttr> weight =
-        createWeight(loc, tensor, name, owner);
+    FailureOr<FlatSymbolRefAttr> weight = createWeight(loc, tensor, name, owner);
     if (failed(weight))
       return failure();
     FailureOr<Type> element = convertElementType(tensor.elementType, owner);
-    return LoadWeightOp::create(builder, loc,
-                                RankedTensorType::get(tensor.dims, *element),
-                                *weight)
+    return LoadWeightOp::create(builder, loc, RankedTensorType::get(tensor.dims, *element), *weight)
         .getResult();
   }
   FailureOr<DenseElementsAttr> value = convertTensor(tensor, owner);
   if (failed(value))
     return failure();
   auto opset = model.opsets.find("");
-  return NodeOp::create(builder, loc, TypeRange(value->getType()), "Constant",
-                        ArrayRef<Value>(),
+  return NodeOp::create(builder, loc, TypeRange(value->getType()), "Constant", ArrayRef<Value>(),
                         opset == model.opsets.end() ? kMinOpset : opset->second,
                         builder.getNamedAttr("value", *value), name)
       .getResult(0);
@@ -519,9 +492,8 @@ static void visitOuterNames(const ModelGraph &graph,
 
 /// An order in which every node comes after those that it reads from, as close
 /// to the given one as possible. Nodes on a cycle, and after one, are left out.
-static SmallVector<unsigned>
-sortNodes(ArrayRef<ModelNode> nodes,
-          const llvm::StringMap<unsigned> &producers) {
+static SmallVector<unsigned> sortNodes(ArrayRef<ModelNode> nodes,
+                                       const llvm::StringMap<unsigned> &producers) {
   SmallVector<SmallVector<unsigned>> readers(nodes.size());
   SmallVector<unsigned> waiting(nodes.size(), 0);
   for (auto [index, node] : llvm::enumerate(nodes)) {
@@ -558,26 +530,20 @@ static std::string qualifyOp(const ModelNode &node) {
 }
 
 /// Key of a function; none of the parts can hold a newline by accident.
-static std::string functionKey(StringRef domain, StringRef name,
-                               StringRef overload) {
+static std::string functionKey(StringRef domain, StringRef name, StringRef overload) {
   return (domain + "\n" + name + "\n" + overload).str();
 }
 
-LogicalResult Importer::importInitializers(const ModelGraph &graph,
-                                           Scope &scope) {
-  auto define = [&](const ModelTensor &tensor,
-                    const Twine &owner) -> LogicalResult {
+LogicalResult Importer::importInitializers(const ModelGraph &graph, Scope &scope) {
+  auto define = [&](const ModelTensor &tensor, const Twine &owner) -> LogicalResult {
     if (tensor.name.empty())
-      return emitError() << "an initializer of graph '" << graph.name
-                         << "' has no name";
-    Location loc =
-        getNodeLocation(builder.getContext(), model.fileName, 0, tensor.name);
+      return emitError() << "an initializer of graph '" << graph.name << "' has no name";
+    Location loc = getNodeLocation(builder.getContext(), model.fileName, 0, tensor.name);
     FailureOr<Value> value = createConstant(loc, tensor, tensor.name, owner);
     if (failed(value))
       return failure();
     if (!scope.values.insert({tensor.name, *value}).second)
-      return emitError() << "two initializers have the name '" << tensor.name
-                         << "'";
+      return emitError() << "two initializers have the name '" << tensor.name << "'";
     return success();
   };
   for (const ModelTensor &tensor : graph.initializers)
@@ -592,8 +558,7 @@ LogicalResult Importer::importInitializers(const ModelGraph &graph,
   return success();
 }
 
-LogicalResult Importer::importNodes(ArrayRef<ModelNode> nodes, Scope &scope,
-                                    const Frame &frame) {
+LogicalResult Importer::importNodes(ArrayRef<ModelNode> nodes, Scope &scope, const Frame &frame) {
   llvm::StringMap<unsigned> producers;
   for (auto [index, node] : llvm::enumerate(nodes)) {
     for (const std::string &output : node.outputs) {
@@ -601,8 +566,7 @@ LogicalResult Importer::importNodes(ArrayRef<ModelNode> nodes, Scope &scope,
         continue;
       bool taken = scope.values.contains(output);
       if (taken || !producers.insert({output, unsigned(index)}).second)
-        return emitError() << "value '" << output
-                           << "' is defined twice, the second time by node '"
+        return emitError() << "value '" << output << "' is defined twice, the second time by node '"
                            << node.name << "' (" << qualifyOp(node) << ")";
     }
   }
@@ -612,8 +576,7 @@ LogicalResult Importer::importNodes(ArrayRef<ModelNode> nodes, Scope &scope,
     for (unsigned index : order)
       sorted[index] = true;
     const ModelNode &node = nodes[llvm::find(sorted, false) - sorted.begin()];
-    return emitError() << "the graph has a cycle; node '" << node.name << "' ("
-                       << qualifyOp(node)
+    return emitError() << "the graph has a cycle; node '" << node.name << "' (" << qualifyOp(node)
                        << ") is on it, or depends on a node that is";
   }
   for (unsigned index : order)
@@ -622,8 +585,7 @@ LogicalResult Importer::importNodes(ArrayRef<ModelNode> nodes, Scope &scope,
   return success();
 }
 
-FailureOr<Attribute>
-Importer::convertAttribute(const ModelAttribute &attribute, Location loc) {
+FailureOr<Attribute> Importer::convertAttribute(const ModelAttribute &attribute, Location loc) {
   std::string owner = "attribute '" + attribute.name + "'";
   switch (attribute.kind) {
   case ModelAttribute::Float:
@@ -637,8 +599,7 @@ Importer::convertAttribute(const ModelAttribute &attribute, Location loc) {
   case ModelAttribute::Ints:
     return Attribute(builder.getDenseI64ArrayAttr(attribute.ints));
   case ModelAttribute::Strings: {
-    SmallVector<StringRef> strings(attribute.strings.begin(),
-                                   attribute.strings.end());
+    SmallVector<StringRef> strings(attribute.strings.begin(), attribute.strings.end());
     return Attribute(builder.getStrArrayAttr(strings));
   }
   case ModelAttribute::Type: {
@@ -650,8 +611,7 @@ Importer::convertAttribute(const ModelAttribute &attribute, Location loc) {
   default:
     break;
   }
-  SmallVector<ModelTensor> tensors(attribute.tensors.begin(),
-                                   attribute.tensors.end());
+  SmallVector<ModelTensor> tensors(attribute.tensors.begin(), attribute.tensors.end());
   for (const ModelSparseTensor &sparse : attribute.sparse) {
     FailureOr<ModelTensor> dense = densify(sparse, owner);
     if (failed(dense))
@@ -661,8 +621,7 @@ Importer::convertAttribute(const ModelAttribute &attribute, Location loc) {
   SmallVector<Attribute> values;
   for (const ModelTensor &tensor : tensors) {
     if (tensor.getNumBytes() > kLargeTensorBytes) {
-      FailureOr<FlatSymbolRefAttr> weight =
-          createWeight(loc, tensor, getNodeName(loc), owner);
+      FailureOr<FlatSymbolRefAttr> weight = createWeight(loc, tensor, getNodeName(loc), owner);
       if (failed(weight))
         return failure();
       values.push_back(*weight);
@@ -673,25 +632,21 @@ Importer::convertAttribute(const ModelAttribute &attribute, Location loc) {
       return failure();
     values.push_back(*value);
   }
-  return attribute.kind == ModelAttribute::Tensors
-             ? Attribute(builder.getArrayAttr(values))
-             : values.front();
+  return attribute.kind == ModelAttribute::Tensors ? Attribute(builder.getArrayAttr(values))
+                                                   : values.front();
 }
 
-FailureOr<int64_t> Importer::getVersion(const ModelNode &node, Location loc,
-                                        const Frame &frame) {
+FailureOr<int64_t> Importer::getVersion(const ModelNode &node, Location loc, const Frame &frame) {
   auto opset = frame.opsets->find(node.domain);
   if (opset != frame.opsets->end())
     return opset->second;
-  return mlir::emitError(loc)
-         << "node '" << getNodeName(loc) << "' (" << qualifyOp(node)
-         << "): the model imports no version of the operator set '"
-         << (node.domain.empty() ? "ai.onnx" : node.domain) << "'";
+  return mlir::emitError(loc) << "node '" << getNodeName(loc) << "' (" << qualifyOp(node)
+                              << "): the model imports no version of the operator set '"
+                              << (node.domain.empty() ? "ai.onnx" : node.domain) << "'";
 }
 
-LogicalResult Importer::importSubgraph(const ModelGraph &graph, Region &region,
-                                       Location loc, const Scope &outer,
-                                       const Frame &frame) {
+LogicalResult Importer::importSubgraph(const ModelGraph &graph, Region &region, Location loc,
+                                       const Scope &outer, const Frame &frame) {
   OpBuilder::InsertionGuard guard(builder);
   Block *block = builder.createBlock(&region);
   Scope scope(&outer);
@@ -706,45 +661,40 @@ LogicalResult Importer::importSubgraph(const ModelGraph &graph, Region &region,
     }
     Value argument = block->addArgument(type, loc);
     if (!scope.values.insert({input.name, argument}).second)
-      return emitError() << "two inputs of graph '" << graph.name
-                         << "' have the name '" << input.name << "'";
+      return emitError() << "two inputs of graph '" << graph.name << "' have the name '"
+                         << input.name << "'";
   }
   for (const ModelValue &value : graph.values)
     scope.hints[value.name] = &value.type;
   for (const ModelValue &value : graph.outputs)
     scope.hints[value.name] = &value.type;
-  if (failed(importInitializers(graph, scope)) ||
-      failed(importNodes(graph.nodes, scope, frame)))
+  if (failed(importInitializers(graph, scope)) || failed(importNodes(graph.nodes, scope, frame)))
     return failure();
   SmallVector<Value> results;
   for (const ModelValue &output : graph.outputs) {
     Value value = scope.lookup(output.name).value_or(Value());
     if (!value)
-      return mlir::emitError(loc) << "output '" << output.name << "' of graph '"
-                                  << graph.name << "' is never produced";
+      return mlir::emitError(loc) << "output '" << output.name << "' of graph '" << graph.name
+                                  << "' is never produced";
     results.push_back(value);
   }
   onnx::YieldOp::create(builder, loc, results);
   return success();
 }
 
-LogicalResult Importer::inlineFunction(const ModelFunction &function,
-                                       const ModelNode &node, Location loc,
-                                       StringRef name, ArrayRef<Value> inputs,
-                                       Scope &scope, const Frame &frame,
-                                       unsigned topNode) {
+LogicalResult Importer::inlineFunction(const ModelFunction &function, const ModelNode &node,
+                                       Location loc, StringRef name, ArrayRef<Value> inputs,
+                                       Scope &scope, const Frame &frame, unsigned topNode) {
   auto fail = [&]() {
-    return mlir::emitError(loc) << "node '" << name << "' calls function '"
-                                << qualifyOp(node) << "' ";
+    return mlir::emitError(loc) << "node '" << name << "' calls function '" << qualifyOp(node)
+                                << "' ";
   };
   for (const Frame *outer = &frame; outer; outer = outer->caller)
     if (outer->function == &function)
       return fail() << "from within itself";
-  if (inputs.size() > function.inputs.size() ||
-      node.outputs.size() > function.outputs.size())
-    return fail() << "with " << inputs.size() << " inputs and "
-                  << node.outputs.size() << " outputs; it has "
-                  << function.inputs.size() << " and "
+  if (inputs.size() > function.inputs.size() || node.outputs.size() > function.outputs.size())
+    return fail() << "with " << inputs.size() << " inputs and " << node.outputs.size()
+                  << " outputs; it has " << function.inputs.size() << " and "
                   << function.outputs.size();
 
   Scope body;
@@ -768,16 +718,14 @@ LogicalResult Importer::inlineFunction(const ModelFunction &function,
       continue;
     }
     // A reference to an attribute that the outer call lacks leaves the default.
-    if (const ModelAttribute *value =
-            frame.attributes.lookup(attribute.reference))
+    if (const ModelAttribute *value = frame.attributes.lookup(attribute.reference))
       inner.attributes[attribute.name] = value;
   }
   for (auto [index, output] : llvm::enumerate(node.outputs)) {
     const std::string &innerName = function.outputs[index];
     auto outerName = frame.renamed.find(output);
-    inner.renamed[innerName] = outerName != frame.renamed.end()
-                                   ? outerName->second
-                                   : frame.prefix + output;
+    inner.renamed[innerName] =
+        outerName != frame.renamed.end() ? outerName->second : frame.prefix + output;
     if (const ModelType *hint = scope.hints.lookup(output))
       body.hints[innerName] = hint;
   }
@@ -788,32 +736,26 @@ LogicalResult Importer::inlineFunction(const ModelFunction &function,
       continue;
     std::optional<Value> value = body.lookup(function.outputs[index]);
     if (!value || !*value)
-      return fail() << "whose output '" << function.outputs[index]
-                    << "' is never produced";
+      return fail() << "whose output '" << function.outputs[index] << "' is never produced";
     scope.values[output] = *value;
   }
   return success();
 }
 
-LogicalResult Importer::importNode(const ModelNode &node, unsigned index,
-                                   Scope &scope, const Frame &frame) {
+LogicalResult Importer::importNode(const ModelNode &node, unsigned index, Scope &scope,
+                                   const Frame &frame) {
   unsigned topNode = frame.topNode.value_or(index);
   std::string name =
-      frame.prefix + (node.name.empty()
-                          ? node.opType + "_" + std::to_string(index)
-                          : node.name);
-  Location loc =
-      getNodeLocation(builder.getContext(), model.fileName, topNode, name);
+      frame.prefix + (node.name.empty() ? node.opType + "_" + std::to_string(index) : node.name);
+  Location loc = getNodeLocation(builder.getContext(), model.fileName, topNode, name);
   auto fail = [&]() {
-    return mlir::emitError(loc)
-           << "node '" << name << "' (" << qualifyOp(node) << "): ";
+    return mlir::emitError(loc) << "node '" << name << "' (" << qualifyOp(node) << "): ";
   };
   if (++numNodes > kMaxNodes)
     return fail() << "the graph has more than " << kMaxNodes
                   << " nodes once its functions are inlined";
   if (frame.depth > kMaxDepth)
-    return fail() << "is inside more than " << kMaxDepth
-                  << " function calls and sub-graphs";
+    return fail() << "is inside more than " << kMaxDepth << " function calls and sub-graphs";
 
   SmallVector<Value> inputs;
   for (auto [position, input] : llvm::enumerate(node.inputs)) {
@@ -828,11 +770,9 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index,
                        "input";
     inputs.push_back(*value);
   }
-  auto function = functions.find(
-      functionKey(node.domain, node.opType, node.overload));
+  auto function = functions.find(functionKey(node.domain, node.opType, node.overload));
   if (function != functions.end())
-    return inlineFunction(*function->second, node, loc, name, inputs, scope,
-                          frame, topNode);
+    return inlineFunction(*function->second, node, loc, name, inputs, scope, frame, topNode);
 
   FailureOr<int64_t> version = getVersion(node, loc, frame);
   if (failed(version))
@@ -848,8 +788,7 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index,
       if (!attribute || attribute->kind == ModelAttribute::Reference)
         continue;
     }
-    if (attributes.get(stated.name) ||
-        llvm::is_contained(graphNames, stated.name))
+    if (attributes.get(stated.name) || llvm::is_contained(graphNames, stated.name))
       return fail() << "attribute '" << stated.name << "' is given twice";
     if (attribute->kind == ModelAttribute::Graph) {
       graphNames.push_back(stated.name);
@@ -857,19 +796,16 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index,
       continue;
     }
     // The value of a Constant node is a constant like any initializer.
-    bool isConstant = node.domain.empty() && node.opType == "Constant" &&
-                      node.outputs.size() == 1;
+    bool isConstant = node.domain.empty() && node.opType == "Constant" && node.outputs.size() == 1;
     bool isValue = isConstant && attribute->kind == ModelAttribute::Tensor &&
                    attribute->tensors[0].getNumBytes() > kLargeTensorBytes;
     bool isSparse = isConstant && attribute->kind == ModelAttribute::Sparse;
     if (isValue || isSparse) {
-      FailureOr<ModelTensor> tensor =
-          isSparse ? densify(attribute->sparse[0], "the constant")
-                   : FailureOr<ModelTensor>(attribute->tensors[0]);
+      FailureOr<ModelTensor> tensor = isSparse ? densify(attribute->sparse[0], "the constant")
+                                               : FailureOr<ModelTensor>(attribute->tensors[0]);
       if (failed(tensor))
         return failure();
-      FailureOr<Value> value =
-          createConstant(loc, *tensor, node.outputs[0], "the constant");
+      FailureOr<Value> value = createConstant(loc, *tensor, node.outputs[0], "the constant");
       if (failed(value))
         return failure();
       scope.values[node.outputs[0]] = *value;
@@ -892,10 +828,9 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index,
       outputNames.push_back(output.empty() ? "" : frame.prefix + output);
   }
   SmallVector<StringRef> outputs(outputNames.begin(), outputNames.end());
-  auto op = NodeOp::create(
-      builder, loc, types, qualifyOp(node), inputs, *version,
-      attributes.getDictionary(builder.getContext()).getValue(), outputs,
-      graphNames);
+  auto op = NodeOp::create(builder, loc, types, qualifyOp(node), inputs, *version,
+                           attributes.getDictionary(builder.getContext()).getValue(), outputs,
+                           graphNames);
   for (auto [graph, region] : llvm::zip(graphs, op.getBodies())) {
     Frame inner = frame;
     inner.topNode = topNode;
@@ -931,20 +866,17 @@ LogicalResult Importer::importMain(func::FuncOp &main) {
       return emitError() << "a graph input has no name";
     std::string owner = "graph input '" + input.name + "'";
     bool hasType = input.type.kind == ModelType::Other ||
-                   (input.type.kind == ModelType::Tensor &&
-                    input.type.elementType != 0);
+                   (input.type.kind == ModelType::Tensor && input.type.elementType != 0);
     if (!hasType)
       return emitError() << owner << " has no type";
     FailureOr<TensorType> type = convertType(input.type, owner);
     if (failed(type))
       return failure();
     Value argument = block->addArgument(
-        *type, getNodeLocation(builder.getContext(), model.fileName, 0,
-                               input.name));
+        *type, getNodeLocation(builder.getContext(), model.fileName, 0, input.name));
     argAttrs.push_back(describeValue(input));
     if (!scope.values.insert({input.name, argument}).second)
-      return emitError() << "two graph inputs have the name '" << input.name
-                         << "'";
+      return emitError() << "two graph inputs have the name '" << input.name << "'";
   }
   for (const ModelValue &value : graph.values)
     scope.hints[value.name] = &value.type;
@@ -953,21 +885,16 @@ LogicalResult Importer::importMain(func::FuncOp &main) {
 
   Frame frame;
   frame.opsets = &model.opsets;
-  if (failed(importInitializers(graph, scope)) ||
-      failed(importNodes(graph.nodes, scope, frame)))
+  if (failed(importInitializers(graph, scope)) || failed(importNodes(graph.nodes, scope, frame)))
     return failure();
 
   for (const std::string &name : options.keep) {
-    if (llvm::any_of(graph.outputs, [&](const ModelValue &output) {
-          return output.name == name;
-        }))
+    if (llvm::any_of(graph.outputs, [&](const ModelValue &output) { return output.name == name; }))
       continue;
     if (!scope.lookup(name))
-      return emitOptionError() << "cannot keep '" << name
-                         << "': the graph has no such value";
-    auto info = llvm::find_if(graph.values, [&](const ModelValue &value) {
-      return value.name == name;
-    });
+      return emitOptionError() << "cannot keep '" << name << "': the graph has no such value";
+    auto info =
+        llvm::find_if(graph.values, [&](const ModelValue &value) { return value.name == name; });
     graph.outputs.push_back({name, {}});
     if (info != graph.values.end())
       graph.outputs.back().type = info->type;
@@ -990,18 +917,16 @@ LogicalResult Importer::importMain(func::FuncOp &main) {
       if (failed(type))
         return failure();
       Type found = cast<TensorType>(value.getType()).getElementType();
-      if (!isa<onnx::UnknownType>(type->getElementType()) &&
-          type->getElementType() != found)
+      if (!isa<onnx::UnknownType>(type->getElementType()) && type->getElementType() != found)
         return emitError() << owner << " is declared with elements of type "
-                           << type->getElementType() << ", but they are "
-                           << found;
+                           << type->getElementType() << ", but they are " << found;
     }
     results.push_back(value);
     resultAttrs.push_back(describeValue(output));
   }
   func::ReturnOp::create(builder, getFileLocation(), results);
-  main.setFunctionType(builder.getFunctionType(block->getArgumentTypes(),
-                                               ValueRange(results).getTypes()));
+  main.setFunctionType(
+      builder.getFunctionType(block->getArgumentTypes(), ValueRange(results).getTypes()));
   main.setArgAttrsAttr(builder.getArrayAttr(argAttrs));
   main.setResAttrsAttr(builder.getArrayAttr(resultAttrs));
   return success();
@@ -1015,28 +940,24 @@ OwningOpRef<ModuleOp> Importer::run() {
     return {};
   specialize(model.graph);
   for (const ModelFunction &function : model.functions) {
-    std::string key =
-        functionKey(function.domain, function.name, function.overload);
+    std::string key = functionKey(function.domain, function.name, function.overload);
     if (!functions.insert({key, &function}).second) {
-      emitError() << "function '" << function.name << "' of domain '"
-                  << function.domain << "' is defined twice";
+      emitError() << "function '" << function.name << "' of domain '" << function.domain
+                  << "' is defined twice";
       return {};
     }
   }
 
   module->setAttr(onnx::kModelAttr, builder.getStringAttr(model.fileName));
-  module->setAttr(onnx::kIRVersionAttr,
-                  builder.getI64IntegerAttr(model.irVersion));
+  module->setAttr(onnx::kIRVersionAttr, builder.getI64IntegerAttr(model.irVersion));
   NamedAttrList opsets;
   for (const auto &[domain, version] : model.opsets)
-    opsets.set(domain.empty() ? "ai.onnx" : domain,
-               builder.getI64IntegerAttr(version));
-  module->setAttr(onnx::kOpsetsAttr,
-                  opsets.getDictionary(builder.getContext()));
+    opsets.set(domain.empty() ? "ai.onnx" : domain, builder.getI64IntegerAttr(version));
+  module->setAttr(onnx::kOpsetsAttr, opsets.getDictionary(builder.getContext()));
 
   builder.setInsertionPointToEnd(module.getBody());
-  auto main = func::FuncOp::create(builder, getFileLocation(), "main",
-                                   builder.getFunctionType({}, {}));
+  auto main =
+      func::FuncOp::create(builder, getFileLocation(), "main", builder.getFunctionType({}, {}));
   // Weights are appended to the module while nodes are read; the function goes
   // after them.
   if (failed(importMain(main)))
@@ -1047,8 +968,7 @@ OwningOpRef<ModuleOp> Importer::run() {
   return owner;
 }
 
-OwningOpRef<ModuleOp> mlir::moe::importONNX(StringRef path,
-                                            MLIRContext *context,
+OwningOpRef<ModuleOp> mlir::moe::importONNX(StringRef path, MLIRContext *context,
                                             const ImportOptions &options) {
   context->loadDialect<func::FuncDialect, MoEDialect, onnx::ONNXDialect>();
   FailureOr<Model> model = readModel(path, context);

@@ -93,43 +93,34 @@ unsigned mlir::moe::getElementTypeBits(int32_t elementType) {
 namespace {
 class Reader {
 public:
-  Reader(StringRef filePath, MLIRContext *context)
-      : filePath(filePath), context(context) {}
+  Reader(StringRef filePath, MLIRContext *context) : filePath(filePath), context(context) {}
 
   FailureOr<Model> read();
 
 private:
   InFlightDiagnostic emitError() {
-    return mlir::emitError(
-        FileLineColLoc::get(context, path::filename(filePath), 0, 0));
+    return mlir::emitError(FileLineColLoc::get(context, path::filename(filePath), 0, 0));
   }
 
   /// Names end up in JSON and in the package, which hold UTF-8 only.
   LogicalResult checkText(StringRef text, StringRef what);
-  LogicalResult readOpsets(
-      const google::protobuf::RepeatedPtrField<::onnx::OperatorSetIdProto> &in,
-      StringRef owner, ModelOpsets &out);
-  LogicalResult readType(const ::onnx::TypeProto &in, StringRef owner,
-                         ModelType &out);
-  LogicalResult readValues(
-      const google::protobuf::RepeatedPtrField<::onnx::ValueInfoProto> &in,
-      std::vector<ModelValue> &out);
-  FailureOr<uint64_t> countBytes(const ::onnx::TensorProto &in,
-                                 StringRef owner);
-  LogicalResult readExternal(const ::onnx::TensorProto &in, StringRef owner,
-                             uint64_t expected, ModelTensor &out);
-  LogicalResult readTyped(const ::onnx::TensorProto &in, StringRef owner,
-                          uint64_t expected, ModelTensor &out);
-  LogicalResult readTensor(const ::onnx::TensorProto &in, StringRef owner,
-                           ModelTensor &out);
-  LogicalResult readSparse(const ::onnx::SparseTensorProto &in,
-                           ModelSparseTensor &out);
-  LogicalResult readAttribute(const ::onnx::AttributeProto &in,
-                              StringRef owner, ModelAttribute &out);
+  LogicalResult readOpsets(const google::protobuf::RepeatedPtrField<::onnx::OperatorSetIdProto> &in,
+                           StringRef owner, ModelOpsets &out);
+  LogicalResult readType(const ::onnx::TypeProto &in, StringRef owner, ModelType &out);
+  LogicalResult readValues(const google::protobuf::RepeatedPtrField<::onnx::ValueInfoProto> &in,
+                           std::vector<ModelValue> &out);
+  FailureOr<uint64_t> countBytes(const ::onnx::TensorProto &in, StringRef owner);
+  LogicalResult readExternal(const ::onnx::TensorProto &in, StringRef owner, uint64_t expected,
+                             ModelTensor &out);
+  LogicalResult readTyped(const ::onnx::TensorProto &in, StringRef owner, uint64_t expected,
+                          ModelTensor &out);
+  LogicalResult readTensor(const ::onnx::TensorProto &in, StringRef owner, ModelTensor &out);
+  LogicalResult readSparse(const ::onnx::SparseTensorProto &in, ModelSparseTensor &out);
+  LogicalResult readAttribute(const ::onnx::AttributeProto &in, StringRef owner,
+                              ModelAttribute &out);
   LogicalResult readNode(const ::onnx::NodeProto &in, ModelNode &out);
   LogicalResult readGraph(const ::onnx::GraphProto &in, ModelGraph &out);
-  LogicalResult readFunction(const ::onnx::FunctionProto &in,
-                             ModelFunction &out);
+  LogicalResult readFunction(const ::onnx::FunctionProto &in, ModelFunction &out);
   FailureOr<uint64_t> getFileSize(StringRef relativePath, StringRef owner);
 
   StringRef filePath;
@@ -144,8 +135,8 @@ private:
 LogicalResult Reader::checkText(StringRef text, StringRef what) {
   if (llvm::json::isUTF8(text))
     return success();
-  return emitError() << "not a valid ONNX file: " << what << " '"
-                     << llvm::json::fixUTF8(text) << "' is not UTF-8";
+  return emitError() << "not a valid ONNX file: " << what << " '" << llvm::json::fixUTF8(text)
+                     << "' is not UTF-8";
 }
 
 /// "ai.onnx" is the long name of the default domain.
@@ -153,33 +144,29 @@ static std::string canonicalDomain(const std::string &domain) {
   return domain == "ai.onnx" ? "" : domain;
 }
 
-LogicalResult Reader::readOpsets(
-    const google::protobuf::RepeatedPtrField<::onnx::OperatorSetIdProto> &in,
-    StringRef owner, ModelOpsets &out) {
+LogicalResult
+Reader::readOpsets(const google::protobuf::RepeatedPtrField<::onnx::OperatorSetIdProto> &in,
+                   StringRef owner, ModelOpsets &out) {
   for (const ::onnx::OperatorSetIdProto &opset : in) {
     std::string domain = canonicalDomain(opset.domain());
     int64_t version = opset.version();
     if (failed(checkText(domain, "the operator set")))
       return failure();
     if (version < 1)
-      return emitError() << owner << " imports version " << version
-                         << " of the operator set '" << domain
-                         << "'; expected a positive one";
+      return emitError() << owner << " imports version " << version << " of the operator set '"
+                         << domain << "'; expected a positive one";
     if (domain.empty() && (version < kMinOpset || version > kMaxOpset))
-      return emitError() << owner << " uses ONNX operator set " << version
-                         << "; supported are " << kMinOpset << " to "
-                         << kMaxOpset;
+      return emitError() << owner << " uses ONNX operator set " << version << "; supported are "
+                         << kMinOpset << " to " << kMaxOpset;
     auto [it, added] = out.insert({domain, version});
     if (!added && it->second != version)
       return emitError() << owner << " imports two versions of the operator "
-                         << "set '" << domain << "': " << it->second << " and "
-                         << version;
+                         << "set '" << domain << "': " << it->second << " and " << version;
   }
   return success();
 }
 
-LogicalResult Reader::readType(const ::onnx::TypeProto &in, StringRef owner,
-                               ModelType &out) {
+LogicalResult Reader::readType(const ::onnx::TypeProto &in, StringRef owner, ModelType &out) {
   if (in.value_case() == ::onnx::TypeProto::VALUE_NOT_SET)
     return success();
   if (in.value_case() != ::onnx::TypeProto::kTensorType) {
@@ -190,8 +177,7 @@ LogicalResult Reader::readType(const ::onnx::TypeProto &in, StringRef owner,
   out.kind = ModelType::Tensor;
   out.elementType = tensor.elem_type();
   if (!lookupElement(out.elementType))
-    return emitError() << owner << " has the unknown data type "
-                       << out.elementType;
+    return emitError() << owner << " has the unknown data type " << out.elementType;
   if (!tensor.has_shape())
     return success();
   out.hasShape = true;
@@ -208,35 +194,31 @@ LogicalResult Reader::readType(const ::onnx::TypeProto &in, StringRef owner,
     if (dim.dim_value() == -1)
       continue;
     if (dim.dim_value() < 0)
-      return emitError() << owner << " has the negative dimension "
-                         << dim.dim_value();
+      return emitError() << owner << " has the negative dimension " << dim.dim_value();
     result.size = dim.dim_value();
-    if (llvm::MulOverflow(elements, std::max<int64_t>(dim.dim_value(), 1),
-                          elements) ||
+    if (llvm::MulOverflow(elements, std::max<int64_t>(dim.dim_value(), 1), elements) ||
         elements > INT64_MAX / 128)
       return emitError() << owner << " has more elements than fit in memory";
   }
   return success();
 }
 
-LogicalResult Reader::readValues(
-    const google::protobuf::RepeatedPtrField<::onnx::ValueInfoProto> &in,
-    std::vector<ModelValue> &out) {
+LogicalResult
+Reader::readValues(const google::protobuf::RepeatedPtrField<::onnx::ValueInfoProto> &in,
+                   std::vector<ModelValue> &out) {
   for (const ::onnx::ValueInfoProto &value : in) {
     ModelValue &result = out.emplace_back();
     result.name = value.name();
     if (failed(checkText(result.name, "the value")))
       return failure();
-    if (failed(readType(value.type(), "value '" + value.name() + "'",
-                        result.type)))
+    if (failed(readType(value.type(), "value '" + value.name() + "'", result.type)))
       return failure();
   }
   return success();
 }
 
 /// Bytes of the tensor's elements, from its type and shape.
-FailureOr<uint64_t> Reader::countBytes(const ::onnx::TensorProto &in,
-                                       StringRef owner) {
+FailureOr<uint64_t> Reader::countBytes(const ::onnx::TensorProto &in, StringRef owner) {
   int64_t elements = 1;
   bool overflow = false, empty = false;
   for (int64_t dim : in.dims()) {
@@ -254,14 +236,12 @@ FailureOr<uint64_t> Reader::countBytes(const ::onnx::TensorProto &in,
 }
 
 /// Size of a file of external data, which must lie in the model's folder.
-FailureOr<uint64_t> Reader::getFileSize(StringRef relativePath,
-                                        StringRef owner) {
+FailureOr<uint64_t> Reader::getFileSize(StringRef relativePath, StringRef owner) {
   auto known = fileSizes.find(relativePath);
   if (known != fileSizes.end())
     return known->second;
   if (relativePath.empty() || path::is_absolute(relativePath) ||
-      llvm::is_contained(llvm::make_range(path::begin(relativePath),
-                                          path::end(relativePath)),
+      llvm::is_contained(llvm::make_range(path::begin(relativePath), path::end(relativePath)),
                          ".."))
     return emitError() << owner << " is stored in '" << relativePath
                        << "', which is not a path inside the model's folder";
@@ -271,8 +251,7 @@ FailureOr<uint64_t> Reader::getFileSize(StringRef relativePath,
     return emitError() << owner << " is stored in '" << relativePath
                        << "', which cannot be opened: " << error.message();
   if (std::error_code error = fs::real_path(model.folder, realFolder))
-    return emitError() << "cannot resolve the model's folder: "
-                       << error.message();
+    return emitError() << "cannot resolve the model's folder: " << error.message();
   if (!path::is_separator(realFolder.back()))
     realFolder.push_back('/');
   if (!realFile.str().starts_with(realFolder))
@@ -286,9 +265,8 @@ FailureOr<uint64_t> Reader::getFileSize(StringRef relativePath,
   return size;
 }
 
-LogicalResult Reader::readExternal(const ::onnx::TensorProto &in,
-                                   StringRef owner, uint64_t expected,
-                                   ModelTensor &out) {
+LogicalResult Reader::readExternal(const ::onnx::TensorProto &in, StringRef owner,
+                                   uint64_t expected, ModelTensor &out) {
   std::optional<uint64_t> length;
   for (const ::onnx::StringStringEntryProto &entry : in.external_data()) {
     StringRef key = entry.key(), value = entry.value();
@@ -296,8 +274,8 @@ LogicalResult Reader::readExternal(const ::onnx::TensorProto &in,
       out.file = value;
     uint64_t number = 0;
     if ((key == "offset" || key == "length") && value.getAsInteger(10, number))
-      return emitError() << owner << " has the external-data " << key << " '"
-                         << value << "'; expected a number of bytes";
+      return emitError() << owner << " has the external-data " << key << " '" << value
+                         << "'; expected a number of bytes";
     if (key == "offset")
       out.offset = number;
     if (key == "length")
@@ -308,35 +286,32 @@ LogicalResult Reader::readExternal(const ::onnx::TensorProto &in,
   out.file = clean.str();
   if (length && *length != expected)
     return emitError() << owner << " has " << *length
-                       << " bytes of external data; its type and shape need "
-                       << expected;
+                       << " bytes of external data; its type and shape need " << expected;
   out.length = expected;
   FailureOr<uint64_t> size = getFileSize(out.file, owner);
   if (failed(size))
     return failure();
   if (out.offset > *size || expected > *size - out.offset)
-    return emitError() << owner << " needs bytes " << out.offset << " to "
-                       << out.offset << " + " << expected << " of '" << out.file
-                       << "', which has " << *size;
+    return emitError() << owner << " needs bytes " << out.offset << " to " << out.offset << " + "
+                       << expected << " of '" << out.file << "', which has " << *size;
   return success();
 }
 
 /// Appends the low `bytes` bytes of `value`.
-static void appendLittleEndian(uint64_t value, unsigned bytes,
-                               std::string &out) {
+static void appendLittleEndian(uint64_t value, unsigned bytes, std::string &out) {
   for (unsigned i = 0; i < bytes; ++i)
     out.push_back(static_cast<char>(value >> (8 * i)));
 }
 
-LogicalResult Reader::readTyped(const ::onnx::TensorProto &in, StringRef owner,
-                                uint64_t expected, ModelTensor &out) {
+LogicalResult Reader::readTyped(const ::onnx::TensorProto &in, StringRef owner, uint64_t expected,
+                                ModelTensor &out) {
   const ElementInfo &info = *lookupElement(in.data_type());
   unsigned width = std::max(info.bits / 8, 1u);
   auto append = [&](const auto &values) -> LogicalResult {
     for (int64_t value : values) {
       if (info.min != info.max && (value < info.min || value > info.max))
-        return emitError() << owner << " holds " << value
-                           << ", which is not a value of type " << info.name;
+        return emitError() << owner << " holds " << value << ", which is not a value of type "
+                           << info.name;
       appendLittleEndian(value, width, out.bytes);
     }
     return success();
@@ -369,13 +344,11 @@ LogicalResult Reader::readTyped(const ::onnx::TensorProto &in, StringRef owner,
     return failure();
   if (out.bytes.size() != expected)
     return emitError() << owner << " has " << out.bytes.size()
-                       << " bytes of data; its type and shape need "
-                       << expected;
+                       << " bytes of data; its type and shape need " << expected;
   return success();
 }
 
-LogicalResult Reader::readTensor(const ::onnx::TensorProto &in, StringRef owner,
-                                 ModelTensor &out) {
+LogicalResult Reader::readTensor(const ::onnx::TensorProto &in, StringRef owner, ModelTensor &out) {
   out.name = in.name();
   if (failed(checkText(out.name, "the tensor")))
     return failure();
@@ -387,8 +360,7 @@ LogicalResult Reader::readTensor(const ::onnx::TensorProto &in, StringRef owner,
   if (in.data_type() == ::onnx::TensorProto::STRING)
     return success();
   if (getElementTypeBits(in.data_type()) == 0)
-    return emitError() << owner << " has the unknown data type "
-                       << in.data_type();
+    return emitError() << owner << " has the unknown data type " << in.data_type();
 
   if (in.data_location() == ::onnx::TensorProto::EXTERNAL) {
     if (failed(readExternal(in, owner, *expected, out)))
@@ -410,13 +382,11 @@ LogicalResult Reader::readTensor(const ::onnx::TensorProto &in, StringRef owner,
                      ? storage == Storage::Floats
                      : storage == Storage::Doubles);
     if (!fits)
-      return emitError() << owner << " is of type "
-                         << getElementTypeName(in.data_type())
+      return emitError() << owner << " is of type " << getElementTypeName(in.data_type())
                          << " but holds its data as another type";
     if (payload.length != *expected)
       return emitError() << owner << " has " << payload.length
-                         << " bytes of data; its type and shape need "
-                         << *expected;
+                         << " bytes of data; its type and shape need " << *expected;
     out.file = model.fileName;
     out.offset = payload.offset;
     out.length = payload.length;
@@ -426,14 +396,12 @@ LogicalResult Reader::readTensor(const ::onnx::TensorProto &in, StringRef owner,
     return readTyped(in, owner, *expected, out);
   if (in.raw_data().size() != *expected)
     return emitError() << owner << " has " << in.raw_data().size()
-                       << " bytes of data; its type and shape need "
-                       << *expected;
+                       << " bytes of data; its type and shape need " << *expected;
   out.bytes = in.raw_data();
   return success();
 }
 
-LogicalResult Reader::readSparse(const ::onnx::SparseTensorProto &in,
-                                 ModelSparseTensor &out) {
+LogicalResult Reader::readSparse(const ::onnx::SparseTensorProto &in, ModelSparseTensor &out) {
   std::string owner = "sparse tensor '" + in.values().name() + "'";
   out.dims.assign(in.dims().begin(), in.dims().end());
   return success(succeeded(readTensor(in.values(), owner, out.values)) &&
@@ -441,8 +409,7 @@ LogicalResult Reader::readSparse(const ::onnx::SparseTensorProto &in,
 }
 
 /// The kind of an attribute of an old model, which may not state it.
-static ::onnx::AttributeProto::AttributeType
-inferKind(const ::onnx::AttributeProto &in) {
+static ::onnx::AttributeProto::AttributeType inferKind(const ::onnx::AttributeProto &in) {
   using Proto = ::onnx::AttributeProto;
   if (in.type() != Proto::UNDEFINED)
     return in.type();
@@ -467,11 +434,10 @@ inferKind(const ::onnx::AttributeProto &in) {
   return Proto::UNDEFINED;
 }
 
-LogicalResult Reader::readAttribute(const ::onnx::AttributeProto &in,
-                                    StringRef node, ModelAttribute &out) {
+LogicalResult Reader::readAttribute(const ::onnx::AttributeProto &in, StringRef node,
+                                    ModelAttribute &out) {
   using Proto = ::onnx::AttributeProto;
-  std::string owner =
-      "attribute '" + in.name() + "' of node '" + node.str() + "'";
+  std::string owner = "attribute '" + in.name() + "' of node '" + node.str() + "'";
   out.name = in.name();
   if (failed(checkText(out.name, "the attribute")))
     return failure();
@@ -573,32 +539,28 @@ LogicalResult Reader::readGraph(const ::onnx::GraphProto &in, ModelGraph &out) {
                  succeeded(readValues(in.value_info(), out.values)));
 }
 
-LogicalResult Reader::readFunction(const ::onnx::FunctionProto &in,
-                                   ModelFunction &out) {
+LogicalResult Reader::readFunction(const ::onnx::FunctionProto &in, ModelFunction &out) {
   out.domain = canonicalDomain(in.domain());
   out.name = in.name();
   out.overload = in.overload();
   out.inputs.assign(in.input().begin(), in.input().end());
   out.outputs.assign(in.output().begin(), in.output().end());
   for (const ::onnx::AttributeProto &attribute : in.attribute_proto())
-    if (failed(readAttribute(attribute, "function " + in.name(),
-                             out.defaults.emplace_back())))
+    if (failed(readAttribute(attribute, "function " + in.name(), out.defaults.emplace_back())))
       return failure();
   for (const ::onnx::NodeProto &node : in.node())
     if (failed(readNode(node, out.nodes.emplace_back())))
       return failure();
   if (failed(readValues(in.value_info(), out.values)))
     return failure();
-  return readOpsets(in.opset_import(), "function '" + in.name() + "'",
-                    out.opsets);
+  return readOpsets(in.opset_import(), "function '" + in.name() + "'", out.opsets);
 }
 
 FailureOr<Model> Reader::read() {
   auto buffer = llvm::MemoryBuffer::getFile(filePath, /*IsText=*/false,
                                             /*RequiresNullTerminator=*/false);
   if (!buffer)
-    return emitError() << "cannot open '" << filePath
-                       << "': " << buffer.getError().message();
+    return emitError() << "cannot open '" << filePath << "': " << buffer.getError().message();
   model.fileName = path::filename(filePath);
   model.folder = path::parent_path(filePath);
   if (model.folder.empty())
@@ -621,9 +583,8 @@ FailureOr<Model> Reader::read() {
     return emitError() << "not an ONNX model: it has no "
                        << (proto.has_graph() ? "IR version" : "graph");
   if (model.irVersion < kMinIRVersion || model.irVersion > kMaxIRVersion)
-    return emitError() << "the model has ONNX IR version " << model.irVersion
-                       << "; supported are " << kMinIRVersion << " to "
-                       << kMaxIRVersion;
+    return emitError() << "the model has ONNX IR version " << model.irVersion << "; supported are "
+                       << kMinIRVersion << " to " << kMaxIRVersion;
   if (failed(readOpsets(proto.opset_import(), "the model", model.opsets)) ||
       failed(readGraph(proto.graph(), model.graph)))
     return failure();
@@ -633,23 +594,20 @@ FailureOr<Model> Reader::read() {
   return std::move(model);
 }
 
-FailureOr<Model> mlir::moe::readModel(StringRef filePath,
-                                      MLIRContext *context) {
+FailureOr<Model> mlir::moe::readModel(StringRef filePath, MLIRContext *context) {
   return Reader(filePath, context).read();
 }
 
-FailureOr<std::string> mlir::moe::loadTensor(const Model &model,
-                                             const ModelTensor &tensor,
+FailureOr<std::string> mlir::moe::loadTensor(const Model &model, const ModelTensor &tensor,
                                              MLIRContext *context) {
   if (tensor.file.empty())
     return tensor.bytes;
   SmallString<256> full(model.folder);
   path::append(full, tensor.file);
-  auto slice =
-      llvm::MemoryBuffer::getFileSlice(full, tensor.length, tensor.offset);
+  auto slice = llvm::MemoryBuffer::getFileSlice(full, tensor.length, tensor.offset);
   if (!slice || (*slice)->getBufferSize() != tensor.length)
     return mlir::emitError(FileLineColLoc::get(context, model.fileName, 0, 0))
-           << "cannot read " << tensor.length << " bytes of tensor '"
-           << tensor.name << "' from '" << tensor.file << "'";
+           << "cannot read " << tensor.length << " bytes of tensor '" << tensor.name << "' from '"
+           << tensor.file << "'";
   return (*slice)->getBuffer().str();
 }

@@ -10,21 +10,18 @@
 
 using namespace mlir;
 
-bool mlir::moe::isONNXFileName(StringRef path) {
-  return path.ends_with(".onnx");
-}
+bool mlir::moe::isONNXFileName(StringRef path) { return path.ends_with(".onnx"); }
 
-OwningOpRef<ModuleOp> mlir::moe::loadModule(StringRef path,
-                                            MLIRContext *context,
+OwningOpRef<ModuleOp> mlir::moe::loadModule(StringRef path, MLIRContext *context,
                                             const ImportOptions &options) {
   if (isONNXFileName(path))
     return importONNX(path, context, options);
   return parseSourceFile<ModuleOp>(path, context);
 }
 
-std::unique_ptr<llvm::MemoryBuffer>
-mlir::moe::importONNXAsText(StringRef path, const DialectRegistry &registry,
-                            const ImportOptions &options) {
+std::unique_ptr<llvm::MemoryBuffer> mlir::moe::importONNXAsText(StringRef path,
+                                                                const DialectRegistry &registry,
+                                                                const ImportOptions &options) {
   MLIRContext context(registry, MLIRContext::Threading::DISABLED);
   context.printOpOnDiagnostic(false);
   llvm::SourceMgr sources;
@@ -38,8 +35,7 @@ mlir::moe::importONNXAsText(StringRef path, const DialectRegistry &registry,
   return llvm::MemoryBuffer::getMemBufferCopy(text, path);
 }
 
-std::optional<std::pair<std::string, int64_t>>
-mlir::moe::parseDimOption(StringRef text) {
+std::optional<std::pair<std::string, int64_t>> mlir::moe::parseDimOption(StringRef text) {
   auto [name, size] = text.rsplit('=');
   int64_t value;
   if (name.empty() || size.getAsInteger(10, value) || value < 0)

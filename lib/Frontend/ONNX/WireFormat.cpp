@@ -67,16 +67,15 @@ const Field kGraphFields[] = {{1, Field::Enter, &kNode},       // node
                               {11, Field::Enter, &kValueInfo}, // input
                               {12, Field::Enter, &kValueInfo}, // output
                               {13, Field::Enter, &kValueInfo}, // value_info
-                              {15, Field::Enter, &kSparse}, // sparse_initializer
-                              {16, Field::Drop, nullptr}};  // metadata_props
+                              {15, Field::Enter, &kSparse},    // sparse_initializer
+                              {16, Field::Drop, nullptr}};     // metadata_props
 const Message kGraph = {"GraphProto", kGraphFields};
 
-const Field kFunctionFields[] = {
-    {7, Field::Enter, &kNode},       // node
-    {8, Field::Drop, nullptr},       // doc_string
-    {11, Field::Enter, &kAttribute}, // attribute_proto
-    {12, Field::Enter, &kValueInfo}, // value_info
-    {14, Field::Drop, nullptr}};     // metadata_props
+const Field kFunctionFields[] = {{7, Field::Enter, &kNode},       // node
+                                 {8, Field::Drop, nullptr},       // doc_string
+                                 {11, Field::Enter, &kAttribute}, // attribute_proto
+                                 {12, Field::Enter, &kValueInfo}, // value_info
+                                 {14, Field::Drop, nullptr}};     // metadata_props
 const Message kFunction = {"FunctionProto", kFunctionFields};
 
 const Field kModelFields[] = {{6, Field::Drop, nullptr},       // doc_string
@@ -94,22 +93,21 @@ public:
       : data(data), threshold(threshold), model(model) {}
 
   /// Copies the message in [begin, end) to `out`.
-  Error copy(const Message &message, uint64_t begin, uint64_t end,
-             unsigned depth, std::string &out);
+  Error copy(const Message &message, uint64_t begin, uint64_t end, unsigned depth,
+             std::string &out);
 
 private:
   Error fail(const Message &message, uint64_t at, const Twine &what) const {
-    return createStringError(inconvertibleErrorCode(),
-                             Twine("not a valid ONNX file: in ") + message.name +
-                                 " at byte " + Twine(at) + ": " + what);
+    return createStringError(inconvertibleErrorCode(), Twine("not a valid ONNX file: in ") +
+                                                           message.name + " at byte " + Twine(at) +
+                                                           ": " + what);
   }
 
   /// Reads a varint that ends before `end`; false when it does not, or is
   /// longer than 64 bits.
   bool readVarint(uint64_t &position, uint64_t end, uint64_t &value) const;
-  Error copyLengthField(const Message &message, uint32_t number,
-                        uint64_t fieldBegin, uint64_t begin, uint64_t end,
-                        unsigned depth, std::string &out);
+  Error copyLengthField(const Message &message, uint32_t number, uint64_t fieldBegin,
+                        uint64_t begin, uint64_t end, unsigned depth, std::string &out);
 
   StringRef data;
   uint64_t threshold;
@@ -130,8 +128,7 @@ static void writeMessage(uint32_t number, StringRef bytes, std::string &out) {
   out.append(bytes.data(), bytes.size());
 }
 
-bool Slimmer::readVarint(uint64_t &position, uint64_t end,
-                         uint64_t &value) const {
+bool Slimmer::readVarint(uint64_t &position, uint64_t end, uint64_t &value) const {
   value = 0;
   for (unsigned shift = 0; shift < 70; shift += 7) {
     if (position >= end)
@@ -147,13 +144,10 @@ bool Slimmer::readVarint(uint64_t &position, uint64_t end,
   return false;
 }
 
-Error Slimmer::copyLengthField(const Message &message, uint32_t number,
-                               uint64_t fieldBegin, uint64_t begin,
-                               uint64_t end, unsigned depth,
-                               std::string &out) {
-  const Field *field = find_if(message.fields, [&](const Field &candidate) {
-    return candidate.number == number;
-  });
+Error Slimmer::copyLengthField(const Message &message, uint32_t number, uint64_t fieldBegin,
+                               uint64_t begin, uint64_t end, unsigned depth, std::string &out) {
+  const Field *field =
+      find_if(message.fields, [&](const Field &candidate) { return candidate.number == number; });
   if (field == message.fields.end()) {
     out.append(data.data() + fieldBegin, end - fieldBegin);
     return Error::success();
@@ -187,8 +181,8 @@ Error Slimmer::copyLengthField(const Message &message, uint32_t number,
   return Error::success();
 }
 
-Error Slimmer::copy(const Message &message, uint64_t begin, uint64_t end,
-                    unsigned depth, std::string &out) {
+Error Slimmer::copy(const Message &message, uint64_t begin, uint64_t end, unsigned depth,
+                    std::string &out) {
   if (depth > kMaxDepth)
     return fail(message, begin, "messages are nested too deeply");
   uint64_t position = begin;
@@ -218,12 +212,12 @@ Error Slimmer::copy(const Message &message, uint64_t begin, uint64_t end,
         return fail(message, fieldBegin, "a length is cut off or malformed");
       if (value > end - position)
         return fail(message, fieldBegin,
-                    "field " + Twine(number) + " needs " + Twine(value) +
-                        " bytes, " + Twine(end - position) + " are left");
+                    "field " + Twine(number) + " needs " + Twine(value) + " bytes, " +
+                        Twine(end - position) + " are left");
       uint64_t valueBegin = position;
       position += value;
-      if (Error error = copyLengthField(message, number, fieldBegin, valueBegin,
-                                        position, depth, out))
+      if (Error error =
+              copyLengthField(message, number, fieldBegin, valueBegin, position, depth, out))
         return error;
       continue;
     }
@@ -235,8 +229,7 @@ Error Slimmer::copy(const Message &message, uint64_t begin, uint64_t end,
   return Error::success();
 }
 
-Expected<SlimModel> mlir::moe::makeSlimModel(StringRef data,
-                                             uint64_t threshold) {
+Expected<SlimModel> mlir::moe::makeSlimModel(StringRef data, uint64_t threshold) {
   SlimModel model;
   Slimmer slimmer(data, threshold, model);
   if (Error error = slimmer.copy(kModel, 0, data.size(), 0, model.bytes))

@@ -46,7 +46,6 @@ TEST(DimExpression, Substitutes) {
 
 TEST(DimExpression, VisitsSymbols) {
   std::string found;
-  visitSymbols("Min(8, seq) + u0//2",
-               [&](llvm::StringRef symbol) { found += symbol.str() + ";"; });
+  visitSymbols("Min(8, seq) + u0//2", [&](llvm::StringRef symbol) { found += symbol.str() + ";"; });
   EXPECT_EQ(found, "seq;u0;");
 }

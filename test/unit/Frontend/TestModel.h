@@ -22,8 +22,7 @@ inline onnx::ValueInfoProto makeValue(const char *name, const char *symbol) {
 }
 
 inline onnx::NodeProto *addNode(onnx::GraphProto &graph, const char *type,
-                                std::initializer_list<const char *> inputs,
-                                const char *output) {
+                                std::initializer_list<const char *> inputs, const char *output) {
   onnx::NodeProto *node = graph.add_node();
   node->set_op_type(type);
   for (const char *input : inputs)

@@ -21,18 +21,15 @@ TEST(WireFormat, ReplacesLargePayloadsOnly) {
   ASSERT_EQ(slim->payloads.size(), 2u);
   for (const PayloadRange &range : slim->payloads)
     EXPECT_EQ(range.length, 4800u);
-  EXPECT_EQ(data.substr(slim->payloads[0].offset, 4800),
-            std::string(4800, 'a'));
+  EXPECT_EQ(data.substr(slim->payloads[0].offset, 4800), std::string(4800, 'a'));
   EXPECT_LT(slim->bytes.size(), 1000u);
 
   onnx::ModelProto model;
   ASSERT_TRUE(model.ParseFromString(slim->bytes));
   const onnx::GraphProto &graph = model.graph();
   EXPECT_EQ(graph.initializer(0).segment().begin(), 0);
-  EXPECT_EQ(graph.initializer(0).segment().end(),
-            onnx::TensorProto::kRawDataFieldNumber);
-  EXPECT_EQ(graph.initializer(1).segment().end(),
-            onnx::TensorProto::kFloatDataFieldNumber);
+  EXPECT_EQ(graph.initializer(0).segment().end(), onnx::TensorProto::kRawDataFieldNumber);
+  EXPECT_EQ(graph.initializer(1).segment().end(), onnx::TensorProto::kFloatDataFieldNumber);
   EXPECT_EQ(graph.initializer(2).int64_data(1), 4);
   EXPECT_EQ(graph.node_size(), 6);
   EXPECT_EQ(graph.node(4).attribute(1).g().node(0).op_type(), "Neg");
@@ -44,8 +41,7 @@ TEST(WireFormat, TruncatedAnywhere) {
   for (size_t size = 0; size < data.size(); ++size) {
     // A copy of exactly this size, so that a sanitizer sees reads past it.
     std::vector<char> cut(data.begin(), data.begin() + size);
-    llvm::Expected<SlimModel> slim =
-        makeSlimModel(llvm::StringRef(cut.data(), cut.size()));
+    llvm::Expected<SlimModel> slim = makeSlimModel(llvm::StringRef(cut.data(), cut.size()));
     if (!slim)
       llvm::consumeError(slim.takeError());
   }
@@ -78,13 +74,11 @@ TEST(WireFormat, LimitsDepth) {
   }
   onnx::ModelProto model;
   model.mutable_graph()->Swap(&graph);
-  EXPECT_NE(errorOf(model.SerializeAsString()).find("nested too deeply"),
-            std::string::npos);
+  EXPECT_NE(errorOf(model.SerializeAsString()).find("nested too deeply"), std::string::npos);
 }
 
 TEST(WireFormat, LengthsOf64Bits) {
   // A length near 2^64 must not wrap around.
   std::string data("\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01rest", 15);
-  EXPECT_NE(errorOf(data).find("needs 18446744073709551615 bytes"),
-            std::string::npos);
+  EXPECT_NE(errorOf(data).find("needs 18446744073709551615 bytes"), std::string::npos);
 }

@@ -34,25 +34,21 @@ std::string makeFile(StringRef header, size_t dataBytes) {
 
 /// The error that parsing gives, "" for none.
 std::string parseError(const std::string &bytes) {
-  auto file = SafetensorsFile::parse(
-      llvm::MemoryBuffer::getMemBufferCopy(bytes, "t.safetensors"));
+  auto file = SafetensorsFile::parse(llvm::MemoryBuffer::getMemBufferCopy(bytes, "t.safetensors"));
   return file ? "" : toString(file.takeError());
 }
 
 std::string message(llvm::Error error) { return toString(std::move(error)); }
 
-testing::AssertionResult contains(const std::string &text,
-                                  const std::string &part) {
+testing::AssertionResult contains(const std::string &text, const std::string &part) {
   if (text.find(part) != std::string::npos)
     return testing::AssertionSuccess();
-  return testing::AssertionFailure() << "'" << text << "' has no '" << part
-                                     << "'";
+  return testing::AssertionFailure() << "'" << text << "' has no '" << part << "'";
 }
 
 TEST(SafetensorsTypes, SpellingsAreUnique) {
-  for (StringRef text :
-       {"BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "U16", "I16",
-        "F16", "BF16", "U32", "I32", "F32", "U64", "I64", "F64"}) {
+  for (StringRef text : {"BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "U16", "I16", "F16",
+                         "BF16", "U32", "I32", "F32", "U64", "I64", "F64"}) {
     auto type = symbolizeSafetensorsType(text);
     ASSERT_TRUE(type) << text.str();
     EXPECT_EQ(stringifySafetensorsType(*type), text);
@@ -142,8 +138,7 @@ TEST(SafetensorsWriter, RefusesBadDeclarations) {
   EXPECT_TRUE(contains(error("\xff", {4}), "cannot be the name"));
   EXPECT_TRUE(contains(error("n", {-1}), "larger than any file"));
   EXPECT_TRUE(contains(error("n", {INT64_MAX, 4}), "larger than any file"));
-  EXPECT_TRUE(contains(
-      message(writer.declareAt("o", SafetensorsType::U8, {1}, 8)), "overlaps"));
+  EXPECT_TRUE(contains(message(writer.declareAt("o", SafetensorsType::U8, {1}, 8)), "overlaps"));
 }
 
 TEST(SafetensorsWriter, RefusesWrongAmounts) {
@@ -151,11 +146,9 @@ TEST(SafetensorsWriter, RefusesWrongAmounts) {
   SafetensorsWriter writer;
   ASSERT_TRUE(bool(writer.declare("t", SafetensorsType::U8, {4})));
   ASSERT_EQ(message(writer.open(path)), "");
-  EXPECT_TRUE(contains(message(writer.write({"12345", 5})),
-                       "tensor 't' has 4 bytes, got 5"));
+  EXPECT_TRUE(contains(message(writer.write({"12345", 5})), "tensor 't' has 4 bytes, got 5"));
   ASSERT_EQ(message(writer.write({"123", 3})), "");
-  EXPECT_TRUE(contains(message(writer.finish()),
-                       "tensor 't' has 4 bytes, got 3"));
+  EXPECT_TRUE(contains(message(writer.finish()), "tensor 't' has 4 bytes, got 3"));
   ASSERT_EQ(message(writer.write({"4", 1})), "");
   EXPECT_TRUE(contains(message(writer.write({"5", 1})), "too many"));
   writer.setMetadata("long", std::string(1000, 'x'));
@@ -164,8 +157,7 @@ TEST(SafetensorsWriter, RefusesWrongAmounts) {
 
 TEST(SafetensorsWriter, ReportsUnwritablePlaces) {
   SafetensorsWriter writer;
-  EXPECT_TRUE(contains(message(writer.open("/nonexistent/dir/f")),
-                       "cannot create"));
+  EXPECT_TRUE(contains(message(writer.open("/nonexistent/dir/f")), "cannot create"));
 }
 
 TEST(SafetensorsWriter, ReportsFullDevices) {
@@ -174,16 +166,14 @@ TEST(SafetensorsWriter, ReportsFullDevices) {
   SafetensorsWriter writer;
   ASSERT_TRUE(bool(writer.declare("t", SafetensorsType::U8, {1 << 20})));
   std::string opened = message(writer.open("/dev/full"));
-  std::string written =
-      message(writer.write(std::vector<char>(size_t(1) << 20)));
+  std::string written = message(writer.write(std::vector<char>(size_t(1) << 20)));
   EXPECT_TRUE(contains(opened + written, "No space left"));
 }
 
 TEST(SafetensorsReader, AcceptsValidHeaders) {
   EXPECT_EQ(parseError(makeFile("{}", 0)), "");
   EXPECT_EQ(parseError(makeFile("{}   ", 0)), "");
-  EXPECT_EQ(parseError(makeFile(
-                R"({"t":{"dtype":"I32","shape":[],"data_offsets":[0,4]}})", 4)),
+  EXPECT_EQ(parseError(makeFile(R"({"t":{"dtype":"I32","shape":[],"data_offsets":[0,4]}})", 4)),
             "");
 }
 
@@ -196,8 +186,7 @@ struct BadFile {
 class SafetensorsBadFile : public testing::TestWithParam<BadFile> {};
 
 TEST_P(SafetensorsBadFile, IsRefused) {
-  std::string error =
-      parseError(makeFile(GetParam().header, GetParam().dataBytes));
+  std::string error = parseError(makeFile(GetParam().header, GetParam().dataBytes));
   EXPECT_TRUE(contains(error, GetParam().error));
   EXPECT_TRUE(contains(error, "t.safetensors: "));
 }
@@ -212,18 +201,13 @@ const BadFile badFiles[] = {
     {R"({"__metadata__":{"a":1}})", 0, "the value of 'a' is not a string"},
     {R"({"a":{"dtype":"F32","shape":[1]}})", 4, "has 2 keys"},
     {R"({"a":{"dtype":1,"shape":[1],"data_offsets":[0,4]}})", 4, "no dtype"},
-    {R"({"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}})", 4,
-     "unknown dtype 'F31'"},
+    {R"({"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}})", 4, "unknown dtype 'F31'"},
     {R"({"a":{"dtype":"F32","shape":1,"data_offsets":[0,4]}})", 4, "no shape"},
-    {R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4,
-     "no whole number"},
-    {R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", 4,
-     "no whole number"},
+    {R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4, "no whole number"},
+    {R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", 4, "no whole number"},
     {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4, "no"},
-    {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4,
-     "is not a range"},
-    {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,-4]}})", 4,
-     "is not a range"},
+    {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4, "is not a range"},
+    {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,-4]}})", 4, "is not a range"},
     {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 3,
      "truncated: it ends at offset 4 of the data, which has 3 bytes"},
     {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 5,
@@ -242,8 +226,7 @@ const BadFile badFiles[] = {
     {R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
      R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
      4, "same key twice"},
-    {R"({"a":{"dtype":"U8","dtype":"I8","shape":[4],"data_offsets":[0,4]}})", 4,
-     "same key twice"},
+    {R"({"a":{"dtype":"U8","dtype":"I8","shape":[4],"data_offsets":[0,4]}})", 4, "same key twice"},
     {"{\"\xff\":{}}", 0, "is not JSON"},
 };
 
@@ -254,15 +237,13 @@ TEST(SafetensorsReader, RefusesBadLengths) {
   EXPECT_TRUE(contains(parseError(std::string("\x10\0\0\0\0\0\0\0{}", 10)),
                        "truncated: the header should have 16 bytes"));
   EXPECT_TRUE(contains(parseError(std::string(10, '\xff')), "the limit is"));
-  EXPECT_TRUE(contains(
-      parseError(makeFile("{\"a\":" + std::string(100000, '['), 0)),
-      "nests deeper"));
+  EXPECT_TRUE(
+      contains(parseError(makeFile("{\"a\":" + std::string(100000, '['), 0)), "nests deeper"));
 }
 
 /// Every truncation of a valid file is refused.
 TEST(SafetensorsReader, RefusesEveryTruncation) {
-  std::string bytes = makeFile(
-      R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", 3);
+  std::string bytes = makeFile(R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", 3);
   ASSERT_EQ(parseError(bytes), "");
   for (size_t size = 0; size < bytes.size(); ++size)
     EXPECT_NE(parseError(bytes.substr(0, size)), "") << size;
@@ -271,8 +252,7 @@ TEST(SafetensorsReader, RefusesEveryTruncation) {
 TEST(SafetensorsReader, NamesTheMissingFile) {
   auto file = SafetensorsFile::open("/nonexistent/file.safetensors");
   ASSERT_FALSE(bool(file));
-  EXPECT_TRUE(contains(toString(file.takeError()),
-                       "cannot open '/nonexistent/file.safetensors'"));
+  EXPECT_TRUE(contains(toString(file.takeError()), "cannot open '/nonexistent/file.safetensors'"));
 }
 
 } // namespace

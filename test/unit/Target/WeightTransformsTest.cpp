@@ -243,8 +243,8 @@ TEST_F(WeightTransforms, Files) {
             Bytes(data.begin() + 40, data.end()));
 
   // Elements of 4 bits, low half first; each expert by itself.
-  auto packed = SegmentAttr::get(&context, builder.getStringAttr("data.bin"), 7, 3,
-                                 type({2, 3}, bits(4)));
+  auto packed =
+      SegmentAttr::get(&context, builder.getStringAttr("data.bin"), 7, 3, type({2, 3}, bits(4)));
   Bytes nibbles;
   for (int64_t i = 0; i < 6; ++i)
     nibbles.push_back((data[7 + i / 2] >> (i % 2 * 4)) & 15);

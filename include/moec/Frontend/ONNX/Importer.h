@@ -47,9 +47,9 @@ OwningOpRef<ModuleOp> loadModule(StringRef path, MLIRContext *context,
 /// The imported model as MLIR text with its locations: what a tool that reads
 /// MLIR from a buffer can be given instead of a model. Errors are printed to
 /// stderr; null then.
-std::unique_ptr<llvm::MemoryBuffer>
-importONNXAsText(StringRef path, const DialectRegistry &registry,
-                 const ImportOptions &options = {});
+std::unique_ptr<llvm::MemoryBuffer> importONNXAsText(StringRef path,
+                                                     const DialectRegistry &registry,
+                                                     const ImportOptions &options = {});
 
 /// Parses `name=size` as on a command line; nullopt when it is not of that form.
 std::optional<std::pair<std::string, int64_t>> parseDimOption(StringRef text);

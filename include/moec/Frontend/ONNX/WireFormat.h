@@ -40,8 +40,8 @@ inline constexpr uint64_t kLargeTensorBytes = 4096;
 /// pages are never touched. Checks all tags and lengths on its way: truncated
 /// or malformed data, and nesting deeper than 96 messages, is an error that
 /// says where.
-llvm::Expected<SlimModel>
-makeSlimModel(llvm::StringRef data, uint64_t threshold = kLargeTensorBytes);
+llvm::Expected<SlimModel> makeSlimModel(llvm::StringRef data,
+                                        uint64_t threshold = kLargeTensorBytes);
 
 } // namespace mlir::moe
 

@@ -39,11 +39,10 @@ double ActivationAttr::getLimitValue() const {
 }
 
 LogicalResult ActivationAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                                     ActivationKind kind, Glu glu, FloatAttr alpha,
-                                     FloatAttr beta, FloatAttr limit) {
+                                     ActivationKind kind, Glu glu, FloatAttr alpha, FloatAttr beta,
+                                     FloatAttr limit) {
   if (alpha && kind != ActivationKind::Silu)
-    return emitError() << "alpha is a parameter of silu, not of "
-                       << stringifyActivationKind(kind);
+    return emitError() << "alpha is a parameter of silu, not of " << stringifyActivationKind(kind);
   if ((beta || limit) && glu == Glu::None)
     return emitError() << "beta and limit need a gate (glu = …)";
   if (limit && !(limit.getValueAsDouble() > 0))
@@ -55,9 +54,8 @@ LogicalResult ActivationAttr::verify(function_ref<InFlightDiagnostic()> emitErro
 // SegmentAttr
 //===----------------------------------------------------------------------===//
 
-LogicalResult SegmentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                                  StringAttr file, uint64_t offset, uint64_t length,
-                                  RankedTensorType type) {
+LogicalResult SegmentAttr::verify(function_ref<InFlightDiagnostic()> emitError, StringAttr file,
+                                  uint64_t offset, uint64_t length, RankedTensorType type) {
   if (!type.hasStaticShape() || !type.getElementType().isIntOrFloat())
     return emitError() << "a segment has a static shape of integers or floats, got " << type;
   uint64_t bits = type.getElementTypeBitWidth();
@@ -107,8 +105,7 @@ RankedTensorType UnpackAttr::getResultType(RankedTensorType input,
                                            function_ref<InFlightDiagnostic()> emitError) const {
   bool fits = (getBits() == 2 || getBits() == 4 || getBits() == 8) && getAxis() > 0 &&
               getAxis() < input.getRank() && input.getElementType().isUnsignedInteger(8) &&
-              getCount() > 0 &&
-              (getCount() * getBits() + 7) / 8 == input.getDimSize(getAxis());
+              getCount() > 0 && (getCount() * getBits() + 7) / 8 == input.getDimSize(getAxis());
   if (!fits) {
     emitError() << "cannot unpack " << getCount() << " codes of " << getBits()
                 << " bits from dimension " << getAxis() << " of " << input;
@@ -124,8 +121,8 @@ static int64_t numPanels(RankedTensorType input, int64_t width, Glu glu,
                          function_ref<InFlightDiagnostic()> emitError) {
   if (input.getRank() != 3 || width < 2 || width % 2 || glu == Glu::Separate ||
       (glu != Glu::None && input.getDimSize(1) % 2)) {
-    emitError() << "panels need [E, N, K] (N even with a gate) and an even width, got "
-                << input << " and width " << width;
+    emitError() << "panels need [E, N, K] (N even with a gate) and an even width, got " << input
+                << " and width " << width;
     return -1;
   }
   return llvm::divideCeil(input.getDimSize(1), width);
@@ -152,7 +149,7 @@ RankedTensorType CodePanelsAttr::getResultType(RankedTensorType input,
     return {};
   }
   int64_t group = bits == 2 ? 2 : 1;
-  return RankedTensorType::get({input.getDimSize(0), panels, int64_t(llvm::divideCeil(k, group)),
-                                bits == 8 ? 32 : 16},
-                               IntegerType::get(getContext(), 8));
+  return RankedTensorType::get(
+      {input.getDimSize(0), panels, int64_t(llvm::divideCeil(k, group)), bits == 8 ? 32 : 16},
+      IntegerType::get(getContext(), 8));
 }

@@ -28,8 +28,8 @@ static void printWeighted(AsmPrinter &printer, bool weighted) {
 #define GET_TYPEDEF_CLASSES
 #include "moec/Dialect/MoE/IR/MoETypes.cpp.inc"
 
-LogicalResult RoutingType::verify(function_ref<InFlightDiagnostic()> emitError,
-                                  int64_t experts, int64_t k, bool weighted) {
+LogicalResult RoutingType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t experts,
+                                  int64_t k, bool weighted) {
   if (experts < 1)
     return emitError() << "a routing needs at least one expert, got experts = " << experts;
   if (k < 1 || k > experts)

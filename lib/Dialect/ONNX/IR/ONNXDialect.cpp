@@ -37,8 +37,7 @@ void ONNXDialect::initialize() {
 
 /// Splits inputs by position into the operands and the absent positions.
 /// Trailing absent inputs say nothing and are dropped.
-static std::pair<SmallVector<Value>, SmallVector<int32_t>>
-splitInputs(ArrayRef<Value> inputs) {
+static std::pair<SmallVector<Value>, SmallVector<int32_t>> splitInputs(ArrayRef<Value> inputs) {
   while (!inputs.empty() && !inputs.back())
     inputs = inputs.drop_back();
   SmallVector<Value> operands;
@@ -52,9 +51,8 @@ splitInputs(ArrayRef<Value> inputs) {
   return {operands, absent};
 }
 
-void NodeOp::build(OpBuilder &builder, OperationState &state, TypeRange results,
-                   StringRef opType, ArrayRef<Value> inputs, int64_t version,
-                   ArrayRef<NamedAttribute> attributes,
+void NodeOp::build(OpBuilder &builder, OperationState &state, TypeRange results, StringRef opType,
+                   ArrayRef<Value> inputs, int64_t version, ArrayRef<NamedAttribute> attributes,
                    ArrayRef<StringRef> outputs, ArrayRef<StringRef> graphs) {
   auto [operands, absent] = splitInputs(inputs);
   SmallVector<StringRef> names(outputs);
@@ -80,11 +78,10 @@ static bool isNodeAttrValue(Attribute value) {
     return real.getType().isF32();
   if (auto array = dyn_cast<ArrayAttr>(value))
     return llvm::all_of(array, [](Attribute element) {
-      return isa<StringAttr, DenseElementsAttr, FlatSymbolRefAttr, TypeAttr>(
-          element);
+      return isa<StringAttr, DenseElementsAttr, FlatSymbolRefAttr, TypeAttr>(element);
     });
-  return isa<StringAttr, DenseI64ArrayAttr, DenseF32ArrayAttr,
-             DenseElementsAttr, FlatSymbolRefAttr, TypeAttr>(value);
+  return isa<StringAttr, DenseI64ArrayAttr, DenseF32ArrayAttr, DenseElementsAttr, FlatSymbolRefAttr,
+             TypeAttr>(value);
 }
 
 /// Passes take the inputs that every version of an operator has for granted.
@@ -94,13 +91,11 @@ static LogicalResult verifyCounts(NodeOp node) {
     return success();
   unsigned inputs = node.getNumInputs(), outputs = node.getNumResults();
   if (inputs < counts->minInputs)
-    return node.emitOpError("C7: ")
-           << node.getOpType() << " has " << inputs
-           << " inputs, expected at least " << counts->minInputs;
+    return node.emitOpError("C7: ") << node.getOpType() << " has " << inputs
+                                    << " inputs, expected at least " << counts->minInputs;
   if (inputs > counts->maxInputs)
-    return node.emitOpError("C7: ")
-           << node.getOpType() << " has " << inputs
-           << " inputs, expected at most " << counts->maxInputs;
+    return node.emitOpError("C7: ") << node.getOpType() << " has " << inputs
+                                    << " inputs, expected at most " << counts->maxInputs;
   for (unsigned i = 0; i < counts->minInputs; ++i)
     if (!node.getInput(i))
       return node.emitOpError("C7: ")
@@ -116,8 +111,7 @@ LogicalResult NodeOp::verify() {
   if (getOpType().empty() || getOpName().empty())
     return emitOpError("C1: the operator name must not be empty");
   if (static_cast<int64_t>(getVersion()) < 1)
-    return emitOpError("C2: version must be positive, got ")
-           << static_cast<int64_t>(getVersion());
+    return emitOpError("C2: version must be positive, got ") << static_cast<int64_t>(getVersion());
 
   int32_t previous = -1;
   for (int32_t position : getAbsent()) {
@@ -128,17 +122,15 @@ LogicalResult NodeOp::verify() {
     previous = position;
   }
   if (previous + 1 >= static_cast<int64_t>(getNumInputs()) && previous >= 0)
-    return emitOpError("C3: absent position ")
-           << previous << " does not lie before the last input";
+    return emitOpError("C3: absent position ") << previous << " does not lie before the last input";
 
   if (getOutputs().size() != getNumResults())
     return emitOpError("C4: has ")
-           << getNumResults() << " results but " << getOutputs().size()
-           << " output names";
+           << getNumResults() << " results but " << getOutputs().size() << " output names";
 
   if (getGraphs().size() != getBodies().size())
-    return emitOpError("C5: has ") << getBodies().size() << " regions but "
-                                   << getGraphs().size() << " graph names";
+    return emitOpError("C5: has ")
+           << getBodies().size() << " regions but " << getGraphs().size() << " graph names";
   llvm::StringSet<> seen;
   for (StringRef name : getGraphs().getAsValueRange<StringAttr>())
     if (!seen.insert(name).second)
@@ -146,9 +138,8 @@ LogicalResult NodeOp::verify() {
 
   for (NamedAttribute attribute : getNodeAttributes())
     if (!isNodeAttrValue(attribute.getValue()))
-      return emitOpError("C6: attribute '")
-             << attribute.getName().getValue() << "' has an unexpected value "
-             << attribute.getValue();
+      return emitOpError("C6: attribute '") << attribute.getName().getValue()
+                                            << "' has an unexpected value " << attribute.getValue();
   return verifyCounts(*this);
 }
 
@@ -167,8 +158,7 @@ ParseResult NodeOp::parse(OpAsmParser &parser, OperationState &state) {
       parser.parseOperandList(operands, OpAsmParser::Delimiter::Paren))
     return failure();
   SMLoc dictLoc = parser.getCurrentLocation();
-  if (parser.parseOptionalAttrDict(attributes) ||
-      parser.parseColonType(type) ||
+  if (parser.parseOptionalAttrDict(attributes) || parser.parseColonType(type) ||
       parser.resolveOperands(operands, type.getInputs(), loc, state.operands))
     return failure();
   state.addTypes(type.getResults());
@@ -176,28 +166,24 @@ ParseResult NodeOp::parse(OpAsmParser &parser, OperationState &state) {
   // The parts that may be left out get their defaults.
   attributes.set("op_type", opType);
   Attribute nodeAttributes = attributes.erase(kAttributesKeyword);
-  attributes.set("node_attributes", nodeAttributes
-                                        ? nodeAttributes
-                                        : builder.getDictionaryAttr({}));
+  attributes.set("node_attributes",
+                 nodeAttributes ? nodeAttributes : builder.getDictionaryAttr({}));
   if (!attributes.get("absent"))
     attributes.set("absent", builder.getDenseI32ArrayAttr({}));
   if (!attributes.get("graphs"))
     attributes.set("graphs", builder.getArrayAttr({}));
   if (!attributes.get("outputs"))
-    attributes.set("outputs",
-                   builder.getStrArrayAttr(SmallVector<StringRef>(
-                       type.getNumResults(), StringRef())));
+    attributes.set("outputs", builder.getStrArrayAttr(
+                                  SmallVector<StringRef>(type.getNumResults(), StringRef())));
   auto emitError = [&] { return parser.emitError(dictLoc); };
   if (!attributes.get("version"))
     return emitError() << "expected the attribute 'version'";
   NamedAttrList inherent;
-  for (StringRef name : {"op_type", "node_attributes", "absent", "graphs",
-                         "outputs", "version"})
+  for (StringRef name : {"op_type", "node_attributes", "absent", "graphs", "outputs", "version"})
     inherent.set(name, attributes.erase(name));
   if (failed(verifyInherentAttrs(state.name, inherent, emitError)) ||
       failed(setPropertiesFromAttr(state.getOrAddProperties<Properties>(),
-                                   inherent.getDictionary(builder.getContext()),
-                                   emitError)))
+                                   inherent.getDictionary(builder.getContext()), emitError)))
     return failure();
   state.addAttributes(attributes);
 
@@ -232,8 +218,7 @@ void NodeOp::print(OpAsmPrinter &printer) {
   printer.printFunctionalType(getInputs().getTypes(), getResultTypes());
   if (!getBodies().empty())
     printer << ' ';
-  llvm::interleaveComma(getBodies(), printer,
-                        [&](Region &body) { printer.printRegion(body); });
+  llvm::interleaveComma(getBodies(), printer, [&](Region &body) { printer.printRegion(body); });
 }
 
 StringRef NodeOp::getOpName() {
@@ -336,16 +321,14 @@ DenseElementsAttr NodeOp::getTensorAttr(StringRef name) {
 }
 
 Region *NodeOp::getGraph(StringRef name) {
-  for (auto [graph, body] :
-       llvm::zip(getGraphs().getAsValueRange<StringAttr>(), getBodies()))
+  for (auto [graph, body] : llvm::zip(getGraphs().getAsValueRange<StringAttr>(), getBodies()))
     if (graph == name)
       return &body;
   return nullptr;
 }
 
 void NodeOp::getAsmResultNames(OpAsmSetValueNameFn setNameFn) {
-  for (auto [name, result] :
-       llvm::zip(getOutputs().getAsValueRange<StringAttr>(), getResults()))
+  for (auto [name, result] : llvm::zip(getOutputs().getAsValueRange<StringAttr>(), getResults()))
     if (!name.empty())
       setNameFn(result, name);
 }
@@ -353,20 +336,17 @@ void NodeOp::getAsmResultNames(OpAsmSetValueNameFn setNameFn) {
 /// Operators whose result differs from one evaluation to the next.
 static bool isRandom(StringRef opType) {
   static const StringRef kRandom[] = {
-      "RandomNormal",      "RandomNormalLike", "RandomUniform",
-      "RandomUniformLike", "Multinomial",      "Bernoulli",
-      "Dropout"};
+      "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+      "Multinomial",  "Bernoulli",        "Dropout"};
   return llvm::is_contained(kRandom, opType);
 }
 
 void NodeOp::getEffects(
-    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
-        &effects) {
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>> &effects) {
   // A write keeps two random draws apart; other nodes are functions of their
   // inputs, so equal ones merge and unused ones go away.
   WalkResult random = (*this)->walk([](NodeOp node) {
-    return isRandom(node.getOpType()) ? WalkResult::interrupt()
-                                      : WalkResult::advance();
+    return isRandom(node.getOpType()) ? WalkResult::interrupt() : WalkResult::advance();
   });
   if (random.wasInterrupted())
     effects.emplace_back(MemoryEffects::Write::get());
@@ -383,8 +363,7 @@ DenseElementsAttr mlir::moe::onnx::getConstantValue(Value value) {
   return node.getTensorAttr("value");
 }
 
-std::optional<SmallVector<int64_t>>
-mlir::moe::onnx::getConstantInts(Value value) {
+std::optional<SmallVector<int64_t>> mlir::moe::onnx::getConstantInts(Value value) {
   DenseElementsAttr elements = getConstantValue(value);
   if (!elements || !isa<IntegerType>(elements.getElementType()))
     return std::nullopt;

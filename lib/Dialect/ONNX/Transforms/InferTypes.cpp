@@ -56,8 +56,7 @@ public:
   }
   std::optional<Shape> shape(unsigned position) {
     Value input = node.getInput(position);
-    auto type = input ? dyn_cast<RankedTensorType>(input.getType())
-                      : RankedTensorType();
+    auto type = input ? dyn_cast<RankedTensorType>(input.getType()) : RankedTensorType();
     return type ? std::optional(Shape(type.getShape())) : std::nullopt;
   }
   std::optional<SmallVector<int64_t>> ints(unsigned position) {
@@ -73,8 +72,7 @@ public:
 
   InFlightDiagnostic fail() {
     return mlir::emitError(node.getLoc())
-           << "node '" << getNodeName(node.getLoc()) << "' ("
-           << node.getOpType() << "): ";
+           << "node '" << getNodeName(node.getLoc()) << "' (" << node.getOpType() << "): ";
   }
   /// `axis` counted from the front of `rank` dimensions.
   FailureOr<int64_t> checkAxis(int64_t axis, int64_t rank) {
@@ -119,8 +117,7 @@ static std::optional<int64_t> broadcastDim(int64_t a, int64_t b) {
   return std::nullopt;
 }
 
-static std::optional<Shape> broadcast(ArrayRef<int64_t> a,
-                                      ArrayRef<int64_t> b) {
+static std::optional<Shape> broadcast(ArrayRef<int64_t> a, ArrayRef<int64_t> b) {
   if (a.size() < b.size())
     std::swap(a, b);
   Shape result(a);
@@ -135,8 +132,7 @@ static std::optional<Shape> broadcast(ArrayRef<int64_t> a,
 }
 
 std::optional<SmallVector<int64_t>>
-mlir::moe::onnx::broadcastShapes(NodeOp node, ArrayRef<Value> inputs,
-                                 bool &failed) {
+mlir::moe::onnx::broadcastShapes(NodeOp node, ArrayRef<Value> inputs, bool &failed) {
   std::optional<Shape> result = Shape();
   for (Value input : inputs) {
     auto type = dyn_cast<RankedTensorType>(input.getType());
@@ -146,9 +142,8 @@ mlir::moe::onnx::broadcastShapes(NodeOp node, ArrayRef<Value> inputs,
     if (!next) {
       failed = true;
       mlir::emitError(node.getLoc())
-          << "node '" << getNodeName(node.getLoc()) << "' ("
-          << node.getOpType() << "): shapes " << print(*result) << " and "
-          << print(type.getShape()) << " do not broadcast";
+          << "node '" << getNodeName(node.getLoc()) << "' (" << node.getOpType() << "): shapes "
+          << print(*result) << " and " << print(type.getShape()) << " do not broadcast";
       return std::nullopt;
     }
     result = next;
@@ -273,8 +268,7 @@ static Type elementByNumber(int64_t number, MLIRContext *context) {
 }
 
 static LogicalResult inferCast(Inference &in) {
-  in.set(0, elementByNumber(in.node.getIntAttr("to", 0), in.node.getContext()),
-         in.shape(0));
+  in.set(0, elementByNumber(in.node.getIntAttr("to", 0), in.node.getContext()), in.shape(0));
   return success();
 }
 
@@ -311,13 +305,11 @@ static LogicalResult inferMatMul(Inference &in) {
     right.push_back(1);
   int64_t k = left.back(), otherK = right[right.size() - 2];
   if (k != kDynamic && otherK != kDynamic && k != otherK)
-    return in.fail() << "inner dimensions of " << print(*a) << " and "
-                     << print(*b) << " differ";
-  std::optional<Shape> batch = broadcast(ArrayRef(left).drop_back(2),
-                                         ArrayRef(right).drop_back(2));
+    return in.fail() << "inner dimensions of " << print(*a) << " and " << print(*b) << " differ";
+  std::optional<Shape> batch = broadcast(ArrayRef(left).drop_back(2), ArrayRef(right).drop_back(2));
   if (!batch)
-    return in.fail() << "batch dimensions of " << print(*a) << " and "
-                     << print(*b) << " do not broadcast";
+    return in.fail() << "batch dimensions of " << print(*a) << " and " << print(*b)
+                     << " do not broadcast";
   if (!isRow)
     batch->push_back(left[left.size() - 2]);
   if (!isColumn)
@@ -330,17 +322,14 @@ static LogicalResult inferGemm(Inference &in) {
   std::optional<Shape> a = in.shape(0), b = in.shape(1), c = in.shape(2);
   Shape result(2, kDynamic);
   if ((a && a->size() != 2) || (b && b->size() != 2))
-    return in.fail() << "operands must have rank 2, got " 
-                     << (a ? print(*a) : "?") << " and "
+    return in.fail() << "operands must have rank 2, got " << (a ? print(*a) : "?") << " and "
                      << (b ? print(*b) : "?");
   if (a && in.node.getIntAttr("transA", 0))
     std::swap((*a)[0], (*a)[1]);
   if (b && in.node.getIntAttr("transB", 0))
     std::swap((*b)[0], (*b)[1]);
-  if (a && b && (*a)[1] != kDynamic && (*b)[0] != kDynamic &&
-      (*a)[1] != (*b)[0])
-    return in.fail() << "inner dimensions " << (*a)[1] << " and " << (*b)[0]
-                     << " differ";
+  if (a && b && (*a)[1] != kDynamic && (*b)[0] != kDynamic && (*a)[1] != (*b)[0])
+    return in.fail() << "inner dimensions " << (*a)[1] << " and " << (*b)[0] << " differ";
   if (a)
     result[0] = (*a)[0];
   if (b)
@@ -348,8 +337,7 @@ static LogicalResult inferGemm(Inference &in) {
   if (c) {
     std::optional<Shape> sum = broadcast(result, *c);
     if (!sum || sum->size() != 2)
-      return in.fail() << "C of shape " << print(*c)
-                       << " does not broadcast to " << print(result);
+      return in.fail() << "C of shape " << print(*c) << " does not broadcast to " << print(result);
   }
   in.set(0, in.commonElement(), result);
   return success();
@@ -387,11 +375,9 @@ static LogicalResult inferSize(Inference &in) {
 
 static LogicalResult inferConstantOfShape(Inference &in) {
   DenseElementsAttr value = in.node.getTensorAttr("value");
-  Type element = value ? value.getElementType()
-                       : Float32Type::get(in.node.getContext());
+  Type element = value ? value.getElementType() : Float32Type::get(in.node.getContext());
   if (value && value.getNumElements() != 1)
-    return in.fail() << "value has " << value.getNumElements()
-                     << " elements, expected 1";
+    return in.fail() << "value has " << value.getNumElements() << " elements, expected 1";
   std::optional<ShapeElements> shape = in.partialInts(0);
   in.set(0, element, shape ? std::optional(toShape(*shape)) : std::nullopt);
   return success();
@@ -399,21 +385,18 @@ static LogicalResult inferConstantOfShape(Inference &in) {
 
 static LogicalResult inferRange(Inference &in) {
   Shape shape = {kDynamic};
-  std::optional<SmallVector<int64_t>> start = in.ints(0), limit = in.ints(1),
-                                      delta = in.ints(2);
+  std::optional<SmallVector<int64_t>> start = in.ints(0), limit = in.ints(1), delta = in.ints(2);
   int64_t distance;
   // -distance must exist too, for a step of -1.
-  bool isKnown = start && limit && delta && start->size() == 1 &&
-                 limit->size() == 1 && delta->size() == 1 &&
-                 !llvm::SubOverflow(limit->front(), start->front(), distance) &&
-                 distance != INT64_MIN;
+  bool isKnown =
+      start && limit && delta && start->size() == 1 && limit->size() == 1 && delta->size() == 1 &&
+      !llvm::SubOverflow(limit->front(), start->front(), distance) && distance != INT64_MIN;
   if (isKnown && delta->front() == 0)
     return in.fail() << "the step must not be 0";
   if (isKnown && delta->front() != INT64_MIN) {
     int64_t step = delta->front();
     bool isEmpty = (distance > 0) != (step > 0) || distance == 0;
-    shape[0] = isEmpty ? 0
-                       : distance / step + (distance % step != 0 ? 1 : 0);
+    shape[0] = isEmpty ? 0 : distance / step + (distance % step != 0 ? 1 : 0);
   }
   in.set(0, in.commonElement(), shape);
   return success();
@@ -426,8 +409,8 @@ static LogicalResult inferExpand(Inference &in) {
   if (shape && target) {
     result = broadcast(*shape, toShape(*target));
     if (!result)
-      return in.fail() << "shape " << print(*shape)
-                       << " does not broadcast to " << print(toShape(*target));
+      return in.fail() << "shape " << print(*shape) << " does not broadcast to "
+                       << print(toShape(*target));
   }
   in.set(0, in.element(0), result);
   return success();
@@ -437,14 +420,12 @@ static LogicalResult inferTile(Inference &in) {
   std::optional<Shape> shape = in.shape(0);
   std::optional<ShapeElements> repeats = in.partialInts(1);
   if (shape && repeats && repeats->size() != shape->size())
-    return in.fail() << "needs " << shape->size() << " repeats, got "
-                     << repeats->size();
+    return in.fail() << "needs " << shape->size() << " repeats, got " << repeats->size();
   for (size_t i = 0; shape && i < shape->size(); ++i) {
     std::optional<int64_t> repeat = repeats ? (*repeats)[i] : std::nullopt;
     int64_t &dim = (*shape)[i];
     if (repeat && *repeat < 0)
-      return in.fail() << "repeat " << *repeat << " of dimension " << i
-                       << " is negative";
+      return in.fail() << "repeat " << *repeat << " of dimension " << i << " is negative";
     if (!repeat || dim == kDynamic || llvm::MulOverflow(dim, *repeat, dim))
       dim = kDynamic;
   }
@@ -458,8 +439,8 @@ static LogicalResult inferTile(Inference &in) {
 
 /// Fills in the one dimension of `result` that is open from the number of
 /// elements. `copied` dimensions are equal on both sides and cancel.
-static LogicalResult fillReshape(Inference &in, ArrayRef<int64_t> input,
-                                 Shape &result, ArrayRef<bool> copied) {
+static LogicalResult fillReshape(Inference &in, ArrayRef<int64_t> input, Shape &result,
+                                 ArrayRef<bool> copied) {
   int64_t left = 1, right = 1;
   std::optional<size_t> open;
   auto isCopied = [&](size_t i) { return i < copied.size() && copied[i]; };
@@ -480,16 +461,14 @@ static LogicalResult fillReshape(Inference &in, ArrayRef<int64_t> input,
   bool isStatic = product(input) != kDynamic;
   if (!open) {
     if (left != right && isStatic && product(input) != product(result))
-      return in.fail() << "cannot reshape " << print(input) << " to "
-                       << print(result);
+      return in.fail() << "cannot reshape " << print(input) << " to " << print(result);
     return success();
   }
   if (right == 0)
     return success();
   if (left % right != 0) {
     if (isStatic && product(input) != 0)
-      return in.fail() << "cannot reshape " << print(input) << " to "
-                       << print(result);
+      return in.fail() << "cannot reshape " << print(input) << " to " << print(result);
     return success();
   }
   result[*open] = left / right;
@@ -517,8 +496,8 @@ static LogicalResult inferReshape(Inference &in) {
       continue;
     // 0 copies the dimension of the input.
     if (input && i >= input->size())
-      return in.fail() << "dimension " << i << " of the shape is copied from "
-                       << print(*input) << ", which has none";
+      return in.fail() << "dimension " << i << " of the shape is copied from " << print(*input)
+                       << ", which has none";
     copied[i] = true;
     result[i] = input ? (*input)[i] : kDynamic;
   }
@@ -536,8 +515,7 @@ static LogicalResult inferFlatten(Inference &in) {
   if (std::optional<Shape> shape = in.shape(0)) {
     int64_t rank = shape->size(), axis = in.node.getIntAttr("axis", 1);
     if (axis < -rank || axis > rank)
-      return in.fail() << "axis " << axis << " is out of range for rank "
-                       << rank;
+      return in.fail() << "axis " << axis << " is out of range for rank " << rank;
     axis = axis < 0 ? axis + rank : axis;
     result = {product(ArrayRef(*shape).take_front(axis)),
               product(ArrayRef(*shape).drop_front(axis))};
@@ -561,8 +539,7 @@ static LogicalResult inferTranspose(Inference &in) {
         seen[axis] = true;
       }
       if (!valid)
-        return in.fail() << "perm " << print(*perm)
-                         << " is not a permutation of " << rank
+        return in.fail() << "perm " << print(*perm) << " is not a permutation of " << rank
                          << " dimensions";
       for (int64_t i = 0; i < rank; ++i)
         (*result)[i] = (*shape)[(*perm)[i]];
@@ -574,8 +551,8 @@ static LogicalResult inferTranspose(Inference &in) {
 
 /// Axes of the constant input `position` counted from the front of `rank`
 /// dimensions; nullopt when it is not constant.
-static FailureOr<std::optional<SmallVector<int64_t>>>
-getAxes(Inference &in, unsigned position, int64_t rank) {
+static FailureOr<std::optional<SmallVector<int64_t>>> getAxes(Inference &in, unsigned position,
+                                                              int64_t rank) {
   std::optional<SmallVector<int64_t>> axes = in.ints(position);
   if (!axes)
     return std::optional<SmallVector<int64_t>>();
@@ -597,8 +574,7 @@ static LogicalResult inferSqueeze(Inference &in) {
   std::optional<Shape> shape = in.shape(0);
   if (!shape)
     return success();
-  FailureOr<std::optional<SmallVector<int64_t>>> axes =
-      getAxes(in, 1, shape->size());
+  FailureOr<std::optional<SmallVector<int64_t>>> axes = getAxes(in, 1, shape->size());
   if (failed(axes))
     return failure();
   Shape result;
@@ -606,8 +582,7 @@ static LogicalResult inferSqueeze(Inference &in) {
     // Without axes all dimensions of size 1 go, which a dynamic one may be.
     if (in.node.getInput(1) || llvm::is_contained(*shape, kDynamic))
       return success();
-    llvm::copy_if(*shape, std::back_inserter(result),
-                  [](int64_t dim) { return dim != 1; });
+    llvm::copy_if(*shape, std::back_inserter(result), [](int64_t dim) { return dim != 1; });
     in.set(0, element, result);
     return success();
   }
@@ -615,8 +590,7 @@ static LogicalResult inferSqueeze(Inference &in) {
     if (!llvm::is_contained(**axes, int64_t(i)))
       result.push_back(dim);
     else if (dim != 1 && dim != kDynamic)
-      return in.fail() << "dimension " << i << " of " << print(*shape)
-                       << " is not 1";
+      return in.fail() << "dimension " << i << " of " << print(*shape) << " is not 1";
   }
   in.set(0, element, result);
   return success();
@@ -648,8 +622,7 @@ static LogicalResult inferConcat(Inference &in) {
     std::optional<Shape> shape = in.shape(i);
     if (!shape)
       return success();
-    FailureOr<int64_t> axis =
-        in.checkAxis(in.node.getIntAttr("axis", 0), shape->size());
+    FailureOr<int64_t> axis = in.checkAxis(in.node.getIntAttr("axis", 0), shape->size());
     if (failed(axis))
       return failure();
     if (!result) {
@@ -657,19 +630,17 @@ static LogicalResult inferConcat(Inference &in) {
       continue;
     }
     if (result->size() != shape->size())
-      return in.fail() << "inputs have ranks " << result->size() << " and "
-                       << shape->size();
+      return in.fail() << "inputs have ranks " << result->size() << " and " << shape->size();
     for (size_t d = 0; d < shape->size(); ++d) {
       int64_t &left = (*result)[d], right = (*shape)[d];
       if (int64_t(d) == *axis) {
-        if (left == kDynamic || right == kDynamic ||
-            llvm::AddOverflow(left, right, left))
+        if (left == kDynamic || right == kDynamic || llvm::AddOverflow(left, right, left))
           left = kDynamic;
         continue;
       }
       if (left != kDynamic && right != kDynamic && left != right)
-        return in.fail() << "inputs of shapes " << print(*result) << " and "
-                         << print(*shape) << " differ in dimension " << d;
+        return in.fail() << "inputs of shapes " << print(*result) << " and " << print(*shape)
+                         << " differ in dimension " << d;
       left = left == kDynamic ? right : left;
     }
   }
@@ -682,11 +653,8 @@ static LogicalResult inferSplit(Inference &in) {
   std::optional<ShapeElements> sizes = in.partialInts(1);
   unsigned parts = in.node.getNumResults();
   if (sizes && sizes->size() != parts)
-    return in.fail() << "has " << parts << " outputs but " << sizes->size()
-                     << " sizes";
-  if (sizes && llvm::any_of(*sizes, [](std::optional<int64_t> size) {
-        return size && *size < 0;
-      }))
+    return in.fail() << "has " << parts << " outputs but " << sizes->size() << " sizes";
+  if (sizes && llvm::any_of(*sizes, [](std::optional<int64_t> size) { return size && *size < 0; }))
     return in.fail() << "a size is negative";
   FailureOr<int64_t> axis = 0;
   if (shape)
@@ -698,8 +666,7 @@ static LogicalResult inferSplit(Inference &in) {
     if (part) {
       int64_t whole = (*shape)[*axis];
       // Without sizes the parts are equal, the last one smaller if need be.
-      int64_t chunk =
-          whole == kDynamic ? kDynamic : int64_t(llvm::divideCeil(whole, parts));
+      int64_t chunk = whole == kDynamic ? kDynamic : int64_t(llvm::divideCeil(whole, parts));
       if (sizes)
         (*part)[*axis] = (*sizes)[i].value_or(kDynamic);
       else if (whole == kDynamic)
@@ -722,8 +689,7 @@ static LogicalResult inferGather(Inference &in) {
   std::optional<Shape> data = in.shape(0), indices = in.shape(1);
   if (!data || !indices)
     return success();
-  FailureOr<int64_t> axis =
-      in.checkAxis(in.node.getIntAttr("axis", 0), data->size());
+  FailureOr<int64_t> axis = in.checkAxis(in.node.getIntAttr("axis", 0), data->size());
   if (failed(axis))
     return failure();
   Shape result(ArrayRef(*data).take_front(*axis));
@@ -748,8 +714,8 @@ static LogicalResult inferGatherND(Inference &in) {
   int64_t depth = indices->back();
   int64_t rank = data->size();
   if (batch < 0 || batch > rank || depth < 1 || depth > rank - batch)
-    return in.fail() << "indices of shape " << print(*indices)
-                     << " do not fit data of shape " << print(*data);
+    return in.fail() << "indices of shape " << print(*indices) << " do not fit data of shape "
+                     << print(*data);
   Shape result(ArrayRef(*indices).drop_back());
   result.append(data->begin() + batch + depth, data->end());
   in.set(0, element, result);
@@ -762,8 +728,7 @@ static LogicalResult inferSlice(Inference &in) {
   std::optional<Shape> shape = in.shape(0);
   if (!shape)
     return success();
-  std::optional<ShapeElements> starts = in.partialInts(1),
-                               ends = in.partialInts(2);
+  std::optional<ShapeElements> starts = in.partialInts(1), ends = in.partialInts(2);
   std::optional<SmallVector<int64_t>> axes = in.ints(3);
   if (!in.node.getInput(3) && starts)
     axes = llvm::to_vector(llvm::seq<int64_t>(0, starts->size()));
@@ -781,10 +746,9 @@ static LogicalResult inferSlice(Inference &in) {
     out = kDynamic;
     std::optional<int64_t> step = 1;
     if (in.node.getInput(4))
-      step = steps && i < steps->size() ? std::optional((*steps)[i])
-                                        : std::nullopt;
-    bool known = starts && ends && i < starts->size() && i < ends->size() &&
-                 (*starts)[i] && (*ends)[i] && step;
+      step = steps && i < steps->size() ? std::optional((*steps)[i]) : std::nullopt;
+    bool known = starts && ends && i < starts->size() && i < ends->size() && (*starts)[i] &&
+                 (*ends)[i] && step;
     if (!known)
       continue;
     if (*step == 0)
@@ -816,13 +780,11 @@ static LogicalResult inferSlice(Inference &in) {
 static LogicalResult inferTopK(Inference &in) {
   std::optional<Shape> shape = in.shape(0);
   if (shape) {
-    FailureOr<int64_t> axis =
-        in.checkAxis(in.node.getIntAttr("axis", -1), shape->size());
+    FailureOr<int64_t> axis = in.checkAxis(in.node.getIntAttr("axis", -1), shape->size());
     if (failed(axis))
       return failure();
     std::optional<SmallVector<int64_t>> k = in.ints(1);
-    (*shape)[*axis] = k && k->size() == 1 && k->front() >= 0 ? k->front()
-                                                             : kDynamic;
+    (*shape)[*axis] = k && k->size() == 1 && k->front() >= 0 ? k->front() : kDynamic;
   }
   in.set(0, in.element(0), shape);
   in.set(1, in.i64(), shape);
@@ -833,15 +795,13 @@ static LogicalResult inferOneHot(Inference &in) {
   std::optional<Shape> shape = in.shape(0);
   if (shape) {
     int64_t rank = shape->size() + 1;
-    FailureOr<int64_t> axis =
-        in.checkAxis(in.node.getIntAttr("axis", -1), rank);
+    FailureOr<int64_t> axis = in.checkAxis(in.node.getIntAttr("axis", -1), rank);
     if (failed(axis))
       return failure();
     std::optional<SmallVector<int64_t>> depth = in.ints(1);
     if (depth && depth->size() == 1 && depth->front() < 0)
       return in.fail() << "depth " << depth->front() << " is negative";
-    shape->insert(shape->begin() + *axis,
-                  depth && depth->size() == 1 ? depth->front() : kDynamic);
+    shape->insert(shape->begin() + *axis, depth && depth->size() == 1 ? depth->front() : kDynamic);
   }
   in.set(0, in.element(2), shape);
   return success();
@@ -859,8 +819,7 @@ static LogicalResult inferNonZero(Inference &in) {
 // Reductions
 //===----------------------------------------------------------------------===//
 
-static LogicalResult setReduced(Inference &in, Type element,
-                                std::optional<ArrayRef<int64_t>> axes,
+static LogicalResult setReduced(Inference &in, Type element, std::optional<ArrayRef<int64_t>> axes,
                                 bool keep) {
   std::optional<Shape> shape = in.shape(0);
   if (!shape || !axes) {
@@ -887,8 +846,7 @@ static LogicalResult inferReduce(Inference &in) {
   std::optional<Shape> shape = in.shape(0);
   if (!shape)
     return setReduced(in, in.element(0), std::nullopt, keep);
-  FailureOr<std::optional<SmallVector<int64_t>>> axes =
-      getAxes(in, 1, shape->size());
+  FailureOr<std::optional<SmallVector<int64_t>>> axes = getAxes(in, 1, shape->size());
   if (failed(axes))
     return failure();
   bool isEmpty = !in.node.getInput(1) || (*axes && (*axes)->empty());
@@ -908,8 +866,7 @@ static LogicalResult inferArgReduce(Inference &in) {
   std::optional<Shape> shape = in.shape(0);
   if (!shape)
     return setReduced(in, in.i64(), std::nullopt, keep);
-  FailureOr<int64_t> axis =
-      in.checkAxis(in.node.getIntAttr("axis", 0), shape->size());
+  FailureOr<int64_t> axis = in.checkAxis(in.node.getIntAttr("axis", 0), shape->size());
   if (failed(axis))
     return failure();
   return setReduced(in, in.i64(), ArrayRef(*axis), keep);
@@ -922,30 +879,71 @@ static LogicalResult inferArgReduce(Inference &in) {
 static const llvm::StringMap<InferFn> &getTable() {
   static const llvm::StringMap<InferFn> table = [] {
     llvm::StringMap<InferFn> map;
-    for (StringRef op :
-         {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh",
-          "BitwiseNot", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "Elu",
-          "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Hardmax",
-          "Identity", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax",
-          "Mish", "Neg", "Not", "RMSNormalization", "Reciprocal", "Relu",
-          "Round", "ScatterElements", "ScatterND", "Selu", "Sigmoid", "Sign",
-          "SimplifiedLayerNormalization", "Sin", "Sinh", "Softmax", "Softplus",
-          "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
-          "Trilu", "com.microsoft.MoE", "com.microsoft.QMoE",
-          "com.microsoft.QuickGelu", "com.microsoft.Gelu",
-          "com.microsoft.FastGelu"})
+    for (StringRef op : {"Abs",
+                         "Acos",
+                         "Acosh",
+                         "Asin",
+                         "Asinh",
+                         "Atan",
+                         "Atanh",
+                         "BitwiseNot",
+                         "Ceil",
+                         "Celu",
+                         "Clip",
+                         "Cos",
+                         "Cosh",
+                         "CumSum",
+                         "Elu",
+                         "Erf",
+                         "Exp",
+                         "Floor",
+                         "Gelu",
+                         "HardSigmoid",
+                         "HardSwish",
+                         "Hardmax",
+                         "Identity",
+                         "LayerNormalization",
+                         "LeakyRelu",
+                         "Log",
+                         "LogSoftmax",
+                         "Mish",
+                         "Neg",
+                         "Not",
+                         "RMSNormalization",
+                         "Reciprocal",
+                         "Relu",
+                         "Round",
+                         "ScatterElements",
+                         "ScatterND",
+                         "Selu",
+                         "Sigmoid",
+                         "Sign",
+                         "SimplifiedLayerNormalization",
+                         "Sin",
+                         "Sinh",
+                         "Softmax",
+                         "Softplus",
+                         "Softsign",
+                         "Sqrt",
+                         "Swish",
+                         "Tan",
+                         "Tanh",
+                         "ThresholdedRelu",
+                         "Trilu",
+                         "com.microsoft.MoE",
+                         "com.microsoft.QMoE",
+                         "com.microsoft.QuickGelu",
+                         "com.microsoft.Gelu",
+                         "com.microsoft.FastGelu"})
       map[op] = inferSameAsInput;
-    for (StringRef op : {"Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div",
-                         "Max", "Mean", "Min", "Mod", "Mul", "PRelu", "Sub",
-                         "Sum"})
+    for (StringRef op : {"Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Max", "Mean",
+                         "Min", "Mod", "Mul", "PRelu", "Sub", "Sum"})
       map[op] = inferBroadcast;
-    for (StringRef op : {"And", "Equal", "Greater", "GreaterOrEqual", "Less",
-                         "LessOrEqual", "Or", "Xor"})
-      map[op] = inferComparison;
     for (StringRef op :
-         {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
-          "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
-          "ReduceSumSquare"})
+         {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor"})
+      map[op] = inferComparison;
+    for (StringRef op : {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+                         "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"})
       map[op] = inferReduce;
     map["ArgMax"] = map["ArgMin"] = inferArgReduce;
     map["Cast"] = inferCast;
@@ -982,8 +980,7 @@ static const llvm::StringMap<InferFn> &getTable() {
   return table;
 }
 
-TensorType mlir::moe::onnx::mergeTypes(TensorType strong, TensorType weak,
-                                       bool &conflict) {
+TensorType mlir::moe::onnx::mergeTypes(TensorType strong, TensorType weak, bool &conflict) {
   Type element = strong.getElementType(), other = weak.getElementType();
   if (isa<UnknownType>(element))
     element = other;
@@ -994,8 +991,7 @@ TensorType mlir::moe::onnx::mergeTypes(TensorType strong, TensorType weak,
   if (!strongShape && !weakShape)
     return UnrankedTensorType::get(element);
   if (!strongShape || !weakShape)
-    return RankedTensorType::get(
-        (strongShape ? strongShape : weakShape).getShape(), element);
+    return RankedTensorType::get((strongShape ? strongShape : weakShape).getShape(), element);
   Shape shape(strongShape.getShape());
   if (strongShape.getRank() != weakShape.getRank()) {
     conflict = true;
@@ -1018,8 +1014,7 @@ static bool hasFreeTypes(NodeOp node) {
   });
 }
 
-LogicalResult mlir::moe::onnx::inferTypes(NodeOp node,
-                                          const ShapeValues &shapes) {
+LogicalResult mlir::moe::onnx::inferTypes(NodeOp node, const ShapeValues &shapes) {
   auto infer = getTable().find(node.getOpType());
   if (infer == getTable().end() || !hasFreeTypes(node))
     return success();
@@ -1029,9 +1024,7 @@ LogicalResult mlir::moe::onnx::inferTypes(NodeOp node,
   for (auto [index, result] : llvm::enumerate(inference.results)) {
     Value value = node.getResult(index);
     auto stated = cast<TensorType>(value.getType());
-    Type element = result.element
-                       ? result.element
-                       : Type(UnknownType::get(node.getContext()));
+    Type element = result.element ? result.element : Type(UnknownType::get(node.getContext()));
     TensorType found = UnrankedTensorType::get(element);
     if (result.shape)
       found = RankedTensorType::get(*result.shape, element);
@@ -1039,9 +1032,8 @@ LogicalResult mlir::moe::onnx::inferTypes(NodeOp node,
     TensorType merged = mergeTypes(found, stated, conflict);
     if (conflict)
       mlir::emitWarning(node.getLoc())
-          << "node '" << getNodeName(node.getLoc()) << "' ("
-          << node.getOpType() << "): the model states " << stated
-          << " for output '" << node.getOutputName(index)
+          << "node '" << getNodeName(node.getLoc()) << "' (" << node.getOpType()
+          << "): the model states " << stated << " for output '" << node.getOutputName(index)
           << "', but it is " << found;
     value.setType(merged);
   }

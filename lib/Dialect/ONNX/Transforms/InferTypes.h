@@ -22,8 +22,8 @@ TensorType mergeTypes(TensorType strong, TensorType weak, bool &conflict);
 
 /// The shape of tensors broadcast together; nullopt when a rank is unknown. On
 /// sizes that do not go together emits an error at the node and sets `failed`.
-std::optional<SmallVector<int64_t>>
-broadcastShapes(NodeOp node, ArrayRef<Value> inputs, bool &failed);
+std::optional<SmallVector<int64_t>> broadcastShapes(NodeOp node, ArrayRef<Value> inputs,
+                                                    bool &failed);
 
 } // namespace mlir::moe::onnx
 

@@ -29,8 +29,7 @@ public:
   unsigned getNumFolded() const { return numFolded; }
 
   /// Creates a normalized node before the current one.
-  FailureOr<Value> create(StringRef opType, ArrayRef<Value> inputs,
-                          int64_t version,
+  FailureOr<Value> create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
                           ArrayRef<NamedAttribute> attributes = {});
   /// A constant of type int64: a vector.
   Value createInts(ArrayRef<int64_t> values);
@@ -48,8 +47,7 @@ private:
 
 /// Brings a node to its canonical form. On success `done` says whether the node
 /// may get its canonical version; a node that was replaced has no uses any more.
-using UpgradeFn = LogicalResult (*)(NodeOp node, Normalizer &normalizer,
-                                    bool &done);
+using UpgradeFn = LogicalResult (*)(NodeOp node, Normalizer &normalizer, bool &done);
 
 /// Canonical form of an operator.
 struct Canonical {
@@ -64,36 +62,29 @@ struct Canonical {
 //===----------------------------------------------------------------------===//
 
 static std::optional<int64_t> getRank(Value value) {
-  auto type =
-      value ? dyn_cast<RankedTensorType>(value.getType()) : RankedTensorType();
+  auto type = value ? dyn_cast<RankedTensorType>(value.getType()) : RankedTensorType();
   return type ? std::optional(type.getRank()) : std::nullopt;
 }
 
 static InFlightDiagnostic fail(NodeOp node) {
   return mlir::emitError(node.getLoc())
-         << "node '" << getNodeName(node.getLoc()) << "' ("
-         << node.getOpType() << "): ";
+         << "node '" << getNodeName(node.getLoc()) << "' (" << node.getOpType() << "): ";
 }
 
 Value Normalizer::createInts(ArrayRef<int64_t> values) {
-  auto type = RankedTensorType::get(int64_t(values.size()),
-                                    builder.getI64Type());
+  auto type = RankedTensorType::get(int64_t(values.size()), builder.getI64Type());
   auto value = DenseElementsAttr::get(type, values);
   Location loc = builder.getInsertionPoint()->getLoc();
-  return NodeOp::create(builder, loc, TypeRange(type), "Constant",
-                        ArrayRef<Value>(), 13,
+  return NodeOp::create(builder, loc, TypeRange(type), "Constant", ArrayRef<Value>(), 13,
                         builder.getNamedAttr("value", value))
       .getResult(0);
 }
 
-FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs,
-                                    int64_t version,
+FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
                                     ArrayRef<NamedAttribute> attributes) {
-  Type unknown =
-      UnrankedTensorType::get(UnknownType::get(builder.getContext()));
+  Type unknown = UnrankedTensorType::get(UnknownType::get(builder.getContext()));
   Location loc = builder.getInsertionPoint()->getLoc();
-  auto node = NodeOp::create(builder, loc, TypeRange(unknown), opType, inputs,
-                             version, attributes);
+  auto node = NodeOp::create(builder, loc, TypeRange(unknown), opType, inputs, version, attributes);
   if (failed(inferTypes(node, shapes)))
     return failure();
   shapes.visit(node);
@@ -104,9 +95,8 @@ LogicalResult Normalizer::replace(NodeOp node, Value value) {
   // What the model states about the result holds for the value as well.
   auto producer = value.getDefiningOp<NodeOp>();
   bool conflict = false;
-  TensorType merged =
-      mergeTypes(cast<TensorType>(value.getType()),
-                 cast<TensorType>(node.getResult(0).getType()), conflict);
+  TensorType merged = mergeTypes(cast<TensorType>(value.getType()),
+                                 cast<TensorType>(node.getResult(0).getType()), conflict);
   if (producer && !conflict)
     value.setType(merged);
   node.getResult(0).replaceAllUsesWith(value);
@@ -114,8 +104,7 @@ LogicalResult Normalizer::replace(NodeOp node, Value value) {
 }
 
 /// Removes an attribute that became an input at `position`.
-static void moveToInput(NodeOp node, StringRef attribute, unsigned position,
-                        Value value) {
+static void moveToInput(NodeOp node, StringRef attribute, unsigned position, Value value) {
   SmallVector<Value> inputs = node.getAllInputs();
   if (inputs.size() <= position)
     inputs.resize(position + 1);
@@ -126,8 +115,7 @@ static void moveToInput(NodeOp node, StringRef attribute, unsigned position,
 
 /// `axes` counted from the front of `rank` dimensions; nullopt when one is out of
 /// range, which inference reports.
-static std::optional<SmallVector<int64_t>> countFromFront(ArrayRef<int64_t> axes,
-                                                          int64_t rank) {
+static std::optional<SmallVector<int64_t>> countFromFront(ArrayRef<int64_t> axes, int64_t rank) {
   SmallVector<int64_t> result;
   for (int64_t axis : axes) {
     if (axis < -rank || axis >= rank)
@@ -139,8 +127,7 @@ static std::optional<SmallVector<int64_t>> countFromFront(ArrayRef<int64_t> axes
 
 /// Rewrites the constant axes at input `position`, of a tensor of `rank`
 /// dimensions, to count from the front.
-static void makeAxesPositive(NodeOp node, unsigned position,
-                             std::optional<int64_t> rank,
+static void makeAxesPositive(NodeOp node, unsigned position, std::optional<int64_t> rank,
                              Normalizer &normalizer) {
   Value input = node.getInput(position);
   if (!input || !rank)
@@ -157,31 +144,26 @@ static void makeAxesPositive(NodeOp node, unsigned position,
 }
 
 /// The same for the attribute `axis`; writes out the default.
-static void makeAxisPositive(NodeOp node, std::optional<int64_t> rank,
-                             int64_t defaultAxis) {
+static void makeAxisPositive(NodeOp node, std::optional<int64_t> rank, int64_t defaultAxis) {
   if (!rank)
     return;
   int64_t axis = node.getIntAttr("axis", defaultAxis);
   std::optional<SmallVector<int64_t>> positive = countFromFront(axis, *rank);
   if (positive)
-    node.setNodeAttr("axis",
-                     Builder(node.getContext())
-                         .getI64IntegerAttr(positive->front()));
+    node.setNodeAttr("axis", Builder(node.getContext()).getI64IntegerAttr(positive->front()));
 }
 
 //===----------------------------------------------------------------------===//
 // Upgrades
 //===----------------------------------------------------------------------===//
 
-static LogicalResult upgradeIdentity(NodeOp node, Normalizer &normalizer,
-                                     bool &done) {
+static LogicalResult upgradeIdentity(NodeOp node, Normalizer &normalizer, bool &done) {
   if (Value input = node.getInput(0))
     return normalizer.replace(node, input);
   return success();
 }
 
-static LogicalResult upgradeCast(NodeOp node, Normalizer &normalizer,
-                                 bool &done) {
+static LogicalResult upgradeCast(NodeOp node, Normalizer &normalizer, bool &done) {
   Value input = node.getInput(0);
   if (!input)
     return fail(node) << "has no input";
@@ -196,8 +178,7 @@ static LogicalResult upgradeCast(NodeOp node, Normalizer &normalizer,
 }
 
 /// `value_*` become `value`.
-static LogicalResult upgradeConstant(NodeOp node, Normalizer &normalizer,
-                                     bool &done) {
+static LogicalResult upgradeConstant(NodeOp node, Normalizer &normalizer, bool &done) {
   Builder &b = normalizer.builder;
   auto set = [&](StringRef old, DenseElementsAttr value) {
     node.removeNodeAttr(old);
@@ -209,33 +190,27 @@ static LogicalResult upgradeConstant(NodeOp node, Normalizer &normalizer,
                 : RankedTensorType::get({}, element);
   };
   if (node.hasNodeAttr("value_int"))
-    return set("value_int",
-               DenseElementsAttr::get(getType(b.getI64Type(), std::nullopt),
-                                      node.getIntAttr("value_int", 0)));
+    return set("value_int", DenseElementsAttr::get(getType(b.getI64Type(), std::nullopt),
+                                                   node.getIntAttr("value_int", 0)));
   if (node.hasNodeAttr("value_float"))
-    return set("value_float",
-               DenseElementsAttr::get(getType(b.getF32Type(), std::nullopt),
-                                      node.getFloatAttr("value_float", 0)));
+    return set("value_float", DenseElementsAttr::get(getType(b.getF32Type(), std::nullopt),
+                                                     node.getFloatAttr("value_float", 0)));
   if (auto ints = node.getIntsAttr("value_ints"))
-    return set("value_ints", DenseElementsAttr::get(
-                                 getType(b.getI64Type(), ints->size()), *ints));
+    return set("value_ints", DenseElementsAttr::get(getType(b.getI64Type(), ints->size()), *ints));
   if (auto floats = node.getFloatsAttr("value_floats"))
     return set("value_floats",
-               DenseElementsAttr::get(getType(b.getF32Type(), floats->size()),
-                                      *floats));
+               DenseElementsAttr::get(getType(b.getF32Type(), floats->size()), *floats));
   // String constants stay as they are.
   done = node.getTensorAttr("value") != nullptr;
   return success();
 }
 
 /// `axes` is an input since 13; without it all dimensions of size 1 go.
-static LogicalResult upgradeSqueeze(NodeOp node, Normalizer &normalizer,
-                                    bool &done) {
+static LogicalResult upgradeSqueeze(NodeOp node, Normalizer &normalizer, bool &done) {
   Value data = node.getInput(0);
   std::optional<int64_t> rank = getRank(data);
   if (auto axes = node.getIntsAttr("axes"))
-    moveToInput(node, "axes", 1,
-                normalizer.createInts(SmallVector<int64_t>(*axes)));
+    moveToInput(node, "axes", 1, normalizer.createInts(SmallVector<int64_t>(*axes)));
   if (!node.getInput(1) && rank) {
     auto type = cast<RankedTensorType>(data.getType());
     if (!type.hasStaticShape())
@@ -250,11 +225,9 @@ static LogicalResult upgradeSqueeze(NodeOp node, Normalizer &normalizer,
   return success();
 }
 
-static LogicalResult upgradeUnsqueeze(NodeOp node, Normalizer &normalizer,
-                                      bool &done) {
+static LogicalResult upgradeUnsqueeze(NodeOp node, Normalizer &normalizer, bool &done) {
   if (auto axes = node.getIntsAttr("axes"))
-    moveToInput(node, "axes", 1,
-                normalizer.createInts(SmallVector<int64_t>(*axes)));
+    moveToInput(node, "axes", 1, normalizer.createInts(SmallVector<int64_t>(*axes)));
   Value axes = node.getInput(1);
   if (!axes)
     return fail(node) << "has no axes";
@@ -266,19 +239,17 @@ static LogicalResult upgradeUnsqueeze(NodeOp node, Normalizer &normalizer,
 }
 
 /// `axes` becomes an input, and is written out when all are meant.
-static LogicalResult upgradeReduce(NodeOp node, Normalizer &normalizer,
-                                   bool &done) {
+static LogicalResult upgradeReduce(NodeOp node, Normalizer &normalizer, bool &done) {
   if (auto axes = node.getIntsAttr("axes"))
-    moveToInput(node, "axes", 1,
-                normalizer.createInts(SmallVector<int64_t>(*axes)));
+    moveToInput(node, "axes", 1, normalizer.createInts(SmallVector<int64_t>(*axes)));
   Value data = node.getInput(0), axes = node.getInput(1);
   std::optional<SmallVector<int64_t>> known =
       axes ? normalizer.shapes.getKnown(axes) : std::nullopt;
   bool isEmpty = !axes || (known && known->empty());
   if (isEmpty && node.getIntAttr("noop_with_empty_axes", 0) && data) {
     // Squares and logarithms apply to the elements even then.
-    static const StringRef kPlain[] = {"ReduceSum", "ReduceMean", "ReduceMax",
-                                       "ReduceMin", "ReduceProd"};
+    static const StringRef kPlain[] = {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin",
+                                       "ReduceProd"};
     if (llvm::is_contained(kPlain, node.getOpType()))
       return normalizer.replace(node, data);
     done = false;
@@ -287,8 +258,7 @@ static LogicalResult upgradeReduce(NodeOp node, Normalizer &normalizer,
   std::optional<int64_t> rank = getRank(data);
   if (isEmpty && rank) {
     moveToInput(node, "axes", 1,
-                normalizer.createInts(
-                    llvm::to_vector(llvm::seq<int64_t>(0, *rank))));
+                normalizer.createInts(llvm::to_vector(llvm::seq<int64_t>(0, *rank))));
     node.removeNodeAttr("noop_with_empty_axes");
   }
   makeAxesPositive(node, 1, rank, normalizer);
@@ -296,8 +266,7 @@ static LogicalResult upgradeReduce(NodeOp node, Normalizer &normalizer,
 }
 
 /// Before 13, Softmax flattened its input to rank 2 at `axis` (1 by default).
-static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer,
-                                    bool &done) {
+static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer, bool &done) {
   Value data = node.getInput(0);
   std::optional<int64_t> rank = getRank(data);
   if (node.getVersion() >= 13) {
@@ -309,8 +278,7 @@ static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer,
     return success();
   int64_t axis = node.getIntAttr("axis", 1);
   if (axis < -*rank || axis > *rank)
-    return fail(node) << "axis " << axis << " is out of range for rank "
-                      << *rank;
+    return fail(node) << "axis " << axis << " is out of range for rank " << *rank;
   axis = axis < 0 ? axis + *rank : axis;
   Builder &b = normalizer.builder;
   if (axis == *rank - 1) {
@@ -323,8 +291,7 @@ static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer,
   auto product = [](ArrayRef<int64_t> sizes) -> int64_t {
     int64_t result = 1;
     for (int64_t size : sizes)
-      if (ShapedType::isDynamic(size) || size == 0 ||
-          llvm::MulOverflow(result, size, result))
+      if (ShapedType::isDynamic(size) || size == 0 || llvm::MulOverflow(result, size, result))
         return -1;
     return result;
   };
@@ -338,8 +305,7 @@ static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer,
   if (failed(sizes) || failed(flattened))
     return failure();
   FailureOr<Value> softmax =
-      normalizer.create("Softmax", *flattened, 13,
-                        b.getNamedAttr("axis", b.getI64IntegerAttr(1)));
+      normalizer.create("Softmax", *flattened, 13, b.getNamedAttr("axis", b.getI64IntegerAttr(1)));
   if (failed(softmax))
     return failure();
   FailureOr<Value> result = normalizer.create("Reshape", {*softmax, *sizes}, 14);
@@ -348,33 +314,27 @@ static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer,
   return normalizer.replace(node, *result);
 }
 
-static LogicalResult upgradeAxisOfInput(NodeOp node, Normalizer &normalizer,
-                                        bool &done) {
+static LogicalResult upgradeAxisOfInput(NodeOp node, Normalizer &normalizer, bool &done) {
   makeAxisPositive(node, getRank(node.getInput(0)), 0);
   return success();
 }
 
-static LogicalResult upgradeLastAxisOfInput(NodeOp node, Normalizer &normalizer,
-                                            bool &done) {
+static LogicalResult upgradeLastAxisOfInput(NodeOp node, Normalizer &normalizer, bool &done) {
   makeAxisPositive(node, getRank(node.getInput(0)), -1);
   return success();
 }
 
 /// Sizes are an input since 13; equal parts are said by `num_outputs` since 18.
-static LogicalResult upgradeSplit(NodeOp node, Normalizer &normalizer,
-                                  bool &done) {
+static LogicalResult upgradeSplit(NodeOp node, Normalizer &normalizer, bool &done) {
   if (auto sizes = node.getIntsAttr("split"))
-    moveToInput(node, "split", 1,
-                normalizer.createInts(SmallVector<int64_t>(*sizes)));
+    moveToInput(node, "split", 1, normalizer.createInts(SmallVector<int64_t>(*sizes)));
   if (!node.getInput(1))
-    node.setNodeAttr("num_outputs", normalizer.builder.getI64IntegerAttr(
-                                        node.getNumResults()));
+    node.setNodeAttr("num_outputs", normalizer.builder.getI64IntegerAttr(node.getNumResults()));
   return upgradeAxisOfInput(node, normalizer, done);
 }
 
 /// Writes out `axes` and `steps`.
-static LogicalResult upgradeSlice(NodeOp node, Normalizer &normalizer,
-                                  bool &done) {
+static LogicalResult upgradeSlice(NodeOp node, Normalizer &normalizer, bool &done) {
   SmallVector<Value> inputs = node.getAllInputs();
   if (inputs.size() < 3 || !inputs[1] || !inputs[2])
     return fail(node) << "needs data, starts and ends";
@@ -386,8 +346,7 @@ static LogicalResult upgradeSlice(NodeOp node, Normalizer &normalizer,
   }
   int64_t count = starts->size();
   if (!inputs[3])
-    inputs[3] = normalizer.createInts(
-        llvm::to_vector(llvm::seq<int64_t>(0, count)));
+    inputs[3] = normalizer.createInts(llvm::to_vector(llvm::seq<int64_t>(0, count)));
   if (!inputs[4])
     inputs[4] = normalizer.createInts(SmallVector<int64_t>(count, 1));
   node.setAllInputs(inputs);
@@ -395,20 +354,17 @@ static LogicalResult upgradeSlice(NodeOp node, Normalizer &normalizer,
   return success();
 }
 
-static LogicalResult upgradeTranspose(NodeOp node, Normalizer &normalizer,
-                                      bool &done) {
+static LogicalResult upgradeTranspose(NodeOp node, Normalizer &normalizer, bool &done) {
   std::optional<int64_t> rank = getRank(node.getInput(0));
   if (!rank || node.hasNodeAttr("perm"))
     return success();
-  SmallVector<int64_t> perm =
-      llvm::to_vector(llvm::reverse(llvm::seq<int64_t>(0, *rank)));
+  SmallVector<int64_t> perm = llvm::to_vector(llvm::reverse(llvm::seq<int64_t>(0, *rank)));
   node.setNodeAttr("perm", normalizer.builder.getDenseI64ArrayAttr(perm));
   return success();
 }
 
 /// Two inputs at a time.
-static LogicalResult upgradeVariadic(NodeOp node, Normalizer &normalizer,
-                                     bool &done) {
+static LogicalResult upgradeVariadic(NodeOp node, Normalizer &normalizer, bool &done) {
   StringRef opType = node.isOp("Sum") ? "Add" : node.getOpType();
   int64_t since = node.isOp("Sum") ? 14 : 13;
   SmallVector<Value> inputs(node.getInputs());
@@ -431,16 +387,15 @@ static LogicalResult upgradeVariadic(NodeOp node, Normalizer &normalizer,
 static const llvm::StringMap<Canonical> &getTable() {
   static const llvm::StringMap<Canonical> table = [] {
     llvm::StringMap<Canonical> map;
-    for (StringRef op : {"MatMul", "Gemm", "Neg", "Sqrt", "Reciprocal", "Exp",
-                         "Log", "Sigmoid", "Tanh", "Clip", "Expand", "Erf",
-                         "Abs", "Ceil", "Floor", "Sign", "Tile", "NonZero",
-                         "Size", "Mod", "Equal", "Greater", "Less"})
+    for (StringRef op :
+         {"MatMul", "Gemm",    "Neg",    "Sqrt", "Reciprocal", "Exp",     "Log",   "Sigmoid",
+          "Tanh",   "Clip",    "Expand", "Erf",  "Abs",        "Ceil",    "Floor", "Sign",
+          "Tile",   "NonZero", "Size",   "Mod",  "Equal",      "Greater", "Less"})
       map[op] = {13, nullptr};
     for (StringRef op : {"Add", "Sub", "Mul", "Div", "Relu", "Reshape", "CumSum"})
       map[op] = {14, nullptr};
-    for (StringRef op : {"ReduceL1", "ReduceL2", "ReduceLogSum",
-                         "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-                         "ReduceMin", "ReduceProd", "ReduceSumSquare"})
+    for (StringRef op : {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+                         "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"})
       map[op] = {18, upgradeReduce};
     for (StringRef op : {"com.microsoft.MoE", "com.microsoft.QMoE"})
       map[op] = {1, nullptr};
@@ -494,8 +449,7 @@ void Normalizer::fold(NodeOp node) {
                            /*implicitTrunc=*/true));
   auto constant = NodeOp::create(
       builder, node.getLoc(), TypeRange(type), "Constant", ArrayRef<Value>(), 13,
-      builder.getNamedAttr("value", DenseElementsAttr::get(type, values)),
-      node.getOutputName(0));
+      builder.getNamedAttr("value", DenseElementsAttr::get(type, values)), node.getOutputName(0));
   result.replaceAllUsesWith(constant.getResult(0));
   ++numFolded;
 }
@@ -548,8 +502,7 @@ LogicalResult Normalizer::run(Block &block) {
 }
 
 namespace {
-struct NormalizeONNXPass
-    : public moe::impl::NormalizeONNXPassBase<NormalizeONNXPass> {
+struct NormalizeONNXPass : public moe::impl::NormalizeONNXPassBase<NormalizeONNXPass> {
   void runOnOperation() override {
     for (auto function : getOperation().getOps<func::FuncOp>()) {
       if (function.isExternal())
@@ -568,9 +521,8 @@ struct NormalizeONNXPass
     auto ret = dyn_cast<func::ReturnOp>(function.getBody().back().back());
     if (!ret)
       return;
-    function.setFunctionType(FunctionType::get(
-        function.getContext(), function.getArgumentTypes(),
-        ret.getOperandTypes()));
+    function.setFunctionType(FunctionType::get(function.getContext(), function.getArgumentTypes(),
+                                               ret.getOperandTypes()));
   }
 };
 } // namespace

@@ -13,8 +13,7 @@ using Element = std::optional<int64_t>;
 
 /// Number of elements of an integer tensor of rank 0 or 1; nullopt for others.
 static std::optional<int64_t> getLength(Value value) {
-  auto type = value ? dyn_cast<RankedTensorType>(value.getType())
-                    : RankedTensorType();
+  auto type = value ? dyn_cast<RankedTensorType>(value.getType()) : RankedTensorType();
   if (!type || type.getRank() > 1 || !type.hasStaticShape() ||
       !isa<IntegerType>(type.getElementType()))
     return std::nullopt;
@@ -65,13 +64,11 @@ std::optional<ShapeElements> ShapeValues::evaluate(NodeOp node) const {
   StringRef op = node.getOpType();
   Value input = node.getInput(0);
   if (op == "Shape" || op == "Size") {
-    auto type = input ? dyn_cast<RankedTensorType>(input.getType())
-                      : RankedTensorType();
+    auto type = input ? dyn_cast<RankedTensorType>(input.getType()) : RankedTensorType();
     if (!type)
       return std::nullopt;
     if (op == "Size")
-      return type.hasStaticShape() ? std::optional(ShapeElements(
-                                         {Element(type.getNumElements())}))
+      return type.hasStaticShape() ? std::optional(ShapeElements({Element(type.getNumElements())}))
                                    : std::nullopt;
     int64_t rank = type.getRank();
     auto clampAxis = [&](int64_t axis) {
@@ -81,12 +78,10 @@ std::optional<ShapeElements> ShapeValues::evaluate(NodeOp node) const {
     int64_t end = clampAxis(node.getIntAttr("end", rank));
     ShapeElements elements;
     for (int64_t i = start; i < end; ++i)
-      elements.push_back(type.isDynamicDim(i) ? Element()
-                                              : Element(type.getDimSize(i)));
+      elements.push_back(type.isDynamicDim(i) ? Element() : Element(type.getDimSize(i)));
     return elements;
   }
-  if (op == "Squeeze" || op == "Unsqueeze" || op == "Reshape" ||
-      op == "Transpose")
+  if (op == "Squeeze" || op == "Unsqueeze" || op == "Reshape" || op == "Transpose")
     return get(input);
   if (op == "Gather")
     return evaluateGather(node);
@@ -150,8 +145,7 @@ std::optional<ShapeElements> ShapeValues::evaluateSlice(NodeOp node) const {
   };
   ShapeElements result;
   int64_t last = clampIndex(end->front());
-  for (int64_t i = clampIndex(start->front()); i < last;
-       i += std::min(step, size))
+  for (int64_t i = clampIndex(start->front()); i < last; i += std::min(step, size))
     result.push_back((*data)[i]);
   return result;
 }
@@ -191,8 +185,8 @@ static Element fit(Element value, Type type) {
   if (!value || width >= 64)
     return value;
   bool isUnsigned = integer.isUnsigned() || width == 1;
-  bool fits = isUnsigned ? *value >= 0 && llvm::isUIntN(width, *value)
-                         : llvm::isIntN(width, *value);
+  bool fits =
+      isUnsigned ? *value >= 0 && llvm::isUIntN(width, *value) : llvm::isIntN(width, *value);
   return fits ? value : std::nullopt;
 }
 
@@ -235,12 +229,12 @@ static Element compute(StringRef op, int64_t a, int64_t b) {
   return std::nullopt;
 }
 
-std::optional<ShapeElements>
-ShapeValues::evaluateElementWise(NodeOp node) const {
+std::optional<ShapeElements> ShapeValues::evaluateElementWise(NodeOp node) const {
   StringRef op = node.getOpType();
-  static const StringRef kBinary[] = {
-      "Add",  "Sub",         "Mul",     "Div",            "Mod", "Min", "Max",
-      "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or"};
+  static const StringRef kBinary[] = {"Add",  "Sub",         "Mul",     "Div",
+                                      "Mod",  "Min",         "Max",     "Equal",
+                                      "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
+                                      "And",  "Or"};
   bool isBinary = llvm::is_contained(kBinary, op) && node.getNumInputs() == 2;
   bool isUnary = op == "Neg" || op == "Abs" || op == "Not" || op == "Cast";
   if (!isBinary && !isUnary && op != "Where")
@@ -255,8 +249,7 @@ ShapeValues::evaluateElementWise(NodeOp node) const {
       return std::nullopt;
     inputs.push_back(std::move(*elements));
   }
-  Type type =
-      cast<ShapedType>(node.getResult(0).getType()).getElementType();
+  Type type = cast<ShapedType>(node.getResult(0).getType()).getElementType();
   auto evaluateAt = [&](size_t i) -> Element {
     Element a = at(inputs[0], i);
     if (op == "Where" && inputs.size() == 3)
