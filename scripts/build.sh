@@ -8,6 +8,5 @@ scripts/setup.sh
 
 preset=${MOEC_PRESET:-default}
 cmake --preset "$preset" \
-  -DPython3_EXECUTABLE="$PWD/.venv/bin/python" \
-  -DMOEC_PYTHON="$PWD/.venv/bin/python"
+  -DPython3_EXECUTABLE="$PWD/.venv/bin/python"
 cmake --build --preset "$preset" "$@"

@@ -1,6 +1,7 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include "moec/Dialect/ONNX/IR/ElementType.h"
 #include "moec/Frontend/ONNX/Importer.h"
 
 #include "DimExpression.h"
@@ -183,72 +184,10 @@ void Importer::specialize(ModelGraph &graph) {
         specialize(*attribute.graph);
 }
 
-/// Null for types without an MLIR counterpart.
-static Type lookupElementType(int32_t type, Builder &builder) {
-  MLIRContext *context = builder.getContext();
-  auto getUnsigned = [&](unsigned width) {
-    return IntegerType::get(context, width, IntegerType::Unsigned);
-  };
-  switch (type) {
-  case 1:
-    return builder.getF32Type();
-  case 2:
-    return getUnsigned(8);
-  case 3:
-    return builder.getI8Type();
-  case 4:
-    return getUnsigned(16);
-  case 5:
-    return builder.getI16Type();
-  case 6:
-    return builder.getI32Type();
-  case 7:
-    return builder.getI64Type();
-  case 9:
-    return builder.getI1Type();
-  case 10:
-    return builder.getF16Type();
-  case 11:
-    return builder.getF64Type();
-  case 12:
-    return getUnsigned(32);
-  case 13:
-    return getUnsigned(64);
-  case 14:
-    return ComplexType::get(builder.getF32Type());
-  case 15:
-    return ComplexType::get(builder.getF64Type());
-  case 16:
-    return builder.getBF16Type();
-  case 17:
-    return Float8E4M3FNType::get(context);
-  case 18:
-    return Float8E4M3FNUZType::get(context);
-  case 19:
-    return Float8E5M2Type::get(context);
-  case 20:
-    return Float8E5M2FNUZType::get(context);
-  case 21:
-    return getUnsigned(4);
-  case 22:
-    return builder.getIntegerType(4);
-  case 23:
-    return Float4E2M1FNType::get(context);
-  case 24:
-    return Float8E8M0FNUType::get(context);
-  case 25:
-    return getUnsigned(2);
-  case 26:
-    return builder.getIntegerType(2);
-  default:
-    return {};
-  }
-}
-
 FailureOr<Type> Importer::convertElementType(int32_t type, const Twine &owner) {
   if (type == 0)
     return Type(onnx::UnknownType::get(builder.getContext()));
-  if (Type result = lookupElementType(type, builder))
+  if (Type result = onnx::getElementType(type, builder.getContext()))
     return result;
   return emitError() << owner << " is of type " << getElementTypeName(type)
                      << ", which is not supported";
@@ -298,7 +237,7 @@ TensorType Importer::getHint(const Scope &scope, StringRef name) {
   const ModelType *hint = scope.hints.lookup(name);
   if (!hint || hint->kind != ModelType::Tensor || !fitsMemory(*hint))
     return getUnknownType();
-  Type element = lookupElementType(hint->elementType, builder);
+  Type element = onnx::getElementType(hint->elementType, builder.getContext());
   return element ? makeTensorType(*hint, element) : getUnknownType();
 }
 

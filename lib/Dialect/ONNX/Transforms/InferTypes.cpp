@@ -3,6 +3,7 @@
 
 #include "InferTypes.h"
 
+#include "moec/Dialect/ONNX/IR/ElementType.h"
 #include "moec/Support/NodeLocation.h"
 
 #include "llvm/ADT/StringMap.h"
@@ -214,61 +215,8 @@ static LogicalResult inferWhere(Inference &in) {
   return success();
 }
 
-/// Element types by TensorProto.DataType, for the ones that nodes name by number.
-static Type elementByNumber(int64_t number, MLIRContext *context) {
-  auto getUnsigned = [&](unsigned width) {
-    return IntegerType::get(context, width, IntegerType::Unsigned);
-  };
-  switch (number) {
-  case 1:
-    return Float32Type::get(context);
-  case 2:
-    return getUnsigned(8);
-  case 3:
-    return IntegerType::get(context, 8);
-  case 4:
-    return getUnsigned(16);
-  case 5:
-    return IntegerType::get(context, 16);
-  case 6:
-    return IntegerType::get(context, 32);
-  case 7:
-    return IntegerType::get(context, 64);
-  case 9:
-    return IntegerType::get(context, 1);
-  case 10:
-    return Float16Type::get(context);
-  case 11:
-    return Float64Type::get(context);
-  case 12:
-    return getUnsigned(32);
-  case 13:
-    return getUnsigned(64);
-  case 16:
-    return BFloat16Type::get(context);
-  case 17:
-    return Float8E4M3FNType::get(context);
-  case 18:
-    return Float8E4M3FNUZType::get(context);
-  case 19:
-    return Float8E5M2Type::get(context);
-  case 20:
-    return Float8E5M2FNUZType::get(context);
-  case 21:
-    return getUnsigned(4);
-  case 22:
-    return IntegerType::get(context, 4);
-  case 23:
-    return Float4E2M1FNType::get(context);
-  case 24:
-    return Float8E8M0FNUType::get(context);
-  default:
-    return {};
-  }
-}
-
 static LogicalResult inferCast(Inference &in) {
-  in.set(0, elementByNumber(in.node.getIntAttr("to", 0), in.node.getContext()), in.shape(0));
+  in.set(0, onnx::getElementType(in.node.getIntAttr("to", 0), in.node.getContext()), in.shape(0));
   return success();
 }
 
