@@ -271,8 +271,53 @@ struct DequantizePattern : OpConversionPattern<DequantizeOp> {
   }
 };
 
+/// Ops in a form that has no plain meaning here yet.
+LogicalResult checkForms(Operation *root) {
+  bool ok = true;
+  root->walk([&](Operation *op) {
+    bool known = true;
+    if (auto logits = dyn_cast<LogitsOp>(op))
+      known = !logits.getNoise() && !logits.getSoftcap();
+    if (auto score = dyn_cast<ScoreOp>(op))
+      known = score.getFn() != ScoreFn::LogSigmoid && !score.getGroupSize();
+    if (auto select = dyn_cast<SelectOp>(op))
+      known = (select.getMode() == SelectMode::TopK || select.getMode() == SelectMode::All) &&
+              !select.isGrouped() && !select.isMasked() && select.getTieBreak() == TieBreak::Lower;
+    if (auto weigh = dyn_cast<WeighOp>(op))
+      known = weigh.getSource() && !weigh.getBias() && !weigh.getExpertScale() &&
+              !weigh.getMagnitude() &&
+              (weigh.getNorm() == WeighNorm::None || weigh.getNorm() == WeighNorm::Sum);
+    if (auto gating = dyn_cast<GatingOp>(op))
+      known = gating.getMode() == SelectMode::TopK && !gating.isGrouped() && !gating.isMasked() &&
+              gating.getTieBreak() == TieBreak::Lower && !gating.getSourceBias() &&
+              !gating.getExpertScale() && !gating.getMagnitude() && !gating.getCapacity() &&
+              gating.getScore() != ScoreFn::LogSigmoid &&
+              (gating.getNorm() == WeighNorm::None || gating.getNorm() == WeighNorm::Sum);
+    if (auto activate = dyn_cast<ActivateOp>(op))
+      known = activate.getActivation().getClamp() == ActivationClamp::Pre;
+    if (auto ffn = dyn_cast<ExpertFFNOp>(op))
+      known = !ffn.getKinds() && ffn.getLayout() == Layout::OutIn &&
+              ffn.getActivation().getClamp() == ActivationClamp::Pre;
+    if (auto experts = dyn_cast<ExpertsOp>(op))
+      known = !experts.getKinds() && experts.getLayout() == Layout::OutIn &&
+              experts.getActivation().getClamp() == ActivationClamp::Pre &&
+              !experts.getUncoveredRouting() && !experts.getScaleInput() &&
+              experts.getWeight() == CombineWeight::Output && experts.getAccum() == Accum::F32 &&
+              experts.getPostScale().isExactlyValue(1.0);
+    if (auto combine = dyn_cast<CombineOp>(op))
+      known = !combine.getUncovered() && combine.getWeight() == CombineWeight::Output &&
+              combine.getAccum() == Accum::F32 && combine.getPostScale().isExactlyValue(1.0);
+    if (!known)
+      op->emitOpError() << "has no reference lowering in this form";
+    ok &= known;
+  });
+  return success(ok);
+}
+
 struct MoEToReferencePass : moe::impl::MoEToReferencePassBase<MoEToReferencePass> {
   void runOnOperation() override {
+    if (failed(checkForms(getOperation())))
+      return signalPassFailure();
     MLIRContext *context = &getContext();
     TypeConverter converter;
     addReferenceTypeConversions(converter);
@@ -281,7 +326,9 @@ struct MoEToReferencePass : moe::impl::MoEToReferencePassBase<MoEToReferencePass
 
     ConversionTarget target(*context);
     target.addIllegalOp<LogitsOp, ScoreOp, SelectOp, WeighOp, GatingOp, DispatchOp, GroupedMatmulOp,
-                        ActivateOp, ExpertFFNOp, CombineOp, ExpertsOp, DequantizeOp>();
+                        ActivateOp, ExpertFFNOp, CombineOp, ExpertsOp, DequantizeOp, GivenOp,
+                        FilterOp, CapacityOp, ComposeOp, TreeSelectOp, BlendOp, RemapOp, SharedOp,
+                        AuxOp, BiasUpdateOp>();
     target.markUnknownOpDynamicallyLegal([](Operation *) { return true; });
     // Routings that cross functions and structured control flow.
     populateFunctionOpInterfaceTypeConversionPattern<func::FuncOp>(patterns, converter);

@@ -45,13 +45,19 @@ struct NormalizeAfterSelect : OpRewritePattern<WeighOp> {
     auto select = op.getRouting().getDefiningOp<SelectOp>();
     if (!select)
       return rewriter.notifyMatchFailure(op, "routing is not produced by moe.select");
-    auto score = op.getSource().getDefiningOp<ScoreOp>();
+    auto score = op.getSource() ? op.getSource().getDefiningOp<ScoreOp>() : ScoreOp();
     if (!score || score.getFn() != ScoreFn::Softmax || score.getAxis() != Axis::Experts)
       return rewriter.notifyMatchFailure(op, "weights are not a softmax over the experts");
     if (getElementTypeOrSelf(score.getScores()).getIntOrFloatBitWidth() < 32)
       return rewriter.notifyMatchFailure(op, "rounding the score to less than f32 makes ties");
     if (select.getKey() != score.getScores() || select.getBias())
       return rewriter.notifyMatchFailure(op, "selection is not by the unbiased score");
+    SelectMode mode = select.getMode();
+    if ((mode != SelectMode::TopK && mode != SelectMode::All) || select.isGrouped() ||
+        select.isMasked() || select.getTieBreak() != TieBreak::Lower)
+      return rewriter.notifyMatchFailure(op, "the selection is neither a plain topk nor all");
+    if (op.getBias() || op.getExpertScale())
+      return rewriter.notifyMatchFailure(op, "the weights have a bias or a scale per expert");
     if (op.getFn() != WeighFn::None || op.getNorm() != WeighNorm::Sum || !op.getNormEps().isZero())
       return rewriter.notifyMatchFailure(op, "not normalised by the plain sum");
     if (!select->hasOneUse())
@@ -85,6 +91,10 @@ struct TopKOfAll : OpRewritePattern<SelectOp> {
       return rewriter.notifyMatchFailure(op, "not a top-k selection");
     if (op.getRouting().getType().getExperts() != int64_t(op.getK()))
       return rewriter.notifyMatchFailure(op, "k < E");
+    if (op.isGrouped())
+      return rewriter.notifyMatchFailure(op, "groups of experts are dropped");
+    if (op.getTieBreak() != TieBreak::Lower)
+      return rewriter.notifyMatchFailure(op, "equal keys are in a given order");
     if (op.getBias() && !llvm::all_of(op->getUsers(), ignoresSlotOrder))
       return rewriter.notifyMatchFailure(op, "a user may depend on the order of the slots");
     rewriter.modifyOpInPlace(op, [&] {
