@@ -331,7 +331,7 @@ CompileResult Driver::run() {
   auto failed = [&](StringRef where) {
     CompileStatus status = compilation.failure;
     // Errors of the model itself and of its support come from the same phases.
-    if (status == CompileStatus::BadModel && printer.mentionsSupport())
+    if (printer.hadUnsupported())
       status = CompileStatus::Unsupported;
     if (status == CompileStatus::Internal || !printer.hadError())
       emitError(UnknownLoc::get(&compilation.context)) << "internal error in " << where;

@@ -4,6 +4,7 @@
 #include "Diagnostics.h"
 
 #include "mlir/IR/BuiltinAttributes.h"
+#include "moec/Support/Unsupported.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -39,8 +40,7 @@ DiagnosticPrinter::DiagnosticPrinter(MLIRContext *context, llvm::raw_ostream &os
 void DiagnosticPrinter::print(Diagnostic &diagnostic) {
   if (diagnostic.getSeverity() == DiagnosticSeverity::Error) {
     errors = true;
-    std::string message = diagnostic.str();
-    support |= message.find("upport") != std::string::npos;
+    unsupported |= isUnsupported(diagnostic);
   }
   if (diagnostic.getSeverity() == DiagnosticSeverity::Remark && !remarks)
     return;

@@ -17,15 +17,15 @@ class DiagnosticPrinter : public ScopedDiagnosticHandler {
 public:
   DiagnosticPrinter(MLIRContext *context, llvm::raw_ostream &os, bool remarks);
   bool hadError() const { return errors; }
-  /// True when an error said that something is not supported.
-  bool mentionsSupport() const { return support; }
+  /// True when an error was about something that moec does not support.
+  bool hadUnsupported() const { return unsupported; }
 
 private:
   void print(Diagnostic &diagnostic);
 
   llvm::raw_ostream &os;
   bool remarks;
-  bool errors = false, support = false;
+  bool errors = false, unsupported = false;
   llvm::StringSet<> seen;
 };
 
