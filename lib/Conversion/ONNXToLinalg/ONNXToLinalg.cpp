@@ -11,6 +11,7 @@
 
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/Unsupported.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_ONNXTOLINALG
@@ -72,7 +73,7 @@ static LogicalResult checkSupported(ArrayRef<onnx::NodeOp> nodes) {
   }
   if (unsupported.empty())
     return success();
-  InFlightDiagnostic error = emitError(*location);
+  InFlightDiagnostic error = emitUnsupported(*location);
   error << unsupported.size() << (unsupported.size() == 1 ? " operator is" : " operators are")
         << " not supported: ";
   llvm::interleaveComma(unsupported, error, [&](auto &entry) {
@@ -87,7 +88,8 @@ static LogicalResult checkInputs(NodeLowering &n) {
   for (auto [position, input] : llvm::enumerate(n.inputs()))
     if (input && (!isa<RankedTensorType>(input.getType()) ||
                   !getElementTypeOrSelf(input.getType()).isIntOrFloat()))
-      return n.fail("the shape or element type of input " + Twine(position) + " is not known");
+      return n.unsupported("the shape or element type of input " + Twine(position) +
+                           " is not known");
   return success();
 }
 
