@@ -71,11 +71,13 @@ def draw_clear(module, rng, dims, tokens, case, dtype=np.float64):
             for name, value in arrays.items()
         }
 
-    def rows(value):
-        """[T, ...], from [T, ...] or [groups, T / groups, ...]; a view."""
+    def redraw(value, other, unclear):
+        """Takes over other's rows; of [T, ...] or [groups, T / groups, ...]."""
         if value.shape[0] == tokens:
-            return value
-        return value.reshape(tokens, *value.shape[2:])
+            value[unclear] = other[unclear]
+        elif value.ndim > 2 and value.shape[0] * value.shape[1] == tokens:
+            groups, rows = np.divmod(unclear, value.shape[1])
+            value[groups, rows] = other[groups, rows]
 
     arrays = fresh()
     for _ in range(500):
@@ -85,7 +87,7 @@ def draw_clear(module, rng, dims, tokens, case, dtype=np.float64):
             return arrays
         again, unclear = fresh(), sorted(unclear)
         for name in set(module.INPUTS) & set(arrays):
-            rows(arrays[name])[unclear] = rows(again[name])[unclear]
+            redraw(arrays[name], again[name], unclear)
     raise ValueError(f"{module.__name__}: no layer with clear decisions found")
 
 
