@@ -395,7 +395,7 @@ def nllb_moe(arrays, dims, capacity, order, policy, normalize="after"):
     config = transformers.NllbMoeConfig(
         d_model=dims["H"],
         num_experts=dims["E"],
-        expert_capacity=None,
+        expert_capacity=64 if quarter else None,
         router_bias=True,
         second_expert_policy=policy,
         normalize_router_prob_before_dropping=normalize == "before",
@@ -403,7 +403,6 @@ def nllb_moe(arrays, dims, capacity, order, policy, normalize="after"):
         moe_eval_capacity_token_fraction=0.25 if quarter else -1.0,
         moe_token_dropout=0.2,
     )
-    assert config.expert_capacity is None or not quarter
     state = {"router.classifier.weight": arrays["router"], "router.classifier.bias": arrays["router_bias"]}
     for e in range(dims["E"]):
         for there, here in (("fc1", "up"), ("fc2", "down")):

@@ -35,7 +35,7 @@ CASES = {
     # sharpness: how far the nodes' values reach beyond gamma / 2
     "comet": {"log_eps": 1e-8, "p_min": 0.0, "permutation": "each", "sharpness": 1.0},
     "comet_shared_permutation": {"log_eps": 1e-8, "p_min": 0.0, "permutation": "shared", "sharpness": 1.0},
-    "comet_saturated": {"log_eps": 1e-8, "p_min": 0.0, "permutation": None, "sharpness": 1e3},
+    "comet_saturated": {"log_eps": 1e-8, "p_min": 0.0, "permutation": None, "sharpness": 1e4},
     "comet_threshold": {"log_eps": 1e-6, "p_min": 1e-5, "permutation": "each", "sharpness": 1.0},
 }
 GAMMA = 1.0

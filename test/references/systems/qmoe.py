@@ -6,7 +6,7 @@ E. Frantar, D. Alistarh, "QMoE" (arXiv 2310.16795); IST-DASLab/qmoe `sub1.py`, o
 Switch of its time. As `switch` with a fixed capacity per sequence (64 there) and p·x for a
 token over it. The compressed weights are another matter.
 
-    as switch_pass_through, with #moe.capacity<6>; y alone
+    as switch_pass_through, with #moe.capacity<4>; y alone
 """
 
 from . import switch
@@ -15,7 +15,7 @@ from .common import drawing
 DIMS = {"H": 32, "I": 44, "E": 8}
 OTHER_DIMS = {"H": 20, "I": 28, "E": 6}
 INPUTS = switch.INPUTS
-CASES = {"qmoe": {"capacity": 6, "overflow": "pass_through"}}
+CASES = {"qmoe": {"capacity": 4, "overflow": "pass_through"}}
 
 
 def make(rng, dims, tokens, case):

@@ -83,18 +83,17 @@ def mixer_weights(logits, ids, eps):
     return weights
 
 
-def reference(arrays, dims, case):
-    x, attributes = arrays["x"], CASES[case]
+def route(x, arrays, dims, p, eps, capacity):
+    """(ids, weights of the dynamic and null experts, weights of the shared experts)."""
     tokens, dynamic = len(x), dims["A"]
     logits, shared_logits = x @ arrays["router"].T, x @ arrays["shared_router"].T
-    ids = top_p(softmax(logits), attributes["p"])
-    weights = divide_by_sum(mixer_weights(logits, ids, attributes["eps"]), 1e-6)
+    ids = top_p(softmax(logits), p)
+    weights = divide_by_sum(mixer_weights(logits, ids, eps), 1e-6)
     ids = np.where(arrays["mask"][:, None], ids, NOBODY)
-    if attributes["capacity"]:
-        capacity = max(math.ceil(tokens / dynamic * 3.0), 8)
-        ids = fill_by_priority(ids, dynamic, capacity, logits)
+    if capacity:
+        ids = fill_by_priority(ids, dynamic, max(math.ceil(tokens / dynamic * 3.0), 8), logits)
     weights = np.where(ids == NOBODY, 0.0, weights)
-    if attributes["capacity"]:
+    if capacity:
         weights = divide_by_sum(weights, 1e-6)
 
     shared_weights = np.zeros(shared_logits.shape)
@@ -103,7 +102,11 @@ def reference(arrays, dims, case):
         together = softmax(np.concatenate([logits[t, ids[t, slots]], shared_logits[t]]))
         weights[t] *= together[: len(slots)].sum()
         shared_weights[t] = together[len(slots) :]
+    return ids, weights, shared_weights
 
-    routed = swiglu_expert(arrays)
+
+def reference(arrays, dims, case):
+    x, routed = arrays["x"], swiglu_expert(arrays)
+    ids, weights, shared_weights = route(x, arrays, dims, **CASES[case])
     y = run_experts(x, ids, weights, lambda e, row: routed(e, row) if e < dims["E"] else 0.0 * row)
     return {"y": y + np.einsum("ts,sth->th", shared_weights, shared_swiglu(x, arrays))}
