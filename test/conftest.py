@@ -7,11 +7,15 @@ names the folder, ../shared/models beside the repository otherwise."""
 
 import os
 import pathlib
+import sys
 
 import pytest
+from harness import BUILD, ROOT
 from safetensors.numpy import load_file
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+# The Python package under test.
+sys.path.insert(0, str(BUILD / "python_packages"))
+
 FIXTURES = ROOT / "test" / "models"
 MODELS = pathlib.Path(os.environ.get("MOEC_MODELS", ROOT.parent / "shared" / "models"))
 
