@@ -686,7 +686,8 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index, Scope 
   unsigned topNode = frame.topNode.value_or(index);
   std::string name =
       frame.prefix + (node.name.empty() ? node.opType + "_" + std::to_string(index) : node.name);
-  Location loc = getNodeLocation(builder.getContext(), model.fileName, topNode, name);
+  Location loc =
+      getNodeLocation(builder.getContext(), model.fileName, topNode, name, qualifyOp(node));
   auto fail = [&]() {
     return mlir::emitError(loc) << "node '" << name << "' (" << qualifyOp(node) << "): ";
   };

@@ -152,6 +152,8 @@ static Error reserve(StringRef path, uint64_t bytes) {
       formatv("{0}: cannot reserve {1} bytes: {2}", path, bytes, std::strerror(failure)));
 }
 
+static Error interrupted() { return createStringError("interrupted"); }
+
 Error Writer::writeBytes(ArrayRef<char> bytes) {
   // In pieces, so that progress is shown and mapped pages are dropped.
   constexpr size_t piece = 8 << 20;
@@ -162,7 +164,8 @@ Error Writer::writeBytes(ArrayRef<char> bytes) {
       return error;
     if (written / piece != (written + front.size()) / piece) {
       files.releasePages();
-      progress(written, file.getDataSize());
+      if (!progress(written, file.getDataSize()))
+        return interrupted();
     }
     written += front.size();
   }
@@ -203,7 +206,8 @@ Expected<WeightsFileInfo> Writer::write(StringRef path) {
   file.setMetadata("moec.digest", info.digest);
   if (Error error = file.finish())
     return std::move(error);
-  progress(info.dataBytes, info.dataBytes);
+  if (!progress(info.dataBytes, info.dataBytes))
+    return interrupted();
   return info;
 }
 
