@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 import pytest
-from harness import BUILD, ROOT
+from harness import BUILD, ROOT, Compiler, tool
 from safetensors.numpy import load_file
 
 # The Python package under test.
@@ -18,6 +18,16 @@ sys.path.insert(0, str(BUILD / "python_packages"))
 
 FIXTURES = ROOT / "test" / "models"
 MODELS = pathlib.Path(os.environ.get("MOEC_MODELS", ROOT.parent / "shared" / "models"))
+
+
+@pytest.fixture(scope="session")
+def compiler(tmp_path_factory):
+    """moec, with a cache of packages over the session."""
+    if not tool("moec").exists():
+        # scripts/test.sh builds first, so there it is a failure.
+        absent = pytest.fail if "MOEC_BUILD_DIR" in os.environ else pytest.skip
+        absent(f"moec is not built: {tool('moec')}")
+    return Compiler(tmp_path_factory.mktemp("packages"))
 
 
 class TinyMoE:

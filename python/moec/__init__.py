@@ -4,8 +4,24 @@
 
     model = moec.compile("layer0.onnx", "layer0.moec", dims={"batch": 1})
     output = model(x=array)["output"]
+
+What runs models is in moec.runtime, which needs no compiler and can be shipped alone.
 """
 
+from ._compile import CompileError, CompileWarning, Diagnostic, compile
 from .runtime import Array, Context, Entry, Model, MoecError, Tensor, TensorInfo, load
 
-__all__ = ["Array", "Context", "Entry", "Model", "MoecError", "Tensor", "TensorInfo", "load"]
+__all__ = [
+    "Array",
+    "CompileError",
+    "CompileWarning",
+    "Context",
+    "Diagnostic",
+    "Entry",
+    "Model",
+    "MoecError",
+    "Tensor",
+    "TensorInfo",
+    "compile",
+    "load",
+]

@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import pathlib
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,8 +64,22 @@ def _find_library(package: pathlib.Path) -> pathlib.Path:
     raise MoecError("PACKAGE", f"'{package}' is no package: it has {len(found)} files lib*.so, expected one")
 
 
+def _check_whole(path: pathlib.Path) -> None:
+    """The system's loader maps what a truncated file does not have, and ends the process. The
+    section headers are the last part of a library."""
+    with path.open("rb") as file:
+        header = file.read(64)
+        size = os.fstat(file.fileno()).st_size
+    if len(header) < 64 or header[:5] != b"\x7fELF\x02":
+        raise OSError("it is not a 64-bit ELF file")
+    offset, entry_size, count = *struct.unpack_from("<Q", header, 40), *struct.unpack_from("<HH", header, 58)
+    if size < offset + entry_size * count:
+        raise OSError(f"it is truncated: it has {size} bytes, expected {offset + entry_size * count}")
+
+
 def _load(path: pathlib.Path) -> LibraryTable:
     try:
+        _check_whole(path)
         function = ctypes.CDLL(str(path.resolve())).moec_library
     except (OSError, AttributeError) as error:
         raise MoecError("PACKAGE", f"the library '{path}' cannot be loaded: {error}") from error
