@@ -35,7 +35,8 @@ OptionValue = Union[_Value, Sequence[_Value], Mapping[str, int], None]
 class Diagnostic:
     """What the compiler says. `severity`: "error", "warning", "remark", or "note" that says more
     about the one before. `operator` as "com.microsoft.MoE"; `line`: the index of the node in an
-    ONNX graph, or a line of an MLIR file. What is not known is "" or 0."""
+    ONNX graph, or a line of an MLIR file; with `column` 0 the file as a whole is meant. What is
+    not known is "" or 0."""
 
     severity: str
     message: str
@@ -46,10 +47,9 @@ class Diagnostic:
     column: int
 
     def __str__(self) -> str:
-        place = self.file
-        if place and self.line:
-            place += f":{self.line}:{self.column}"
-        return f"{place or 'moec'}: {self.severity}: {self.message}"
+        # A file as a whole has no place; node 0 has line 0 and column 1.
+        place = f":{self.line}:{self.column}" if self.line or self.column else ""
+        return f"{self.file}{place}: {self.severity}: {self.message}" if self.file else self.message
 
 
 class CompileError(MoecError):

@@ -77,10 +77,26 @@ def _check_whole(path: pathlib.Path) -> None:
         raise OSError(f"it is truncated: it has {size} bytes, expected {offset + entry_size * count}")
 
 
+# The files (device, inode) that were loaded from a path. A loaded file keeps its inode.
+_loaded: dict[pathlib.Path, list[tuple[int, int]]] = {}
+
+
+def _spelling(path: pathlib.Path) -> str:
+    """The path, spelt differently for each file that was there: the system's loader takes a name
+    that it knows for the file that it has, also when a new compilation has replaced that."""
+    path = path.resolve()
+    status = path.stat()
+    identity = status.st_dev, status.st_ino
+    known = _loaded.setdefault(path, [])
+    if identity not in known:
+        known.append(identity)
+    return f"{path.parent}{'/.' * known.index(identity)}/{path.name}"
+
+
 def _load(path: pathlib.Path) -> LibraryTable:
     try:
         _check_whole(path)
-        function = ctypes.CDLL(str(path.resolve())).moec_library
+        function = ctypes.CDLL(_spelling(path)).moec_library
     except (OSError, AttributeError) as error:
         raise MoecError("PACKAGE", f"the library '{path}' cannot be loaded: {error}") from error
     function.restype = ctypes.POINTER(LibraryTable)
