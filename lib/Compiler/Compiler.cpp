@@ -345,7 +345,7 @@ CompileResult Driver::run() {
       return CompileResult{CompileStatus::Interrupted, "", ""};
     CompileStatus status = compilation.failure;
     // Errors of the model itself and of its support come from the same phases.
-    if (status == CompileStatus::BadModel && diagnostics.mentionsSupport())
+    if (diagnostics.hadUnsupported())
       status = CompileStatus::Unsupported;
     if (status == CompileStatus::Internal || !diagnostics.hadError())
       emitError(UnknownLoc::get(&compilation.context)) << "internal error in " << where;

@@ -5,6 +5,7 @@
 
 #include "mlir/IR/BuiltinAttributes.h"
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/Unsupported.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -70,7 +71,7 @@ void DiagnosticHandler::handle(Diagnostic &given) {
   CompileDiagnostic diagnostic = convert(given);
   if (diagnostic.severity == Severity::Error) {
     errors = true;
-    support |= diagnostic.message.find("upport") != std::string::npos;
+    unsupported |= isUnsupported(given);
   }
   if (diagnostic.severity == Severity::Remark && !options.remarks)
     return;

@@ -17,14 +17,14 @@ class DiagnosticHandler : public ScopedDiagnosticHandler {
 public:
   DiagnosticHandler(MLIRContext *context, const CompileOptions &options);
   bool hadError() const { return errors; }
-  /// True when an error said that something is not supported.
-  bool mentionsSupport() const { return support; }
+  /// True when an error was about something that moec does not support.
+  bool hadUnsupported() const { return unsupported; }
 
 private:
   void handle(Diagnostic &diagnostic);
 
   const CompileOptions &options;
-  bool errors = false, support = false;
+  bool errors = false, unsupported = false;
   llvm::StringSet<> seen;
 };
 

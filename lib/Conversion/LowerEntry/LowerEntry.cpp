@@ -5,6 +5,7 @@
 
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -60,7 +61,8 @@ LogicalResult checkEntry(func::FuncOp func) {
     return func.emitError("an entry function must have one block");
   for (Type type : llvm::concat<const Type>(func.getArgumentTypes(), func.getResultTypes()))
     if (!isa<RankedTensorType>(type))
-      return func.emitError("inputs and outputs must be tensors of known rank, found ") << type;
+      return emitUnsupported(func.getLoc())
+             << "inputs and outputs must be tensors of known rank, found " << type;
   WalkResult calls = func.walk([](func::CallOp call) {
     auto isTensor = [](Type type) { return isa<TensorType>(type); };
     if (llvm::none_of(call.getOperandTypes(), isTensor) &&
@@ -148,8 +150,8 @@ LogicalResult checkShapes(func::FuncOp shapes, func::FuncOp entry) {
       Operation *culprit = findDataDependence(dims[position++]);
       if (!culprit)
         continue;
-      InFlightDiagnostic diagnostic = entry.emitError("output ")
-                                      << getOutputName(entry, i) << ": dimension " << d
+      InFlightDiagnostic diagnostic = emitUnsupported(entry.getLoc())
+                                      << "output " << getOutputName(entry, i) << ": dimension " << d
                                       << ": output dimension depends on data: not supported";
       diagnostic.attachNote(culprit->getLoc()) << "depends on " << culprit->getName();
       return diagnostic;

@@ -200,9 +200,7 @@ def test_undefined_value(compiler, tmp_path):
         (MOE, dict(activation_type="tanh"), ["tanh"]),
         (MOE, dict(use_sparse_mixer=1, k=3), ["k"]),
         (MOE, dict(swiglu_fusion=3), ["swiglu_fusion", "3"]),
-        (QMOE, dict(quant_type="fp4"), ["quant_type", "fp4"]),
         (QMOE, dict(quant_type="zzz"), ["quant_type", "zzz"]),
-        (QMOE, dict(weights_prepacked=1), ["weights_prepacked"]),
         (QMOE, dict(expert_weight_bits=3), ["expert_weight_bits", "3"]),
         (QMOE, dict(expert_weight_bits=8), []),
         (QMOE, dict(block_size=48), ["block_size", "48"]),
@@ -215,6 +213,12 @@ def test_attributes(compiler, tmp_path, layer, changes, words):
     message = expect_failure(compiler, tmp_path, with_attribute(layer, **changes), *words)
     # The message points at the node: model.onnx:<index>:1: error: ... experts
     assert ":0:1: error:" in message or ":1:1: error:" in message, message
+
+
+@pytest.mark.parametrize("changes", [dict(quant_type="fp4"), dict(quant_type="nvfp4"), dict(weights_prepacked=1)])
+def test_attributes_that_are_not_supported(compiler, tmp_path, changes):
+    (name,) = changes
+    expect_failure(compiler, tmp_path, with_attribute(QMOE, **changes), name, status=UNSUPPORTED)
 
 
 @pytest.mark.parametrize(
