@@ -31,7 +31,7 @@ func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["tokens", "hidden"]})
       : (!selected, !scores) -> !routing
   %y = moe.experts %x, %routing up(%gate_up) down(%down) <silu, glu = concat>
       : (!x, !routing, !gate_up, !down) -> !x
-  %loss = moe.aux load_balance probabilities(%scores) routing(%routing)
+  %loss = moe.aux <load_balance> probabilities(%scores) routing(%routing)
       {fraction = #moe.aux_fraction<all>} : (!scores, !routing) -> !loss
   return %y, %loss : !x, !loss
 }
