@@ -27,7 +27,7 @@ def tool(name):
     return BUILD / "bin" / name
 
 
-def run(*command, check=True, **options):
+def run(*command, check=True, timeout=TIMEOUT_SECONDS, **options):
     """Runs a command, its output captured as text. With `check`, prints both streams
     in the failure."""
     done = subprocess.run(
@@ -35,7 +35,7 @@ def run(*command, check=True, **options):
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=TIMEOUT_SECONDS,
+        timeout=timeout,
         **options,
     )
     if check and done.returncode:

@@ -16,7 +16,7 @@ import onnx
 import pytest
 import safetensors
 from harness import TOLERANCES, run
-from moec_ctypes import Library, run_package
+from moec.runtime import load
 from references import generate
 from references.evaluate import evaluate, relative_error
 
@@ -134,7 +134,7 @@ def test_experts_are_listed_one_range_each(package):
 
 
 def test_info_is_the_file_beside_it(package):
-    assert Library(package.path).info == package.info
+    assert load(package.path).info == package.info
     (entry,) = package.info["entries"]
     (value,) = entry["inputs"]
     assert (value["name"], value["dtype"], value["dims"]) == ("hidden_states", "float32", ["tokens", 128])
@@ -312,7 +312,7 @@ def test_external_data_in_several_files(compiler, tmp_path):
     path = tmp_path / "external.onnx"
     path.write_bytes(model.SerializeToString())
     package = compiler.package(path, "-O3")
-    assert relative_error(run_package(package.path, inputs)["output"], expected) < TOLERANCES["float32"]
+    assert relative_error(load(package.path).run(inputs)["output"], expected) < TOLERANCES["float32"]
 
 
 def test_package_does_not_need_the_model(compiler, tmp_path):
@@ -323,4 +323,4 @@ def test_package_does_not_need_the_model(compiler, tmp_path):
     target.parent.mkdir()
     shutil.move(tmp_path / "moved.moec", target)
     x = np.random.default_rng(0).normal(size=(5, 128)).astype(np.float32)
-    assert np.isfinite(run_package(target, {"hidden_states": x})["output"]).all()
+    assert np.isfinite(load(target).run({"hidden_states": x})["output"]).all()
