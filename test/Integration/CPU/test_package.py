@@ -5,6 +5,7 @@ that use it."""
 
 import filecmp
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -43,14 +44,30 @@ def test_files(package):
     assert names == {f"lib{name}.so", f"lib{name}.a", f"{name}.h", "moec.h", f"{name}.safetensors", f"{name}.json"}
 
 
-def test_same_input_same_bytes(compiler, tmp_path):
-    """From another folder, under another working directory."""
-    packages = []
-    for folder in (tmp_path / "a", tmp_path / "deeper" / "b"):
+def with_external_data(source, folder):
+    """A copy whose weights are in a file of their own."""
+    path = folder / source.name
+    onnx.save(onnx.load(source), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def without_external_data(source, folder):
+    return pathlib.Path(shutil.copy(source, folder))
+
+
+@pytest.mark.parametrize("copy", [without_external_data, with_external_data])
+@pytest.mark.parametrize("layer", ["layer0_moe", "layer1_qmoe_int4"])
+def test_same_input_same_bytes(compiler, tmp_path, layer, copy):
+    """From another folder, under another working directory, to another folder, with
+    another environment; by relative and by absolute paths."""
+    near, far, output = tmp_path / "a", tmp_path / "deeper" / "b", tmp_path / "output"
+    for folder in (near, far, output):
         folder.mkdir(parents=True)
-        shutil.copy(FIXTURES / "layer0_moe.onnx", folder)
-        compiler.run("layer0_moe.onnx", "-o", "layer0.moec", "-O3", cwd=folder)
-        packages.append(folder / "layer0.moec")
+    compiler.run(copy(FIXTURES / f"{layer}.onnx", near).name, "-o", "x.moec", "-O3", cwd=near)
+    environment = {**os.environ, "LC_ALL": "C", "TZ": "Asia/Kathmandu", "HOME": str(far), "TMPDIR": str(far)}
+    model = copy(FIXTURES / f"{layer}.onnx", far)
+    compiler.run(model, "-o", output / "x.moec", "-O3", cwd=output, env=environment)
+    packages = near / "x.moec", output / "x.moec"
     names = sorted(path.name for path in packages[0].iterdir())
     assert names == sorted(path.name for path in packages[1].iterdir())
     same, different, unreadable = filecmp.cmpfiles(*packages, names, shallow=False)
