@@ -30,7 +30,7 @@ def tool(name):
     return BUILD / "bin" / name
 
 
-def run(*command, check=True, **options):
+def run(*command, check=True, timeout=TIMEOUT_SECONDS, **options):
     """Runs a command, its output captured as text. With `check`, prints both streams
     in the failure."""
     # A sanitizer's runtime is preloaded for the compiled models, not for the tools.
@@ -40,7 +40,7 @@ def run(*command, check=True, **options):
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=TIMEOUT_SECONDS,
+        timeout=timeout,
         **options,
     )
     if check and done.returncode:

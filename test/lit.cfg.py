@@ -17,6 +17,8 @@ config.excludes = ["Inputs", "Integration", "models", "references", "unit", "Run
 config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = os.path.join(config.moec_build_dir, "test")
 
+if config.moec_sanitize:
+    config.available_features.add("sanitizer")
 config.substitutions.append(("%python", config.python_executable))
 config.substitutions.append(("%moec_lib", os.path.join(config.moec_build_dir, "lib")))
 config.substitutions.append(("%models", os.path.join(config.test_source_root, "models")))

@@ -95,6 +95,8 @@ private:
   LogicalResult choosePaths();
   LogicalResult loadModule(size_t &first);
   LogicalResult findFirstPhase(size_t &first);
+  LogicalResult checkHooks(size_t first);
+  LogicalResult runHooks(const Phase &phase);
   LogicalResult runPhase(size_t index);
   LogicalResult dump(size_t index);
   LogicalResult writeReport();
@@ -225,19 +227,56 @@ LogicalResult Driver::dump(size_t index) {
   return success();
 }
 
+/// A hook that would not run must not pass in silence.
+LogicalResult Driver::checkHooks(size_t first) {
+  for (const PhaseHook &hook : options.hooks) {
+    if (llvm::Error error = checkChoice("compile-to", hook.after))
+      return compilation.fail(CompileStatus::Usage,
+                              "a hook names an unknown phase: " + llvm::toString(std::move(error)));
+    const Phase *phase = findPhase(hook.after);
+    StringRef reason;
+    if (phase == &getPhases().back())
+      reason = "which is the last";
+    else if (!isRequested(*phase))
+      reason = "which does not run at this optimization level";
+    else if (phase < getPhases().begin() + first)
+      reason = "which the input already is past";
+    if (!reason.empty())
+      return compilation.fail(CompileStatus::Usage,
+                              "a hook runs after phase '" + hook.after + "', " + reason);
+  }
+  return success();
+}
+
+LogicalResult Driver::runHooks(const Phase &phase) {
+  for (const PhaseHook &hook : options.hooks) {
+    if (hook.after != phase.name)
+      continue;
+    compilation.failure = CompileStatus::Unsupported;
+    PassManager pm(&compilation.context, ModuleOp::getOperationName());
+    hook.addPasses(pm);
+    if (failed(pm.run(*compilation.module)))
+      return failure();
+  }
+  return success();
+}
+
 LogicalResult Driver::runPhase(size_t index) {
   const Phase &phase = getPhases()[index];
   Clock::time_point begin = Clock::now();
   compilation.failure = phase.failure;
   compilation.phase = phase.name;
-  if (failed(compilation.advance()) || failed(phase.run(compilation)))
+  if (failed(compilation.advance()) || failed(phase.run(compilation)) || failed(runHooks(phase)))
     return failure();
   compilation.timings.push_back(
       llvm::json::Object{{"phase", phase.name}, {"ms", millisecondsSince(begin)}});
   ModuleOp module = *compilation.module;
   module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
-  if (index == 0)
+  // What the report tells of the model, as the hooks left it.
+  if (phase.name == "import")
     compilation.report["operators"] = countOperators(module);
+  if (phase.name == "raise-moe")
+    recordBlocks(module);
   if (failed(mlir::verify(module))) {
     compilation.failure = CompileStatus::Internal;
     return failure();
@@ -353,7 +392,7 @@ CompileResult Driver::run() {
   };
   size_t first = 0;
   if (mlir::failed(checkOptions()) || mlir::failed(choosePaths()) ||
-      mlir::failed(loadModule(first)))
+      mlir::failed(loadModule(first)) || mlir::failed(checkHooks(first)))
     return failed("the options");
   bool toPackage = options.compileTo.empty() || options.compileTo == getPhases().back().name;
   for (size_t i = first; i < getPhases().size(); ++i) {
@@ -385,6 +424,8 @@ CompileResult mlir::moe::compile(const CompileOptions &given) {
   registerAllExtensions(registry);
   registerAllToLLVMIRTranslations(registry);
   moe::registerAllDialects(registry);
+  if (options.registerDialects)
+    options.registerDialects(registry);
   MLIRContext context(registry);
   context.printOpOnDiagnostic(false);
   DiagnosticHandler diagnostics(&context, options);

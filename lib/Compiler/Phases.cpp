@@ -84,10 +84,7 @@ static LogicalResult normalize(Compilation &compilation) {
 }
 
 static LogicalResult raise(Compilation &compilation) {
-  if (failed(compilation.runPasses("raise-moe,canonicalize,cse")))
-    return failure();
-  recordBlocks(*compilation.module);
-  return success();
+  return compilation.runPasses("raise-moe,canonicalize,cse");
 }
 
 static LogicalResult fuse(Compilation &compilation) {

@@ -15,6 +15,11 @@
 #include <utility>
 #include <vector>
 
+namespace mlir {
+class DialectRegistry;
+class OpPassManager;
+} // namespace mlir
+
 namespace mlir::moe {
 
 /// What a compilation ends with; also the exit status of `moec`.
@@ -38,6 +43,14 @@ enum class CompileStatus {
 
 /// One line about each status, for documentation.
 llvm::StringRef describeStatus(CompileStatus status);
+
+/// Passes of the caller between two phases.
+struct PhaseHook {
+  /// Name of the phase that they run after; every phase but the last has such a place.
+  std::string after;
+  /// Adds the passes. They run on the module, as the phases do.
+  std::function<void(OpPassManager &)> addPasses;
+};
 
 struct CompileOptions {
   /// A model (.onnx) or MLIR (.mlir: any dumped phase; compilation continues
@@ -82,6 +95,14 @@ struct CompileOptions {
   /// weights are written, with the bytes done and in all. False stops the compilation
   /// there.
   std::function<bool(llvm::StringRef phase, uint64_t done, uint64_t all)> progress;
+
+  /// Run in this order where they belong; those after `compileTo` are left out. One of
+  /// a phase that does not run is an error. A pass that fails ends the compilation with
+  /// Unsupported.
+  std::vector<PhaseHook> hooks;
+  /// Adds dialects, extensions and translations of the caller to the upstream ones and
+  /// moec's.
+  std::function<void(DialectRegistry &)> registerDialects;
 };
 
 struct CompileResult {

@@ -99,9 +99,9 @@ static LogicalResult checkInputs(NodeLowering &n) {
   return success();
 }
 
-static LogicalResult lowerNode(onnx::NodeOp node) {
+LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node) {
   NodeLowering n(node);
-  if (failed(checkInputs(n)))
+  if (failed(checkSupported(node)) || failed(checkInputs(n)))
     return failure();
   return findLowering(node.getOpType(), node.getVersion())->lower(n);
 }
@@ -132,7 +132,7 @@ struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
       bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
         return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
       });
-      if (isBlocked || failed(lowerNode(node)))
+      if (isBlocked || failed(lowerNodeToLinalg(node)))
         hasFailed = true;
     }
     if (hasFailed)
