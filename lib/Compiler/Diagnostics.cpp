@@ -5,6 +5,7 @@
 
 #include "mlir/IR/BuiltinAttributes.h"
 #include "moec/Support/Unsupported.h"
+#include "llvm/ADT/StringExtras.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -19,6 +20,15 @@ static FileLineColLoc findPlace(Location location) {
   return place;
 }
 
+/// One line: names may hold any character.
+static std::string escapeControls(StringRef text) {
+  std::string line;
+  for (char c : text)
+    line += llvm::isPrint(c) || (c & 0x80) ? std::string(1, c)
+                                           : "\\x" + llvm::utohexstr(uint8_t(c), false, 2);
+  return line;
+}
+
 static void printOne(llvm::raw_ostream &os, Diagnostic &diagnostic) {
   static const char *const kinds[] = {"note", "warning", "error", "remark"};
   FileLineColLoc place = findPlace(diagnostic.getLocation());
@@ -29,7 +39,8 @@ static void printOne(llvm::raw_ostream &os, Diagnostic &diagnostic) {
   // A file as a whole has no place; node 0 has line 0 and column 1.
   if (place && (place.getLine() != 0 || place.getColumn() != 0))
     os << ':' << place.getLine() << ':' << place.getColumn();
-  os << ": " << kinds[unsigned(diagnostic.getSeverity())] << ": " << diagnostic << '\n';
+  os << ": " << kinds[unsigned(diagnostic.getSeverity())] << ": "
+     << escapeControls(diagnostic.str()) << '\n';
 }
 
 DiagnosticPrinter::DiagnosticPrinter(MLIRContext *context, llvm::raw_ostream &os, bool remarks)

@@ -9,10 +9,14 @@
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/InitLLVM.h"
 
+#include <csignal>
+
 using namespace mlir::moe;
 
 int main(int argc, char **argv) {
   llvm::InitLLVM initialize(argc, argv);
+  // A limit on the size of files is an error of writing like any other.
+  std::signal(SIGXFSZ, SIG_IGN);
   CompileOptions options;
   if (!parseOptions(argc, argv, options))
     return int(CompileStatus::Usage);
