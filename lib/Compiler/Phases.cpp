@@ -33,6 +33,12 @@ LogicalResult Compilation::fail(CompileStatus status, llvm::Error error) {
   return fail(status, llvm::toString(std::move(error)));
 }
 
+LogicalResult Compilation::advance(uint64_t done, uint64_t all) {
+  if (!interrupted && options.progress)
+    interrupted = !options.progress(phase, done, all);
+  return mlir::failure(interrupted);
+}
+
 LogicalResult Compilation::runPasses(StringRef pipeline) {
   static std::once_flag once;
   std::call_once(once, [] {
@@ -78,10 +84,7 @@ static LogicalResult normalize(Compilation &compilation) {
 }
 
 static LogicalResult raise(Compilation &compilation) {
-  if (failed(compilation.runPasses("raise-moe,canonicalize,cse")))
-    return failure();
-  recordBlocks(*compilation.module);
-  return success();
+  return compilation.runPasses("raise-moe,canonicalize,cse");
 }
 
 static LogicalResult fuse(Compilation &compilation) {

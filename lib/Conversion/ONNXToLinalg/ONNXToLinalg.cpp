@@ -10,6 +10,7 @@
 #include "llvm/ADT/MapVector.h"
 
 #include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Dialect/ONNX/IR/Operators.h"
 #include "moec/Support/NodeLocation.h"
 #include "moec/Support/Unsupported.h"
 
@@ -77,8 +78,13 @@ static LogicalResult checkSupported(ArrayRef<onnx::NodeOp> nodes) {
   error << unsupported.size() << (unsupported.size() == 1 ? " operator is" : " operators are")
         << " not supported: ";
   llvm::interleaveComma(unsupported, error, [&](auto &entry) {
-    error << entry.first.getValue() << (entry.second.size() == 1 ? " (node " : " (nodes ")
-          << llvm::join(entry.second, ", ") << ")";
+    StringRef name = entry.first.getValue();
+    StringRef meant = onnx::suggestOperator(name.split(' ').first);
+    error << name << (entry.second.size() == 1 ? " (node " : " (nodes ")
+          << llvm::join(entry.second, ", ");
+    if (!meant.empty())
+      error << "; did you mean '" << meant << "'?";
+    error << ")";
   });
   return error;
 }
@@ -93,9 +99,9 @@ static LogicalResult checkInputs(NodeLowering &n) {
   return success();
 }
 
-static LogicalResult lowerNode(onnx::NodeOp node) {
+LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node) {
   NodeLowering n(node);
-  if (failed(checkInputs(n)))
+  if (failed(checkSupported(node)) || failed(checkInputs(n)))
     return failure();
   return findLowering(node.getOpType(), node.getVersion())->lower(n);
 }
@@ -126,7 +132,7 @@ struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
       bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
         return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
       });
-      if (isBlocked || failed(lowerNode(node)))
+      if (isBlocked || failed(lowerNodeToLinalg(node)))
         hasFailed = true;
     }
     if (hasFailed)

@@ -7,6 +7,7 @@
 #include "ContribMoE.h"
 
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/Suggest.h"
 #include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -172,25 +173,27 @@ LogicalResult Reader::floatAttr(StringRef name, double fallback, FloatAttr &resu
 }
 
 LogicalResult Reader::checkAttributeNames() {
-  static constexpr StringLiteral kCommon[] = {"activation_type",
-                                              "k",
-                                              "normalize_routing_weights",
-                                              "use_sparse_mixer",
-                                              "swiglu_fusion",
-                                              "swiglu_limit",
-                                              "activation_alpha",
-                                              "activation_beta"};
+  SmallVector<StringRef> known = {"activation_type",
+                                  "k",
+                                  "normalize_routing_weights",
+                                  "use_sparse_mixer",
+                                  "swiglu_fusion",
+                                  "swiglu_limit",
+                                  "activation_alpha",
+                                  "activation_beta"};
   // accuracy_level allows a less accurate product; ours is always the accurate one.
-  static constexpr StringLiteral kQuantized[] = {"expert_weight_bits", "block_size", "quant_type",
-                                                 "weights_prepacked", "accuracy_level"};
+  if (moe.quantized)
+    known.append(
+        {"expert_weight_bits", "block_size", "quant_type", "weights_prepacked", "accuracy_level"});
   for (NamedAttribute attribute : moe.node.getNodeAttributes()) {
     StringRef name = attribute.getName();
-    bool known = llvm::is_contained(kCommon, name) ||
-                 (moe.quantized && llvm::is_contained(kQuantized, name));
-    if (!known)
-      return error() << "attribute '" << name
-                     << "' is not one of the operator's; remove it, or re-export the model for "
-                        "com.microsoft version 1";
+    if (llvm::is_contained(known, name))
+      continue;
+    std::string hint = suggestName(name, known);
+    return error() << "attribute '" << name << "' is not one of the operator's"
+                   << (hint.empty() ? "; remove it, or re-export the model for com.microsoft "
+                                      "version 1"
+                                    : hint);
   }
   return success();
 }

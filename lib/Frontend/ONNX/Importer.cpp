@@ -9,6 +9,7 @@
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 #include "moec/Frontend/ONNX/ModelReader.h"
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/Suggest.h"
 #include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -36,6 +37,12 @@ struct Scope {
       if (auto it = scope->values.find(name); it != scope->values.end())
         return it->second;
     return std::nullopt;
+  }
+
+  SmallVector<StringRef> getNames() const {
+    SmallVector<StringRef> names(values.keys());
+    llvm::sort(names);
+    return names;
   }
 
   const Scope *parent;
@@ -150,8 +157,11 @@ LogicalResult Importer::collectSizes() {
     if (size < 0)
       return emitOptionError() << "dimension '" << name << "' cannot be " << size;
     if (!known.contains(name)) {
+      SmallVector<StringRef> candidates(inOrder.begin(), inOrder.end());
+      std::string hint = suggestName(name, candidates);
       InFlightDiagnostic diagnostic = emitOptionError()
-                                      << "no input has a dimension '" << name << "'; there are:";
+                                      << "no input has a dimension '" << name << "'" << hint
+                                      << (hint.empty() ? "; there are:" : " There are:");
       for (const std::string &symbol : inOrder)
         diagnostic << " '" << symbol << "'";
       return diagnostic;
@@ -696,7 +706,8 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index, Scope 
   unsigned topNode = frame.topNode.value_or(index);
   std::string name =
       frame.prefix + (node.name.empty() ? node.opType + "_" + std::to_string(index) : node.name);
-  Location loc = getNodeLocation(builder.getContext(), model.fileName, topNode, name);
+  Location loc =
+      getNodeLocation(builder.getContext(), model.fileName, topNode, name, qualifyOp(node));
   std::string start = "node '" + name + "' (" + qualifyOp(node) + "): ";
   auto fail = [&]() { return mlir::emitError(loc) << start; };
   if (++numNodes > kMaxNodes)
@@ -844,7 +855,8 @@ LogicalResult Importer::importMain(func::FuncOp &main) {
     if (llvm::any_of(graph.outputs, [&](const ModelValue &output) { return output.name == name; }))
       continue;
     if (!scope.lookup(name))
-      return emitOptionError() << "cannot keep '" << name << "': the graph has no such value";
+      return emitOptionError() << "cannot keep '" << name << "': the graph has no such value"
+                               << suggestName(name, scope.getNames());
     auto info =
         llvm::find_if(graph.values, [&](const ModelValue &value) { return value.name == name; });
     graph.outputs.push_back({name, {}});

@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <limits>
 #include <unistd.h>
 
 using namespace mlir;
@@ -162,7 +163,7 @@ template <typename T> static bool anyAbove(ArrayRef<char> bytes, T infinity) {
   for (size_t i = 0; i + sizeof(T) <= bytes.size(); i += sizeof(T)) {
     T element;
     std::memcpy(&element, bytes.data() + i, sizeof(T));
-    found |= T(element & T(~T(0) >> 1)) > infinity;
+    found |= (element & (std::numeric_limits<T>::max() >> 1)) > infinity;
   }
   return found;
 }
@@ -186,6 +187,8 @@ void Writer::warnOfNaN(WeightOp weight, ArrayRef<char> bytes) {
   emitWarning(weight.getLoc()) << "weight '" << weight.getSymName() << "' holds NaN, which is kept";
 }
 
+static Error interrupted() { return createStringError("interrupted"); }
+
 Error Writer::writeBytes(WeightOp weight, ArrayRef<char> bytes) {
   // In pieces, so that progress is shown and mapped pages are dropped.
   constexpr size_t piece = 8 << 20;
@@ -197,7 +200,8 @@ Error Writer::writeBytes(WeightOp weight, ArrayRef<char> bytes) {
       return error;
     if (written / piece != (written + front.size()) / piece) {
       files.releasePages();
-      progress(written, file.getDataSize());
+      if (!progress(written, file.getDataSize()))
+        return interrupted();
     }
     written += front.size();
   }
@@ -238,7 +242,8 @@ Expected<WeightsFileInfo> Writer::write(StringRef path) {
   file.setMetadata("moec.digest", info.digest);
   if (Error error = file.finish())
     return std::move(error);
-  progress(info.dataBytes, info.dataBytes);
+  if (!progress(info.dataBytes, info.dataBytes))
+    return interrupted();
   return info;
 }
 
