@@ -43,6 +43,15 @@ static bool setThreads(CompileOptions &options, StringRef value) {
   return false;
 }
 
+static bool setSanitizer(CompileOptions &options, StringRef value) {
+  for (Sanitizer sanitizer : {Sanitizer::None, Sanitizer::Address, Sanitizer::Thread})
+    if (value == stringifySanitizer(sanitizer)) {
+      options.sanitizer = sanitizer;
+      return true;
+    }
+  return false;
+}
+
 static bool addDim(CompileOptions &options, StringRef value) {
   auto dim = parseDimOption(value);
   if (dim)
@@ -105,6 +114,13 @@ static std::vector<OptionDescription> makeOptions() {
       .choices = getPhaseChoices();
   add("dump-phases", "folder", "Looking inside",
       "Write the IR after each phase; each file can be compiled further", setText<&O::dumpFolder>);
+  add("sanitize", "kind", "Looking inside",
+      "Watch the library's memory accesses; needs a build of moec with its tests, and a program "
+      "with that sanitizer",
+      setSanitizer)
+      .choices = {{"none", "nothing (default)"},
+                  {"address", "AddressSanitizer"},
+                  {"thread", "ThreadSanitizer"}};
   add("verify-each", "", "Looking inside", "Verify the IR after each pass",
       setFlag<&O::verifyEach>);
   add("remarks", "", "Looking inside", "Print remarks, such as why a block was not raised",

@@ -166,7 +166,7 @@ LogicalResult PackageWriter::writeObject() {
     return compilation.fail(CompileStatus::Output,
                             "cannot write '" + object() + "': " + code.message());
   unsigned level = std::max(1u, compilation.options.optLevel);
-  if (llvm::Error error = emitObject(*llvmModule, used, level, out))
+  if (llvm::Error error = emitObject(*llvmModule, used, level, compilation.options.sanitizer, out))
     return compilation.fail(CompileStatus::Internal, std::move(error));
   out.flush();
   code = out.error();
@@ -179,7 +179,7 @@ LogicalResult PackageWriter::writeObject() {
 
 LogicalResult PackageWriter::link() {
   LinkOptions options{compilation.name, compilation.options.runtimeFolder,
-                      compilation.options.threads};
+                      compilation.options.threads, compilation.options.sanitizer};
   std::string shared = file("lib" + compilation.name + ".so");
   std::string archive = file("lib" + compilation.name + ".a");
   llvm::Error error = linkSharedLibrary(object(), shared, options);

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """moec.compile: options, errors, progress, interruption."""
 
+import concurrent.futures
 import logging
 import os
 import pickle
@@ -85,6 +86,21 @@ def test_compiling_again_replaces_what_is_loaded(tmp_path):
         outputs.append(model(hidden_states=x)["output"])
     np.testing.assert_array_equal(outputs[0], outputs[2])
     assert moec.load(package).info["opt_level"] == 3
+
+
+def test_compilations_at_the_same_time(tinymoe, tmp_path):
+    inputs, expected = tinymoe.recorded("layer0_moe")
+
+    def work(level):
+        return moec.compile(MODEL, tmp_path / f"level{level}" / "layer0.moec", O=level, threads="none")
+
+    for level in range(4):
+        (tmp_path / f"level{level}").mkdir()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(work, range(4)))
+    assert [model.info["opt_level"] for model in models] == [0, 1, 2, 3]
+    for model in models:
+        assert relative_error(model.run(inputs)["output"], expected["output"]) < TOLERANCES["float32"]
 
 
 def test_another_cpu(tmp_path):

@@ -32,7 +32,7 @@ def wheel(tmp_path_factory):
     }
     # The tools that the build needs are those of this environment.
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
-    settings = ["-C", f"build-dir={harness.ROOT / 'build-wheel'}"]
+    settings = ["--config-settings", f"build-dir={harness.ROOT / 'build-wheel'}"]
     harness.run(*pip, *settings, "--wheel-dir", folder, harness.ROOT, env=environment, timeout=None)
     (path,) = folder.iterdir()
     return path

@@ -69,6 +69,8 @@ struct CompileOptions {
   /// LLVM's levels.
   unsigned optLevel = 3;
   Threads threads = Threads::OpenMP;
+  /// Instruments the generated code and takes the runtime that is built alike.
+  Sanitizer sanitizer = Sanitizer::None;
   /// Sizes of symbolic dimensions.
   std::vector<std::pair<std::string, int64_t>> dims;
   /// Values of the graph that become outputs.

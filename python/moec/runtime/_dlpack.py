@@ -204,7 +204,7 @@ class Tensor:
         """A copy of the elements, row-major."""
         return bytes(self._memory)
 
-    def describe(self) -> DLTensor:
+    def _describe(self) -> DLTensor:
         tensor = DLTensor(
             self._address, CPU, len(self.shape), data_type(self.dtype), self._sizes, self._strides, 0
         )
@@ -228,10 +228,10 @@ class Tensor:
             raise BufferError(f"the tensor is on the CPU, not on device {tuple(dl_device)}")
         source = self._copy() if copy else self
         if max_version is None or max_version[0] < VERSION[0]:
-            managed = _Managed(source.describe(), None, _DELETE_ADDRESS)
+            managed = _Managed(source._describe(), None, _DELETE_ADDRESS)
             return source._export(managed, _MANAGED_NAME, _destroy_managed)
         flags = _IS_COPIED if copy else 0
-        versioned = _Versioned(*VERSION, None, _DELETE_ADDRESS, flags, source.describe())
+        versioned = _Versioned(*VERSION, None, _DELETE_ADDRESS, flags, source._describe())
         return source._export(versioned, _VERSIONED_NAME, _destroy_versioned)
 
     def _copy(self) -> Tensor:

@@ -60,16 +60,18 @@ def each_group(x):
     _first_token = 0
 
 
-def draw_clear(module, rng, dims, tokens, case, dtype=np.float64):
+def draw_clear(module, rng, dims, tokens, case, dtype=np.float64, given=None):
     """Arrays of `module.make`, rounded to dtype (kept as float64), with every decision
-    of its reference clear. Only the inputs of unclear tokens are drawn again."""
+    of its reference clear. Only the inputs of unclear tokens are drawn again. Arrays in
+    `given` are taken as they are."""
 
     def fresh():
         arrays = module.make(rng, dims, tokens, case)
-        return {
+        rounded = {
             name: value.astype(dtype).astype(np.float64) if value.dtype.kind == "f" else value
             for name, value in arrays.items()
         }
+        return rounded | (given or {})
 
     def redraw(value, other, unclear):
         """Takes over other's rows; of [T, ...] or [groups, T / groups, ...]."""
@@ -235,18 +237,18 @@ def divide_by_sum(weights, eps=0.0):
     return np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
 
 
-def sparse_mixer(row, rounds, eps, magnitude, token):
+def sparse_mixer(row, rounds, eps, token):
     """(ids, weights) of `rounds` rounds over one token's logits (SparseMixer, arXiv
     2409.12136): the winner's weight is its part in a softmax over the experts not yet
-    taken that lie within 2·eps·max(|s|, M) of the winner's logit M; `magnitude`: |M|."""
+    taken that lie within 2·eps·max(|s|, M) of the winner's logit M. Uni-MoE's max(|s|, |M|)
+    is the same: of s <= M < 0 |s| is the larger one."""
     ids, weights, taken = [], [], set()
     for _ in range(rounds):
         rest = [e for e in ranking(row, token, rounds) if e not in taken]
         winner, total = rest[0], 0.0
         top = row[winner]
         for e in rest:
-            size = max(abs(row[e]), abs(top) if magnitude else top)
-            if not decide(token, top - row[e], 2.0 * eps * size):
+            if not decide(token, top - row[e], 2.0 * eps * max(abs(row[e]), top)):
                 total += math.exp(row[e] - top)
         ids.append(winner)
         weights.append(1.0 / total)
