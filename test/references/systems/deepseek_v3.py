@@ -52,7 +52,7 @@ def make(rng, dims, tokens, case):
         "x": tokens_like(rng, tokens, h),
         "router": router_like(rng, e, h),
         # Some keys are negative, so that the two fills differ.
-        "bias": 0.5 * rng.standard_normal(e) - 0.6,
+        "bias": 0.2 * rng.standard_normal(e) - 0.5,
         **make_swiglu(rng, dims),
         **make_shared_swiglu(rng, dims),
     }
