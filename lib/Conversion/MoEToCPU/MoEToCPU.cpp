@@ -8,6 +8,7 @@
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Support/Unsupported.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOETOCPUPASS
@@ -141,7 +142,7 @@ void Lowering::call(KernelBuilder &b, func::FuncOp kernel, ValueRange operands, 
 LogicalResult Lowering::lower(GatingOp op) {
   if (op.getFn() == WeighFn::MaskedSoftmax && op.getWeighSource() == WeighSource::Score &&
       op.getScore() != ScoreFn::Identity)
-    return op.emitOpError() << "has a masked softmax over scores, which has no CPU kernel";
+    return emitUnsupported(op) << "has a masked softmax over scores, which has no CPU kernel";
   OpBuilder builder(op);
   KernelBuilder b(op.getLoc(), builder, target);
   Value logits = buffer(b, op.getLogits());
@@ -162,7 +163,7 @@ LogicalResult Lowering::lower(GatingOp op) {
 LogicalResult Lowering::lower(ExpertsOp op) {
   auto found = routings.find(op.getRouting());
   if (found == routings.end())
-    return op.emitOpError() << "has a routing that is not produced by moe.gating: no CPU kernel";
+    return emitUnsupported(op) << "has a routing that is not produced by moe.gating: no CPU kernel";
   RoutingBuffers routing = found->second;
   auto bank = StringAttr::get(context, "experts" + Twine(numBanks++));
   ActivationAttr activation = op.getActivation();
@@ -305,7 +306,7 @@ private:
       }
       if (isa<ScoreOp, SelectOp, WeighOp, GatingOp, DispatchOp, GroupedMatmulOp, ActivateOp,
               ExpertFFNOp, CombineOp, ExpertsOp, DequantizeOp>(op)) {
-        op->emitOpError() << "has no CPU kernel in this form; compile with -O0";
+        emitUnsupported(op) << "has no CPU kernel in this form; compile with -O0";
         ok = false;
       }
     }

@@ -60,16 +60,18 @@ def each_group(x):
     _first_token = 0
 
 
-def draw_clear(module, rng, dims, tokens, case, dtype=np.float64):
+def draw_clear(module, rng, dims, tokens, case, dtype=np.float64, given=None):
     """Arrays of `module.make`, rounded to dtype (kept as float64), with every decision
-    of its reference clear. Only the inputs of unclear tokens are drawn again."""
+    of its reference clear. Only the inputs of unclear tokens are drawn again. Arrays in
+    `given` are taken as they are."""
 
     def fresh():
         arrays = module.make(rng, dims, tokens, case)
-        return {
+        rounded = {
             name: value.astype(dtype).astype(np.float64) if value.dtype.kind == "f" else value
             for name, value in arrays.items()
         }
+        return rounded | (given or {})
 
     def redraw(value, other, unclear):
         """Takes over other's rows; of [T, ...] or [groups, T / groups, ...]."""

@@ -5,6 +5,8 @@
 
 #include "moec/Dialect/MoE/IR/MoE.h"
 
+#include "Shapes.h"
+
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Builders.h"
 
@@ -92,10 +94,11 @@ RankedTensorType WeightOp::getSourceType() {
     for (int64_t i = 0; i < type.getRank(); ++i)
       if (i != 1 && shape[i] != type.getDimSize(i))
         return {};
-    shape[1] += type.getDimSize(1);
+    if (llvm::AddOverflow(shape[1], type.getDimSize(1), shape[1]))
+      return {};
     stacked = RankedTensorType::get(shape, type.getElementType());
   }
-  return stacked;
+  return stacked && isCountable(stacked.getShape()) ? stacked : RankedTensorType();
 }
 
 /// C3, against the bank's member before this one.
@@ -122,7 +125,7 @@ LogicalResult WeightOp::verify() {
   RankedTensorType type = getSourceType();
   if (!type)
     return emitOpError() << "C1: needs sources (#moe.segment or dense) of one element type that "
-                            "differ in dimension 1 only";
+                            "differ in dimension 1 only and fit in memory";
   auto emit = [&] { return emitOpError() << "C2: "; };
   for (Attribute transform : getTransforms()) {
     auto step = dyn_cast<WeightTransformInterface>(transform);
@@ -162,7 +165,7 @@ LogicalResult DequantizeOp::verify() {
   if (!type.hasStaticShape())
     return emitOpError() << "C2: needs a static result shape, got " << type;
   int64_t e = type.getDimSize(0), n = type.getDimSize(1), k = type.getDimSize(2);
-  auto packed = [&](int64_t count) { return int64_t(llvm::divideCeil(count * bits, 8)); };
+  auto packed = [&](int64_t count) { return getPackedBytes(count, bits); };
   if (dim(getCodes(), 0) != e || dim(getCodes(), 1) != n || dim(getCodes(), 2) != packed(k))
     return emitOpError() << "C2: codes " << getCodes().getType() << ", expected [" << e << ", " << n
                          << ", " << packed(k) << "]";
@@ -337,9 +340,9 @@ template <typename FeedForwardOp> static LogicalResult verifyFeedForward(FeedFor
   ActivationAttr activation = op.getActivation();
   int64_t experts = routingOf(op.getRouting()).getExperts();
   int64_t h = dim(op.getInput(), 1), i = dim(op.getDown(), 2);
-  int64_t rows = activation.isFused() && !ShapedType::isDynamic(i) ? 2 * i : i;
-  if (activation.isFused() && ShapedType::isDynamic(i))
-    rows = ShapedType::kDynamic;
+  int64_t rows = i;
+  if (activation.isFused() && !ShapedType::isDynamic(i) && llvm::MulOverflow<int64_t>(i, 2, rows))
+    return op.emitOpError() << "C2: I = " << i << " is too large";
 
   if (failed(checkDim(op, "C1", "H of up", dim(op.getUp(), 2), h)) ||
       failed(checkDim(op, "C1", "H of the result and the input", dim(op.getResult(), 1), h)) ||
