@@ -70,10 +70,12 @@ def route(x, arrays, k, groups, fill, eps, scale):
     return ids, divide_by_sum(gather(s, ids), eps) * scale
 
 
+def layer(arrays, attributes):
+    """(ids, y) with the shared expert added."""
+    ids, weights = route(arrays["x"], arrays, **attributes)
+    return ids, run_experts(arrays["x"], ids, weights, swiglu_expert(arrays)) + shared_swiglu(arrays["x"], arrays)[0]
+
+
 def reference(arrays, dims, case):
-    x = arrays["x"]
-    ids, weights = route(x, arrays, **CASES[case])
-    return {
-        "y": run_experts(x, ids, weights, swiglu_expert(arrays)) + shared_swiglu(x, arrays)[0],
-        "tokens_per_expert": tokens_per_expert(ids, dims["E"]),
-    }
+    ids, y = layer(arrays, CASES[case])
+    return {"y": y, "tokens_per_expert": tokens_per_expert(ids, dims["E"])}
