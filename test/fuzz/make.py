@@ -30,7 +30,7 @@ TARGETS = {READER: "onnx.dict", RAISE: "onnx.dict", PARSER: "moe.dict"}
 # Longer seeds, of whole language models, would be mutated too slowly.
 SEED_BYTES = 32768
 # Inputs of the kept corpus are at most this long: they are mutated quickly.
-KEPT_BYTES = {READER: 4096, RAISE: 16384, PARSER: 4096}
+KEPT_BYTES = {READER: 4096, RAISE: 6144, PARSER: 4096}
 
 
 # --- dictionaries -------------------------------------------------------------------
@@ -141,7 +141,7 @@ def make_corpus(folders):
                 if path.is_file() and path.stat().st_size <= KEPT_BYTES[target]:
                     shutil.copyfile(path, scratch / "from" / path.name)
             subprocess.run(
-                [ROOT / "build-fuzz" / "bin" / target, "-merge=1", f"-max_len={KEPT_BYTES[target]}", scratch / "to", scratch / "from"],
+                [ROOT / "build-fuzz" / "bin" / target, "-merge=1", "-use_counters=0", f"-max_len={KEPT_BYTES[target]}", scratch / "to", scratch / "from"],
                 check=True,
                 stderr=subprocess.DEVNULL,
             )
