@@ -3,10 +3,11 @@
 
 /* Compiles through moec-c and prints all that it says:
  *
- *     moec-c-test MODEL [--stop-at=PHASE] [NAME=VALUE ...]
+ *     moec-c-test MODEL [--stop-at=PHASE] [--stop-in=PHASE] [NAME=VALUE ...]
  *     moec-c-test
  *
- * Without a model, wrong uses of the interface are tried. */
+ * Stops when the phase begins, or at its first progress. Without a model, wrong uses of
+ * the interface are tried. */
 
 #include "moec-c/Compiler.h"
 
@@ -15,6 +16,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+struct stop {
+  const char *phase;
+  int inside;
+};
 
 static void printDiagnostic(void *user, const moec_compiler_diagnostic *diagnostic) {
   static const char *const names[] = {"error", "warning", "remark", "note"};
@@ -25,9 +31,9 @@ static void printDiagnostic(void *user, const moec_compiler_diagnostic *diagnost
 }
 
 static int32_t printProgress(void *user, const char *phase, uint64_t done, uint64_t total) {
-  const char *stopAt = user;
+  const struct stop *stop = user;
   printf("progress: %s %" PRIu64 " of %" PRIu64 "\n", phase, done, total);
-  return stopAt && strcmp(stopAt, phase) == 0;
+  return stop->phase && strcmp(stop->phase, phase) == 0 && (!stop->inside || done > 0);
 }
 
 static int tryWrongUses(void) {
@@ -62,10 +68,9 @@ static int tryWrongUses(void) {
 }
 
 int main(int argc, char **argv) {
-  static const char stopOption[] = "--stop-at=";
   moec_compiler_options *options;
   moec_compiler_result *result = NULL;
-  const char *stopAt = NULL;
+  struct stop stop = {NULL, 0};
   int diagnostics = 0;
   int32_t status;
   int i;
@@ -75,19 +80,18 @@ int main(int argc, char **argv) {
   options = moec_compiler_options_create();
   for (i = 2; i < argc; ++i) {
     char *value = strchr(argv[i], '=');
-    if (strncmp(argv[i], stopOption, strlen(stopOption)) == 0) {
-      stopAt = value + 1;
-      continue;
-    }
     assert(value);
     *value = '\0';
-    if (moec_compiler_options_set(options, argv[i], value + 1) != 0) {
+    if (strncmp(argv[i], "--stop-", 7) == 0) {
+      stop.phase = value + 1;
+      stop.inside = strcmp(argv[i], "--stop-in") == 0;
+    } else if (moec_compiler_options_set(options, argv[i], value + 1) != 0) {
       fprintf(stderr, "%s\n", moec_compiler_last_error());
       return 100;
     }
   }
   moec_compiler_options_on_diagnostic(options, printDiagnostic, &diagnostics);
-  moec_compiler_options_on_progress(options, printProgress, (void *)stopAt);
+  moec_compiler_options_on_progress(options, printProgress, &stop);
   status = moec_compiler_compile(options, argv[1], &result);
   moec_compiler_options_destroy(options);
 

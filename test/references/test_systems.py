@@ -15,7 +15,9 @@ from references.systems import (
     deepseek_v3,
     expert_choice,
     gpt_oss,
+    grok_1,
     gshard,
+    jacobs,
     language_pairs,
     longcat_flash,
     mixtral,
@@ -164,16 +166,37 @@ def test_gshard_normalises_before_capacity():
     assert (weights[:, 1][ids[:, 1] != NOBODY] > 0.2).all()
 
 
+def test_gshard_second_expert_at_random():
+    """Algorithm 1 of the paper: the second expert where 2·g2 > u; no room is scarce here."""
+    arrays, _ = draw(gshard, "gshard", tokens=4)
+    p, u = probabilities(arrays), np.array([0.2, 0.9])
+    ids, weights = gshard.route(p, u, **gshard.CASES["gshard"])
+    best = np.sort(p, axis=1)[:, :-3:-1]
+    gates = best / best.sum(axis=1, keepdims=True)
+    assert ((ids[:, 1] != NOBODY) == (2 * gates[:, 1] > u)).all()
+    after, weights = gshard.route(p, u, **gshard.CASES["gshard_random_after"])
+    assert ((after[:, 1] != NOBODY) == (2 * best[:, 1] > u)).all()
+    assert np.allclose(weights.sum(axis=1), 1.0)
+
+
 def test_gshard_capacity_is_a_multiple_of_four():
     assert [gshard.capacity_of(size, 8) for size in (0, 1, 16, 19, 20, 32)] == [4, 4, 4, 4, 8, 8]
 
 
-def test_st_moe_capacity():
-    arrays, _ = draw(st_moe, "st_moe_unnormalized")
+@pytest.mark.parametrize("case, capacity", [("st_moe", 7), ("st_moe_unnormalized", 8)])
+def test_st_moe_capacity(case, capacity):
+    arrays, _ = draw(st_moe, case, tokens=96)  # 48 * 1.25 / 8 = 7.5: down, or half to even
     p = probabilities(arrays)
-    ids, weights = st_moe.route(p, **st_moe.CASES["st_moe_unnormalized"])
-    check_capacity(top_k(p, 2), ids, 8, 4)
-    assert (weights == np.sort(p, axis=1)[:, :-3:-1]).all()
+    ids, weights = st_moe.route(p, **st_moe.CASES[case])
+    best = np.sort(p, axis=1)[:, :-3:-1]
+    asked = top_k(p, 2)
+    if case == "st_moe":
+        best = best / best.sum(axis=1, keepdims=True)
+        asked[:, 1] = np.where(best[:, 1] > 0.2, asked[:, 1], NOBODY)
+    assert np.allclose(weights, best)
+    check_capacity(asked, ids, 8, capacity)
+    firsts = np.minimum(common.tokens_per_expert(asked[:, 0], 8), capacity)
+    assert (common.tokens_per_expert(ids[:, 0], 8) == firsts).all()
 
 
 def test_v_moe_lets_the_surest_tokens_ask_first():
@@ -185,6 +208,17 @@ def test_v_moe_lets_the_surest_tokens_ask_first():
         asked = np.flatnonzero(top_k(p, 1)[:, 0] == e)
         in_order = asked[np.argsort(-p[asked, e])]
         assert set(np.flatnonzero(ids[:, 0] == e)) == set(in_order[:4])
+
+
+def test_v_moe_result():
+    arrays, outputs = draw(v_moe, "v_moe")
+    for x, y in zip(arrays["x"], outputs["y"]):
+        p = softmax(x @ arrays["router"])
+        ids, _ = v_moe.route(p, **v_moe.CASES["v_moe"])
+        weights = p * (ids[:, :, None] == np.arange(8)).any(axis=1)
+        hidden = moe.gelu_tanh(np.einsum("th,eih->tei", x, arrays["up"]) + arrays["up_bias"])
+        results = np.einsum("tei,ehi->teh", hidden, arrays["down"]) + arrays["down_bias"]
+        assert relative_error(np.einsum("te,teh->th", weights, results), y) < 1e-12
 
 
 def test_nllb_capacity_and_padding():
@@ -217,12 +251,13 @@ def test_switch_overflow():
     assert (rows(through["y"])[~dropped] == rows(zero["y"])[~dropped]).all()
 
 
-def test_switch_capacity():
-    arrays, outputs = draw(switch, "switch_per_sequence")
+@pytest.mark.parametrize("case, capacity", [("switch", 5), ("switch_per_sequence", 5)])
+def test_switch_capacity(case, capacity):
+    arrays, outputs = draw(switch, case, tokens=64)  # int(32 * 1.25 / 8) is 5 too
     for x, y in zip(arrays["x"], outputs["y"]):
         ids = top_k(x @ arrays["router"].T, 1)[:, 0]
         served = ids[(y != 0.0).any(axis=1)]
-        assert (common.tokens_per_expert(served, 8) == np.minimum(common.tokens_per_expert(ids, 8), 5)).all()
+        assert (common.tokens_per_expert(served, 8) == np.minimum(common.tokens_per_expert(ids, 8), capacity)).all()
 
 
 def test_tutorial_capacity_is_filled_token_by_token():
@@ -236,16 +271,25 @@ def test_tutorial_capacity_is_filled_token_by_token():
     hot = np.eye(8)[ids.reshape(-1)]
     position = (np.cumsum(hot, axis=0) * hot).sum(axis=1)
     assert ((position <= 9) == (kept.reshape(-1) != NOBODY)).all()
+    weights = common.softmax_of_selected(arrays["x"] @ arrays["router"].T + arrays["router_bias"], ids)
+    y = common.run_experts(arrays["x"], kept, weights, common.relu_expert(arrays))
+    assert relative_error(y, outputs["y"]) < 1e-12
 
 
-def test_expert_choice_takes_the_best_tokens():
-    arrays, outputs = draw(expert_choice, "expert_choice")
-    assert (outputs["tokens_per_expert"] == 2 * max(round(2 * 16 / 8), 4)).all()
-    scores = softmax(arrays["x"][0] @ arrays["router"])
-    ids, weights = expert_choice.choose(scores)
-    threshold = np.sort(scores, axis=0)[-4]
-    assert (weights == np.where(scores >= threshold, scores, 0.0)).all()
-    assert len(set((ids != NOBODY).sum(axis=1))) > 1, "all tokens have as many experts"
+@pytest.mark.parametrize("case, axis", [("expert_choice", 1), ("expert_choice_over_tokens", 0)])
+def test_expert_choice_takes_the_best_tokens(case, axis):
+    arrays, outputs = draw(expert_choice, case, tokens=64)
+    assert (outputs["tokens_per_expert"] == 2 * 8).all()  # 32 * 2 / 8 of each group
+    for x, y in zip(arrays["x"], outputs["y"]):
+        scores = softmax(x @ arrays["router"], axis=axis)
+        taken = scores >= np.sort(scores, axis=0)[-8]
+        assert len(set(taken.sum(axis=1))) > 1, "all tokens have as many experts"
+        weights = np.where(taken, scores, 0.0)
+        if axis == 0:
+            weights /= np.maximum(taken.sum(axis=1, keepdims=True), 1)
+        hidden = np.maximum(np.einsum("th,eih->tei", x, arrays["up"]), 0.0)
+        expected = np.einsum("te,tei,ehi->th", weights, hidden, arrays["down"])
+        assert relative_error(expected, y) < 1e-12
 
 
 def test_uni_moe_capacity_binds_and_weights_sum_to_one():
@@ -257,6 +301,22 @@ def test_uni_moe_capacity_binds_and_weights_sum_to_one():
     assert np.allclose(weights.sum(axis=1) + shared.sum(axis=1), 1.0, atol=1e-5)
     padding = ~arrays["mask"]
     assert padding.any() and np.allclose(shared[padding].sum(axis=1), 1.0)
+
+
+def test_uni_moe_null_expert_gives_nothing():
+    arrays, _ = draw(uni_moe, "uni_moe_audio")
+    ids, _, shared = uni_moe.route(arrays["x"], arrays, uni_moe.DIMS, **uni_moe.CASES["uni_moe_audio"])
+    null = (np.where(ids == NOBODY, 4, ids) == 4).all(axis=1)
+    assert (ids[null] == 4).any(), "no token has the null expert alone"
+    y = uni_moe.reference(arrays, uni_moe.DIMS, "uni_moe_audio")["y"]
+    beside = np.einsum("ts,sth->th", shared, common.shared_swiglu(arrays["x"], arrays))
+    assert np.allclose(y[null], beside[null]) and not np.allclose(y[~null], beside[~null])
+
+
+def test_uni_moe_takes_experts_until_they_hold_p():
+    logits = np.log([[0.5, 0.3, 0.15, 0.05], [0.75, 0.1, 0.1, 0.05]])
+    assert common.top_p(softmax(logits), 0.7).tolist() == [[0, 1, -1, -1], [0, -1, -1, -1]]
+    assert common.top_p(softmax(logits), 0.9)[0].tolist() == [0, 1, 2, -1]
 
 
 # --- weights and selections of single systems ---------------------------------------------
@@ -312,22 +372,52 @@ def test_gpt_oss_as_the_contrib_operator():
     assert (both > 7).any() and (both[..., 1::2] < -7).any(), "no limit binds"
 
 
+def test_grok_as_the_contrib_operator():
+    arrays, outputs = draw(grok_1, "grok_1")
+    gate, up, down = (arrays[name].transpose(0, 2, 1) for name in ("gate", "up", "down"))
+    logits = arrays["x"] @ arrays["router"]
+    y = moe.moe(
+        arrays["x"], logits, gate, None, down, None, up, k=2, normalize_routing_weights=0, activation_type="gelu"
+    )
+    assert relative_error(y, outputs["y"]) < 1e-12
+
+
+def test_jacobs_as_the_contrib_operator():
+    arrays, outputs = draw(jacobs, "jacobs")
+    y = moe.moe(
+        arrays["x"],
+        arrays["x"] @ arrays["router"].T + arrays["router_bias"],
+        arrays["up"],
+        arrays["up_bias"],
+        arrays["down"],
+        arrays["down_bias"],
+        k=8,
+        activation_type="relu",
+    )
+    assert relative_error(y, outputs["y"]) < 1e-12
+
+
 def test_phimoe_as_the_contrib_operator():
     arrays, _ = draw(phimoe, "phimoe")
     logits = arrays["x"] @ arrays["router"].T
     ids, weights = moe.route_sparse_mixer(logits)
-    routes = [common.sparse_mixer(row, 2, 0.01, False, t) for t, row in enumerate(logits)]
+    routes = [common.sparse_mixer(row, 2, 0.01, t) for t, row in enumerate(logits)]
     assert [route[0] for route in routes] == ids.tolist()
     assert np.allclose([route[1] for route in routes], weights, rtol=1e-12)
     assert (weights < 1.0).any(axis=0).all(), "no weight is shared"
 
 
 def test_sparse_mixer_by_hand():
-    # 1.99 lies within 2 % of 2.0; with all negative, |M| widens the margin and M does not.
-    assert common.sparse_mixer([1.99, 2.0, 1.9], 2, 0.01, False, 0)[0] == [1, 0]
-    assert common.sparse_mixer([1.99, 2.0, 1.9], 1, 0.01, False, 0)[1] == pytest.approx([1 / (1 + np.exp(-0.01))])
-    assert common.sparse_mixer([-1.0, -0.03], 1, 0.6, False, 0)[1] == pytest.approx([1 / (1 + np.exp(-0.97))])
-    assert common.sparse_mixer([0.1, -2.0], 1, 0.5, True, 0)[1] == pytest.approx([1.0])
+    # 1.99 lies within 2 % of 2.0, and so it does below zero.
+    assert common.sparse_mixer([1.99, 2.0, 1.9], 2, 0.01, 0)[0] == [1, 0]
+    assert common.sparse_mixer([1.99, 2.0, 1.9], 1, 0.01, 0)[1] == pytest.approx([1 / (1 + np.exp(-0.01))])
+    assert common.sparse_mixer([-2.0, -1.99, -2.1], 1, 0.01, 0)[1] == pytest.approx([1 / (1 + np.exp(-0.01))])
+
+
+def test_both_margins_of_the_sparse_mixer_are_one():
+    top = np.random.default_rng(0).standard_normal((1000, 1))
+    others = top - np.random.default_rng(1).exponential(size=(1000, 8))
+    assert (np.maximum(np.abs(others), top) == np.maximum(np.abs(others), np.abs(top))).all()
 
 
 @pytest.mark.parametrize("case", deepseek_v3.CASES)
@@ -367,6 +457,7 @@ def test_comet_visits_few_nodes_when_saturated(dims):
     attributes = comet.CASES["comet_saturated"]
     depth = int(np.ceil(np.log2(dims["E"])))
     assert (outputs["visited"] <= dims["R"] * (depth + 1)).all()
+    assert (outputs["visited"] >= dims["R"] * int(np.log2(dims["E"]) + 1)).all()
     for t, x in enumerate(arrays["x"]):
         weights, _ = comet.route_token(arrays, dims, x, t, attributes["log_eps"], attributes["p_min"])
         assert np.isclose(weights.sum(), 1.0) and 1 <= (weights > 0.0).sum() <= dims["R"]
@@ -383,6 +474,15 @@ def test_comet_permutation_moves_the_leaves():
         )
         # As in the paper: g'[l] = Σ_j g[j] · P[j,l]
         assert np.allclose(moved, plain @ np.eye(len(order))[order])
+
+
+def test_shazeer_adds_the_noise():
+    arrays, _ = draw(shazeer, "shazeer")
+    shift = 0.3 * np.random.default_rng(1).standard_normal(arrays["router"].shape)
+    noisy = arrays | {"noise": arrays["x"] @ shift, "noise_std": np.ones((32, 15))}
+    y = shazeer.reference(noisy, shazeer.DIMS, "shazeer_noisy")["y"]
+    moved = arrays | {"router": arrays["router"] + shift}
+    assert relative_error(y, shazeer.reference(moved, shazeer.DIMS, "shazeer")["y"]) < 1e-12
 
 
 def test_shazeer_load_without_noise_counts():
@@ -424,14 +524,21 @@ def test_hierarchical_weights_are_products():
     assert relative_error(full, common.run_experts(arrays["x"], everyone, weights, common.relu_expert(arrays))) < 1e-12
 
 
-def test_longcat_identity_experts_add_the_token():
-    arrays, _ = draw(longcat_flash, "longcat_flash")
+@pytest.mark.parametrize("case", longcat_flash.CASES)
+def test_longcat_experts_without_weights(case):
+    arrays, _ = draw(longcat_flash, case)
     arrays["down"] = np.zeros_like(arrays["down"])
-    y = longcat_flash.reference(arrays, longcat_flash.DIMS, "longcat_flash")["y"]
+    y = longcat_flash.reference(arrays, longcat_flash.DIMS, case)["y"]
     p = softmax(arrays["x"] @ arrays["router"].T)
     ids = top_k(p + arrays["bias"], 3)
-    weight = 6.0 * np.where(ids >= 11, common.gather(p, ids), 0.0).sum(axis=1, keepdims=True)
-    assert (weight > 0.0).any() and np.allclose(y, weight * arrays["x"])
+    weights = 6.0 * np.where((ids[:, :, None] == np.arange(16)).any(axis=1), p, 0.0)[:, 11:]
+    assert (weights > 0.0).any()
+    results = {
+        "longcat_flash": weights.sum(axis=1, keepdims=True) * arrays["x"],
+        "longcat_flash_zero": np.zeros_like(y),
+        "longcat_flash_constant": weights @ arrays.get("constants", np.zeros((5, 1))),
+    }
+    assert np.allclose(y, results[case])
 
 
 def test_language_pairs_stay_among_their_experts():
@@ -443,6 +550,20 @@ def test_language_pairs_stay_among_their_experts():
     arrays["experts_of_pair"][1:, 4:] = False  # the popularity of other experts must not matter
     again = language_pairs.reference(arrays, language_pairs.DIMS, "language_pairs_uneven")
     assert (again["tokens_per_expert"][4:] == 0).all()
+
+
+def test_tutorial_bias_is_in_the_weights():
+    """The bias moved into the router's own bias gives the same result."""
+    arrays, outputs = draw(tutorial, "tutorial_bias")
+    moved = arrays | {"router_bias": arrays["router_bias"] + arrays["balance"]}
+    plain = tutorial.plain(moved, tutorial.DIMS, k=2, factor=1.0)
+    assert relative_error(outputs["y"], plain["y"]) < 1e-12
+    logits = arrays["x"] @ arrays["router"].T + moved["router_bias"]
+    kept = np.where(logits >= np.sort(logits, axis=1)[:, -2:-1], logits, 0.0)
+    hidden = np.maximum(np.einsum("th,eih->tei", arrays["x"], arrays["up"]) + arrays["up_bias"], 0.0)
+    results = np.einsum("tei,ehi->teh", hidden, arrays["down"]) + arrays["down_bias"]
+    raw = tutorial.reference(arrays, tutorial.DIMS, "tutorial_bias_raw")["y"]
+    assert relative_error(np.einsum("te,teh->th", kept, results), raw) < 1e-12
 
 
 def test_tutorial_bias_is_the_balancing_rule():
@@ -463,6 +584,23 @@ def test_losses_by_hand():
     assert common.z_loss(np.zeros((3, 5))) == pytest.approx(np.log(5.0) ** 2)
     assert common.cv2(np.array([1.0, 3.0])) == pytest.approx(0.25)
     assert common.cv2(np.ones(5)) == 0.0
+
+
+@pytest.mark.parametrize("module, case", [(gshard, "gshard"), (st_moe, "st_moe"), (v_moe, "v_moe"), (switch, "switch")])
+def test_load_balance_counts_first_choices_before_capacity(module, case):
+    arrays, outputs = draw(module, case)
+    losses = []
+    for x in arrays["x"]:
+        p = softmax(x @ (arrays["router"].T if module is switch else arrays["router"]))
+        first = (p == p.max(axis=1, keepdims=True)).mean(axis=0)
+        losses.append(8**2 * np.mean(first * p.mean(axis=0)))
+    assert np.isclose(outputs["load_balance_loss"], np.mean(losses))
+
+
+def test_v_moe_importance_is_that_of_all_experts():
+    arrays, outputs = draw(v_moe, "v_moe_noisy")
+    total = softmax(arrays["x"][0] @ arrays["router"]).sum(axis=0)
+    assert np.isclose(outputs["importance_loss"], (total.std() / total.mean()) ** 2)
 
 
 def test_bias_update_by_hand():

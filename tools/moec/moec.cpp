@@ -18,6 +18,8 @@ static volatile std::sig_atomic_t interrupted = 0;
 
 int main(int argc, char **argv) {
   llvm::InitLLVM initialize(argc, argv);
+  // A limit on the size of files is an error of writing like any other.
+  std::signal(SIGXFSZ, SIG_IGN);
   CompileOptions options;
   auto request = parseCommandLine(llvm::ArrayRef(argv, argc).drop_front(), options);
   if (!request) {

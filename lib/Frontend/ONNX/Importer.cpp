@@ -166,7 +166,9 @@ LogicalResult Importer::collectSizes() {
         diagnostic << " '" << symbol << "'";
       return diagnostic;
     }
-    sizes[name] = size;
+    if (!sizes.insert({name, size}).second && sizes[name] != size)
+      return emitOptionError() << "dimension '" << name << "' is given two sizes: " << sizes[name]
+                               << " and " << size;
   }
   return success();
 }
@@ -397,6 +399,9 @@ FailureOr<Value> Importer::createConstant(Location loc, const ModelTensor &tenso
   FailureOr<DenseElementsAttr> value = convertTensor(tensor, owner);
   if (failed(value))
     return failure();
+  if (isa<FloatType>(value->getElementType()) &&
+      llvm::any_of(value->getValues<APFloat>(), [](const APFloat &x) { return x.isNaN(); }))
+    mlir::emitWarning(loc) << owner << " holds NaN, which is kept";
   auto opset = model.opsets.find("");
   return NodeOp::create(builder, loc, TypeRange(value->getType()), "Constant", ArrayRef<Value>(),
                         opset == model.opsets.end() ? kMinOpset : opset->second,
@@ -738,6 +743,9 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index, Scope 
   for (const ModelAttribute &stated : node.attributes) {
     const ModelAttribute *attribute = &stated;
     if (stated.kind == ModelAttribute::Reference) {
+      if (!frame.function)
+        return fail() << "attribute '" << stated.name << "' refers to the attribute '"
+                      << stated.reference << "' of a function, but the node is in none";
       attribute = frame.attributes.lookup(stated.reference);
       // Neither given at the call nor with a default: the attribute is unset.
       if (!attribute || attribute->kind == ModelAttribute::Reference)

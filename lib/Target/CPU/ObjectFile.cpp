@@ -20,6 +20,7 @@
 #include "llvm/Transforms/Scalar/Scalarizer.h"
 
 #include <cstddef>
+#include <mutex>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -32,10 +33,14 @@ static constexpr StringLiteral targetTriple = "x86_64-unknown-linux-gnu";
 
 static std::unique_ptr<llvm::TargetMachine> createTargetMachine(const Machine &machine,
                                                                 unsigned level) {
-  LLVMInitializeX86TargetInfo();
-  LLVMInitializeX86Target();
-  LLVMInitializeX86TargetMC();
-  LLVMInitializeX86AsmPrinter();
+  // The registry has no lock, and programs may compile in several threads.
+  static std::once_flag once;
+  std::call_once(once, [] {
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+  });
   std::string error;
   llvm::Triple triple(targetTriple);
   const llvm::Target *target = llvm::TargetRegistry::lookupTarget(triple, error);

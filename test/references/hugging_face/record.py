@@ -188,7 +188,14 @@ def deepseek_v3(arrays, dims, **attributes):
 
 
 def deepseek_v3_fill_zero(arrays, dims, **attributes):
-    """transformers 4.56: one module per expert; it sums in float32, so it runs in float32."""
+    """transformers 4.56: one module per expert; it sums in float32, so it runs in float32.
+    Which of several masked experts (key 0, all equal) torch.topk takes is not specified; here
+    the lower one, as everywhere in moec."""
+
+    def top_k(keys, k, dim, sorted):
+        values, indices = torch.sort(keys, dim=dim, descending=True, stable=True)
+        return values[..., :k], indices[..., :k]
+
     config = deepseek_v3_config("DeepseekV3Config", dims, **attributes)
     state = deepseek_v3_state(arrays)
     for e in range(dims["E"]):
@@ -196,7 +203,8 @@ def deepseek_v3_fill_zero(arrays, dims, **attributes):
         for name, value in (("gate", gate), ("up", up), ("down", arrays["down"][e])):
             state[f"experts.{e}.{name}_proj.weight"] = value
     block = load(modeling("deepseek_v3").DeepseekV3MoE(config), state, torch.float32)
-    return {"y": run(block, arrays["x"])}
+    with mock.patch("torch.topk", top_k):
+        return {"y": run(block, arrays["x"])}
 
 
 def glm4_moe(arrays, dims, **attributes):

@@ -237,18 +237,18 @@ def divide_by_sum(weights, eps=0.0):
     return np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
 
 
-def sparse_mixer(row, rounds, eps, magnitude, token):
+def sparse_mixer(row, rounds, eps, token):
     """(ids, weights) of `rounds` rounds over one token's logits (SparseMixer, arXiv
     2409.12136): the winner's weight is its part in a softmax over the experts not yet
-    taken that lie within 2·eps·max(|s|, M) of the winner's logit M; `magnitude`: |M|."""
+    taken that lie within 2·eps·max(|s|, M) of the winner's logit M. Uni-MoE's max(|s|, |M|)
+    is the same: of s <= M < 0 |s| is the larger one."""
     ids, weights, taken = [], [], set()
     for _ in range(rounds):
         rest = [e for e in ranking(row, token, rounds) if e not in taken]
         winner, total = rest[0], 0.0
         top = row[winner]
         for e in rest:
-            size = max(abs(row[e]), abs(top) if magnitude else top)
-            if not decide(token, top - row[e], 2.0 * eps * size):
+            if not decide(token, top - row[e], 2.0 * eps * max(abs(row[e]), top)):
                 total += math.exp(row[e] - top)
         ids.append(winner)
         weights.append(1.0 / total)

@@ -52,7 +52,7 @@ def make(rng, dims, tokens, case):
         "x": tokens_like(rng, tokens, h),
         "router": router_like(rng, e, h),
         # Some keys are negative, so that the two fills differ.
-        "bias": 0.5 * rng.standard_normal(e) - 0.6,
+        "bias": 0.2 * rng.standard_normal(e) - 0.5,
         **make_swiglu(rng, dims),
         **make_shared_swiglu(rng, dims),
     }
@@ -70,10 +70,12 @@ def route(x, arrays, k, groups, fill, eps, scale):
     return ids, divide_by_sum(gather(s, ids), eps) * scale
 
 
+def layer(arrays, attributes):
+    """(ids, y) with the shared expert added."""
+    ids, weights = route(arrays["x"], arrays, **attributes)
+    return ids, run_experts(arrays["x"], ids, weights, swiglu_expert(arrays)) + shared_swiglu(arrays["x"], arrays)[0]
+
+
 def reference(arrays, dims, case):
-    x = arrays["x"]
-    ids, weights = route(x, arrays, **CASES[case])
-    return {
-        "y": run_experts(x, ids, weights, swiglu_expert(arrays)) + shared_swiglu(x, arrays)[0],
-        "tokens_per_expert": tokens_per_expert(ids, dims["E"]),
-    }
+    ids, y = layer(arrays, CASES[case])
+    return {"y": y, "tokens_per_expert": tokens_per_expert(ids, dims["E"])}

@@ -39,7 +39,6 @@ from .common import (
     gather,
     groups_of,
     load_balance,
-    matrices,
     mean,
     relu,
     round_up,

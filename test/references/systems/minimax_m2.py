@@ -24,7 +24,7 @@ def make(rng, dims, tokens, case):
     return {
         "x": tokens_like(rng, tokens, h),
         "router": router_like(rng, e, h),
-        "bias": 0.5 * rng.standard_normal(e),
+        "bias": 0.3 * rng.standard_normal(e),
         **make_swiglu(rng, dims),
     }
 

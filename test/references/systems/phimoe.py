@@ -46,7 +46,7 @@ draw = drawing(__name__)
 def reference(arrays, dims, case):
     x, k, eps = arrays["x"], *CASES[case].values()
     logits = x @ arrays["router"].T
-    routes = [sparse_mixer(row, k, eps, magnitude=False, token=t) for t, row in enumerate(logits)]
+    routes = [sparse_mixer(row, k, eps, t) for t, row in enumerate(logits)]
     ids = np.array([route[0] for route in routes], dtype=int).reshape(-1, k)
     weights = np.array([route[1] for route in routes]).reshape(-1, k)
     return {"y": run_experts(x, ids, weights, swiglu_expert(arrays))}

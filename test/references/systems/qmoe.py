@@ -17,11 +17,7 @@ OTHER_DIMS = {"H": 20, "I": 28, "E": 6}
 INPUTS = switch.INPUTS
 CASES = {"qmoe": {"capacity": 4, "overflow": "pass_through"}}
 
-
-def make(rng, dims, tokens, case):
-    return switch.make(rng, dims, tokens, case)
-
-
+make = switch.make
 draw = drawing(__name__)
 
 

@@ -8,7 +8,7 @@ HITsz-TMG/Uni-MoE `UniMoE_Audio_core.py` UniMoEAudioSparseMoeBlock (evaluation).
 D dynamic and N null experts compete, S shared ones always run (one router matrix there; here
 `router` [D+N,H] and `shared_router` [S,H]).
 1. q = softmax of the D+N logits; K = 1 + #{j : q_1 + … + q_j < 0.7}, q falling.
-2. K rounds of the sparse mixer with |M| and eps = 0.01 give weights; w /= Σw + 1e-6.
+2. K rounds of the sparse mixer with eps = 0.01 give weights; w /= Σw + 1e-6.
 3. Padding tokens have no dynamic expert.
 4. uni_moe: expert keeps its C = max(ceil(T/(D+N)·3), 8) tokens with the largest logits;
    w of the others 0; w /= Σw + 1e-6. uni_moe_audio (inference): no capacity.
@@ -18,8 +18,7 @@ D dynamic and N null experts compete, S shared ones always run (one router matri
 All experts SwiGLU, shared ones of width J.
 
     %l = moe.logits; %q = moe.score softmax %l; moe.select %q token_mask {mode = topp, p = 0.7, k =
-    D+N}; moe.weigh %l {fn = masked_softmax, eps = 0.01, magnitude, norm = sum, norm_eps =
-    1e-6}; moe.capacity priority(%l) {capacity = #moe.capacity<tokens / experts * 3, round = ceil,
+    D+N}; moe.weigh %l {fn = masked_softmax, eps = 0.01, norm = sum, norm_eps = 1e-6}; moe.capacity priority(%l) {capacity = #moe.capacity<tokens / experts * 3, round = ceil,
     min = 8>, order = per_expert}; moe.weigh {norm = sum, norm_eps = 1e-6}; moe.blend
     softmax_mass %r, %l, %shared_logits; moe.experts silu {glu = concat, kinds = [ffn D, zero N]};
     moe.shared silu {glu = separate} weight(%shared_weights) add(%y)
@@ -77,7 +76,7 @@ def mixer_weights(logits, ids, eps):
     weights = np.zeros(ids.shape)
     for t, row in enumerate(logits):
         count = int((ids[t] != NOBODY).sum())
-        winners, values = sparse_mixer(row, count, eps, magnitude=True, token=t)
+        winners, values = sparse_mixer(row, count, eps, t)
         assert winners == ids[t, :count].tolist()
         weights[t, :count] = values
     return weights
