@@ -5,6 +5,7 @@
 #include "Compilation.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "moec/Support/Unsupported.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringExtras.h"
@@ -61,9 +62,9 @@ FailureOr<DictionaryAttr> Recorder::tensor(Type type, DictionaryAttr attributes,
   auto tensorType = dyn_cast<RankedTensorType>(type);
   uint8_t code, bits;
   if (!tensorType || !getDLPackType(tensorType.getElementType(), code, bits)) {
-    entry.emitError() << (isInput ? "input" : "output") << " '" << defaultName << "' of entry '"
-                      << entry.getName() << "' has type " << type
-                      << ", which cannot cross the library's interface";
+    emitUnsupported(entry.getLoc()) << (isInput ? "input" : "output") << " '" << defaultName
+                                    << "' of entry '" << entry.getName() << "' has type " << type
+                                    << ", which cannot cross the library's interface";
     return failure();
   }
   auto nameAttr = attributes ? attributes.getAs<StringAttr>("onnx.name") : StringAttr();

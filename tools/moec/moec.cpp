@@ -6,21 +6,43 @@
 #include "Options.h"
 #include "Progress.h"
 
-#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/Signals.h"
+#include "llvm/Support/WithColor.h"
+
+#include <csignal>
 
 using namespace mlir::moe;
 
+static volatile std::sig_atomic_t interrupted = 0;
+
 int main(int argc, char **argv) {
   llvm::InitLLVM initialize(argc, argv);
+  // A limit on the size of files is an error of writing like any other.
+  std::signal(SIGXFSZ, SIG_IGN);
   CompileOptions options;
-  if (!parseOptions(argc, argv, options))
+  auto request = parseCommandLine(llvm::ArrayRef(argv, argc).drop_front(), options);
+  if (!request) {
+    llvm::WithColor::error(llvm::errs(), "moec") << llvm::toString(request.takeError()) << "\n";
     return int(CompileStatus::Usage);
-  static int anchor;
-  options.runtimeFolder = getRuntimeFolder(llvm::sys::fs::getMainExecutable(argv[0], &anchor));
+  }
+  if (*request == Request::Help)
+    printHelp(llvm::outs());
+  if (*request == Request::Version)
+    llvm::outs() << getVersionText() << "\n";
+  if (*request != Request::Compile)
+    return int(CompileStatus::Success);
+
+  // The first SIGINT or SIGTERM ends the compilation in order, a second at once.
+  llvm::sys::SetInterruptFunction([] { interrupted = 1; });
   ProgressBar bar;
-  options.progress = [&](uint64_t done, uint64_t all) { bar.update(done, all); };
+  options.progress = [&](llvm::StringRef, uint64_t done, uint64_t all) {
+    bar.update(done, all);
+    return !interrupted;
+  };
   CompileResult result = compile(options);
+  if (result.status == CompileStatus::Interrupted)
+    llvm::WithColor::error(llvm::errs(), "moec") << "interrupted\n";
   if (!result.summary.empty())
     llvm::outs() << result.summary << "\n";
   return int(result.status);

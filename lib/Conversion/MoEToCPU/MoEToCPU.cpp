@@ -8,6 +8,7 @@
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Support/Unsupported.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOETOCPUPASS
@@ -179,7 +180,7 @@ static StringRef withoutKernel(LogitsOp op) {
 template <typename OpT> static LogicalResult checkHasKernel(OpT op) {
   StringRef reason = withoutKernel(op);
   return reason.empty() ? success()
-                        : op.emitOpError()
+                        : emitUnsupported(op)
                               << "has " << reason << ", which has no CPU kernel; compile with -O0";
 }
 
@@ -208,7 +209,7 @@ LogicalResult Lowering::lower(ExpertsOp op) {
     return failure();
   auto found = routings.find(op.getRouting());
   if (found == routings.end())
-    return op.emitOpError() << "has a routing that is not produced by moe.gating: no CPU kernel";
+    return emitUnsupported(op) << "has a routing that is not produced by moe.gating: no CPU kernel";
   RoutingBuffers routing = found->second;
   auto bank = StringAttr::get(context, "experts" + Twine(numBanks++));
   ActivationAttr activation = op.getActivation();
@@ -354,7 +355,7 @@ private:
       if (isa<ScoreOp, SelectOp, WeighOp, GatingOp, DispatchOp, GroupedMatmulOp, ActivateOp,
               ExpertFFNOp, CombineOp, ExpertsOp, DequantizeOp, GivenOp, FilterOp, CapacityOp,
               ComposeOp, TreeSelectOp, BlendOp, RemapOp, SharedOp, AuxOp, BiasUpdateOp>(op)) {
-        op->emitOpError() << "has no CPU kernel in this form; compile with -O0";
+        emitUnsupported(op) << "has no CPU kernel in this form; compile with -O0";
         ok = false;
       }
     }

@@ -39,6 +39,18 @@ StringRef mlir::moe::stringifyThreads(Threads threads) {
   llvm_unreachable("unknown kind of threads");
 }
 
+StringRef mlir::moe::stringifySanitizer(Sanitizer sanitizer) {
+  switch (sanitizer) {
+  case Sanitizer::None:
+    return "none";
+  case Sanitizer::Address:
+    return "address";
+  case Sanitizer::Thread:
+    return "thread";
+  }
+  llvm_unreachable("unknown sanitizer");
+}
+
 //===----------------------------------------------------------------------===//
 // Finding things
 //===----------------------------------------------------------------------===//
@@ -68,6 +80,8 @@ static Expected<std::string> findLibrary(StringRef name, StringRef package) {
 
 static Expected<std::string> findRuntime(const LinkOptions &options) {
   SmallString<128> path(options.runtimeFolder);
+  if (options.sanitizer != Sanitizer::None)
+    sys::path::append(path, stringifySanitizer(options.sanitizer));
   sys::path::append(path, "runtime_" + stringifyThreads(options.threads) + ".o");
   if (sys::fs::exists(path))
     return std::string(path);
@@ -161,7 +175,6 @@ Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const Lin
                                    ("lib" + options.name + ".so"),
                                    "--gc-sections",
                                    "--strip-all",
-                                   "--no-undefined",
                                    "--hash-style=gnu",
                                    "--build-id=none",
                                    "-z",
@@ -175,6 +188,8 @@ Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const Lin
                                    "--version-script=" + std::string(script->path),
                                    object.str(),
                                    *runtime};
+  if (options.sanitizer == Sanitizer::None)
+    line.push_back("--no-undefined");
   if (Error error = addSystemLibraries(options, line))
     return error;
   return runLinker(line);

@@ -6,6 +6,8 @@
 
 #include "Verify.h"
 
+#include "llvm/Support/MathExtras.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -273,10 +275,13 @@ LogicalResult ComposeOp::verify() {
     RoutingType type = routingOf(inner);
     if (type.getWeighted() != outer.getWeighted())
       return emitOpError() << "C3: some routings are weighted and others are not";
-    experts += type.getExperts();
+    if (llvm::AddOverflow(experts, type.getExperts(), experts))
+      return emitOpError() << "C2: too many experts";
     k = std::max(k, type.getK());
   }
-  k = std::min(k * outer.getK(), experts);
+  if (llvm::MulOverflow(k, outer.getK(), k))
+    k = experts;
+  k = std::min(k, experts);
   if (result.getWeighted() != outer.getWeighted())
     return emitOpError() << "C3: composes " << outer << " into " << result;
   if (failed(checkDim(*this, "C2", "E of the result", result.getExperts(), experts)))

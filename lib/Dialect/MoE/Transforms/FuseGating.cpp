@@ -46,7 +46,7 @@ StringRef notFusedYet(SelectOp select, WeighOp weigh) {
 }
 
 struct FuseGating : OpRewritePattern<WeighOp> {
-  FuseGating(MLIRContext *context, llvm::Statistic &numFused)
+  FuseGating(MLIRContext *context, llvm::Statistic *numFused)
       : OpRewritePattern(context), numFused(numFused) {}
 
   LogicalResult matchAndRewrite(WeighOp weigh, PatternRewriter &rewriter) const override {
@@ -88,7 +88,8 @@ struct FuseGating : OpRewritePattern<WeighOp> {
     rewriter.eraseOp(select);
     if (score)
       rewriter.eraseOp(score);
-    ++numFused;
+    if (numFused)
+      ++*numFused;
     return success();
   }
 
@@ -101,16 +102,21 @@ private:
     return WeighSource::Operand;
   }
 
-  llvm::Statistic &numFused;
+  llvm::Statistic *numFused;
 };
 
 struct FuseGatingPass : moe::impl::MoEFuseGatingPassBase<FuseGatingPass> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    patterns.add<FuseGating>(&getContext(), numFused);
+    populateMoEFuseGatingPatterns(patterns, &numFused);
     MissedRemarks remarks(getArgument());
     walkAndApplyPatterns(getOperation(), std::move(patterns), &remarks);
   }
 };
 
 } // namespace
+
+void mlir::moe::populateMoEFuseGatingPatterns(RewritePatternSet &patterns,
+                                              llvm::Statistic *numFused) {
+  patterns.add<FuseGating>(patterns.getContext(), numFused);
+}

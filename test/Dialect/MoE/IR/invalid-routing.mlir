@@ -33,7 +33,7 @@ func.func private @f() attributes {a = #moe.capacity<rows / 2>}
 
 // -----
 
-// expected-error@+1 {{a kind stands for at least one expert, got 0}}
+// expected-error@+1 {{a kind stands for 1 to 2147483647 experts, got 0}}
 func.func private @f() attributes {a = #moe.kind<zero, 0>}
 
 // -----
