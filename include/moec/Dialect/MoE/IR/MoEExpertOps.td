@@ -75,6 +75,7 @@ class MoE_RoutedFeedForward<string mnemonic, list<Trait> traits = []>
     : MoE_FeedForward<mnemonic, traits> {
   dag constants = (ins Optional<MoE_BankBias>:$constants);
   dag kinds = (ins OptionalAttr<MoE_ExpertKindArrayAttr>:$kinds);
+  let hasCanonicalizer = 1;
 }
 
 def MoE_ExpertFFNOp : MoE_RoutedFeedForward<"expert_ffn"> {

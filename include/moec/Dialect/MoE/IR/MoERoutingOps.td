@@ -29,6 +29,7 @@ def MoE_LogitsOp : MoE_ReifyOp<"logits", [AttrSizedOperandSegments]> {
   }];
   let builders = [OpBuilder<(ins "::mlir::Type":$type, "::mlir::Value":$x,
       "::mlir::Value":$weight, "::mlir::Value":$bias, "::mlir::moe::Layout":$layout)>];
+  let hasCanonicalizer = 1;
   let hasVerifier = 1;
 }
 
@@ -177,6 +178,7 @@ def MoE_WeighOp : MoE_PureOp<"weigh", [AttrSizedOperandSegments]> {
       "::mlir::moe::WeighFn":$fn, "::mlir::moe::WeighNorm":$norm,
       CArg<"double", "0.0">:$eps, CArg<"double", "0.0">:$normEps,
       CArg<"double", "1.0">:$scale)>];
+  let hasFolder = 1;
   let hasVerifier = 1;
   let hasCanonicalizer = 1;
 }
@@ -235,6 +237,7 @@ def MoE_CapacityOp : MoE_PureOp<"capacity", [AttrSizedOperandSegments]> {
     $routing (`priority` `(` $priority^ `)`)? (`group_size` `(` $group_size^ `)`)?
     attr-dict `:` functional-type(operands, results)
   }];
+  let hasCanonicalizer = 1;
   let hasVerifier = 1;
   let extraClassDeclaration = [{
     /// Entries that a token may keep.
