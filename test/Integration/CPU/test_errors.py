@@ -231,6 +231,18 @@ def test_nan_weights_are_kept_with_a_warning(compiler, tmp_path, name):
     assert relative_error(actual, expected) < TOLERANCES["float32"]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_nan_in_half_precision(compiler, tmp_path, dtype):
+    layer = dataclasses.replace(MOE, dtype=dtype)
+    done = compiler.run(compiler.save(generate.build(layer)), "-O1", "-o", tmp_path / "good.moec")
+    assert not done.stderr
+    values = initializer(layer, "fc1").copy()
+    values[1, 2, 3] = np.nan
+    model = with_initializer(layer, "fc1", values)
+    done = compiler.run(compiler.save(model), "-O1", "-o", tmp_path / "nan.moec")
+    assert done.stderr.count("warning:") == 1 and "NaN" in done.stderr
+
+
 @pytest.mark.parametrize("level", ["-O0", "-O3"])
 @pytest.mark.parametrize("dims", [("tokens", "rows"), (5, "rows"), ("tokens", 5)], ids=str)
 def test_rows_of_input_and_logits_that_differ(compiler, level, dims):
