@@ -3,8 +3,8 @@
 
 // Dimensions written as text: symbols and expressions of them.
 
-#ifndef MOEC_LIB_FRONTEND_ONNX_DIMEXPRESSION_H
-#define MOEC_LIB_FRONTEND_ONNX_DIMEXPRESSION_H
+#ifndef MOEC_SUPPORT_DIMEXPRESSION_H
+#define MOEC_SUPPORT_DIMEXPRESSION_H
 
 #include "llvm/ADT/StringMap.h"
 
@@ -21,9 +21,12 @@ std::optional<int64_t> evaluateDim(llvm::StringRef text, const llvm::StringMap<i
 /// The text with the symbols in `sizes` replaced by their sizes.
 std::string substituteDims(llvm::StringRef text, const llvm::StringMap<int64_t> &sizes);
 
+/// True for text that is one symbol and nothing else: "seq", but not "2*seq".
+bool isDimSymbol(llvm::StringRef text);
+
 /// Calls `visit` for each symbol of the text; function names are none.
 void visitSymbols(llvm::StringRef text, llvm::function_ref<void(llvm::StringRef)> visit);
 
 } // namespace mlir::moe
 
-#endif // MOEC_LIB_FRONTEND_ONNX_DIMEXPRESSION_H
+#endif // MOEC_SUPPORT_DIMEXPRESSION_H

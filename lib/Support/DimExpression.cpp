@@ -1,7 +1,7 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "DimExpression.h"
+#include "moec/Support/DimExpression.h"
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/MathExtras.h"
@@ -43,6 +43,11 @@ private:
 static bool isSymbolChar(char c) {
   return isAlnum(c) || c == '_' || c == '.' || c == ':' || c == '$' ||
          static_cast<unsigned char>(c) >= 0x80;
+}
+
+static bool isFunctionName(StringRef text) {
+  return text.equals_insensitive("min") || text.equals_insensitive("max") ||
+         text.equals_insensitive("floor");
 }
 
 std::optional<int64_t> Parser::parseSum(unsigned depth) {
@@ -91,9 +96,7 @@ std::optional<int64_t> Parser::parseCall(StringRef name, unsigned depth) {
   }
   if (!result || !consume(")"))
     return std::nullopt;
-  bool known = name.equals_insensitive("min") || name.equals_insensitive("max") ||
-               name.equals_insensitive("floor");
-  return known ? result : std::nullopt;
+  return isFunctionName(name) ? result : std::nullopt;
 }
 
 std::optional<int64_t> Parser::parseAtom(unsigned depth) {
@@ -151,11 +154,14 @@ std::string mlir::moe::substituteDims(StringRef text, const StringMap<int64_t> &
   return result;
 }
 
+bool mlir::moe::isDimSymbol(StringRef text) {
+  return !text.empty() && llvm::all_of(text, isSymbolChar) && !isDigit(text.front()) &&
+         !isFunctionName(text);
+}
+
 void mlir::moe::visitSymbols(StringRef text, function_ref<void(StringRef)> visit) {
   visitWords(text, [&](StringRef part, bool isWord) {
-    bool isFunction = part.equals_insensitive("min") || part.equals_insensitive("max") ||
-                      part.equals_insensitive("floor");
-    if (isWord && !isDigit(part.front()) && !isFunction)
+    if (isWord && isDimSymbol(part))
       visit(part);
   });
 }

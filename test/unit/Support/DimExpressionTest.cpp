@@ -1,7 +1,7 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "DimExpression.h"
+#include "moec/Support/DimExpression.h"
 
 #include <gtest/gtest.h>
 
@@ -48,4 +48,11 @@ TEST(DimExpression, VisitsSymbols) {
   std::string found;
   visitSymbols("Min(8, seq) + u0//2", [&](llvm::StringRef symbol) { found += symbol.str() + ";"; });
   EXPECT_EQ(found, "seq;u0;");
+}
+
+TEST(DimExpression, KnowsSymbols) {
+  EXPECT_TRUE(isDimSymbol("seq"));
+  EXPECT_TRUE(isDimSymbol("x.0"));
+  for (llvm::StringRef text : {"", "2", "2*seq", "past key", "Min", "-seq"})
+    EXPECT_FALSE(isDimSymbol(text)) << text.str();
 }
