@@ -153,8 +153,8 @@ Expected<const EntryInfo *> Package::getEntry(StringRef name) const {
   for (const EntryInfo &entry : entries)
     if (entry.name == name)
       return &entry;
-  std::string names = llvm::join(
-      llvm::map_range(entries, [](const EntryInfo &entry) { return entry.name; }), ", ");
+  std::string names =
+      llvm::join(llvm::map_range(entries, [](const EntryInfo &entry) { return entry.name; }), ", ");
   return makeError(Status::CommandLine,
                    "the package has no entry '" + name + "'; it has: " + names);
 }

@@ -49,6 +49,17 @@ Error CommandLine::parseInput(StringRef word) {
       formatv("there is no command and no file '{0}'; did you mean 'moec {1}'?", word, command));
 }
 
+/// The nearest of the table's options and of those that only the command line has.
+static Error unknownOption(StringRef word, StringRef name) {
+  SmallVector<StringRef> names = {"help", "version"};
+  for (const OptionDescription &option : getOptions())
+    names.push_back(option.name);
+  StringRef nearest = findNearestName(name, names);
+  std::string spelled = (nearest.size() == 1 ? "-" : "--") + nearest.str();
+  return createStringError(formatv("unknown option '{0}'{1}", word.split('=').first,
+                                   nearest.empty() ? "" : "; did you mean '" + spelled + "'?"));
+}
+
 Error CommandLine::parseOption(StringRef word) {
   StringRef body = word.drop_front(word.starts_with("--") ? 2 : 1);
   auto [name, value] = body.split('=');
@@ -62,7 +73,7 @@ Error CommandLine::parseOption(StringRef word) {
     hasValue = true;
   }
   if (!option)
-    return setOption(options, name, value);
+    return unknownOption(word, name);
   if (!given.insert(option).second && !option->repeatable)
     return createStringError(option->getSpelling() + " is given twice");
   if (!hasValue && !option->isFlag()) {
