@@ -4,8 +4,12 @@
 // The command line of moec.
 
 #include "Options.h"
+#include "Commands.h"
 
+#include "moec/Support/Suggest.h"
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallPtrSet.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
 
 using namespace llvm;
@@ -35,7 +39,14 @@ Error CommandLine::parseInput(StringRef word) {
   if (word.empty())
     return createStringError("the name of the input is empty");
   options.input = word.str();
-  return Error::success();
+  // What looks like no file may be a command.
+  SmallVector<StringRef> commands(
+      map_range(getCommands(), [](const Command &c) { return c.name; }));
+  StringRef command = findNearestName(word, commands);
+  if (command.empty() || word.contains_insensitive(".") || sys::fs::exists(word))
+    return Error::success();
+  return createStringError(
+      formatv("there is no command and no file '{0}'; did you mean 'moec {1}'?", word, command));
 }
 
 Error CommandLine::parseOption(StringRef word) {
@@ -111,6 +122,11 @@ static void printOption(raw_ostream &os, const OptionDescription &option) {
 void mlir::moe::printHelp(raw_ostream &os) {
   os << "moec: Mixture-of-Experts models to CPU libraries\n\n"
         "USAGE: moec [options] model.onnx | phase.mlir\n";
+  for (const Command &command : getCommands())
+    os << "       moec " << command.name << " " << command.arguments << "\n";
+  os << "\nCommands:\n\n";
+  for (const Command &command : getCommands())
+    printRow(os, command.name, command.help);
   StringRef category;
   for (const OptionDescription &option : getOptions()) {
     if (option.category != category)
