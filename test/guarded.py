@@ -17,7 +17,10 @@ import pickle
 import sys
 
 import numpy as np
-from moec_ctypes import Library
+
+# This is a program: no conftest.py has set the path.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "python"))
+from moec.runtime import load  # noqa: E402
 
 PAGE = mmap.PAGESIZE
 ALIGNMENT = 64  # of the workspace
@@ -147,7 +150,7 @@ def run(model, inputs, expected, make_memory, tolerance):
 
 def main(package, cases, tolerance):
     package = pathlib.Path(package)
-    with Library(package).open() as model:
+    with load(package) as model:
         guard_weights(package)
         for inputs, expected in pickle.loads(pathlib.Path(cases).read_bytes()):
             for make_memory in (lambda: Memory(at_end=False), lambda: Memory(at_end=True), Heap):

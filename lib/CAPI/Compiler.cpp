@@ -91,7 +91,7 @@ int32_t moec_compiler_compile(const moec_compiler_options *options, const char *
     if (options->options.onDiagnostic)
       options->options.onDiagnostic(diagnostic);
     else
-      printDiagnostic(llvm::errs(), diagnostic);
+      printDiagnostic(llvm::errs(), diagnostic, hasColors(options->options.color));
   };
   CompileResult compiled = compile(compileOptions);
   if (compiled.status == CompileStatus::Interrupted)

@@ -22,6 +22,8 @@ namespace mlir::moe {
 inline constexpr llvm::StringLiteral kPhaseAttr = "moe.phase";
 inline constexpr llvm::StringLiteral kInterfaceAttr = "moe.interface";
 inline constexpr llvm::StringLiteral kBlocksAttr = "moe.blocks";
+/// How many operations of each kind took which lowering: {op, lowering, count}.
+inline constexpr llvm::StringLiteral kLoweringsAttr = "moe.lowerings";
 /// Optional list of {name, op}: what `moe.profile_mark` numbers.
 inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
 

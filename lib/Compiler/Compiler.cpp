@@ -6,7 +6,9 @@
 #include "Diagnostics.h"
 #include "Package.h"
 #include "Report.h"
+#include "Text.h"
 
+#include "mlir/IR/Remarks.h"
 #include "mlir/IR/Verifier.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
@@ -288,16 +290,6 @@ LogicalResult Driver::runPhase(size_t index) {
 // What was done
 //===----------------------------------------------------------------------===//
 
-/// Bytes as people read them.
-static std::string formatBytes(uint64_t bytes) {
-  static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
-  double value = bytes;
-  unsigned unit = 0;
-  for (; value >= 1000 && unit + 1 < std::size(units); ++unit)
-    value /= 1000;
-  return llvm::formatv(unit == 0 ? "{0:f0} {1}" : "{0:f1} {1}", value, units[unit]);
-}
-
 /// "2 MoE blocks (E=16 k=4 H=128 I=64)", blocks of one shape together.
 static std::string summarizeBlocks(const llvm::json::Array &blocks) {
   if (blocks.empty())
@@ -319,8 +311,9 @@ std::string Driver::getSummary() const {
   const Machine &machine = compilation.machine;
   return llvm::formatv("{0}: {1}, {2} ({3}-bit vectors), threads {4}, library {5}, weights {6}, "
                        "{7:f1} s",
-                       compilation.packagePath, summarizeBlocks(blocksToJSON(*compilation.module)),
-                       machine.name, machine.vectorBits, stringifyThreads(options.threads),
+                       compilation.packagePath,
+                       summarizeBlocks(listToJSON(*compilation.module, kBlocksAttr)), machine.name,
+                       machine.vectorBits, stringifyThreads(options.threads),
                        formatBytes(compilation.libraryBytes), formatBytes(compilation.weightsBytes),
                        millisecondsSince(start) / 1000);
 }
@@ -363,7 +356,7 @@ LogicalResult Driver::writeReport() {
                                         {"vector_bits", machine.vectorBits},
                                         {"features", llvm::json::Array(machine.features)}};
   report["opt_level"] = int64_t(options.optLevel);
-  report["moe_blocks"] = blocksToJSON(*compilation.module);
+  report["moe_blocks"] = listToJSON(*compilation.module, kBlocksAttr);
   report["lowerings"] = std::move(compilation.lowerings);
   report["packing"] = describePacking(*compilation.module);
   report["memory"] = llvm::json::Object{{"weights_bytes", int64_t(compilation.weightsBytes)},
@@ -410,7 +403,18 @@ CompileResult Driver::run() {
     return failed("writing the report");
   if (!toPackage)
     return {CompileStatus::Success, "", ""};
-  return {CompileStatus::Success, getSummary(), compilation.packagePath};
+  return {CompileStatus::Success, options.quiet ? "" : getSummary(), compilation.packagePath};
+}
+
+/// What passes could not do becomes diagnostics.
+static void enableRemarks(MLIRContext &context) {
+  remark::RemarkCategories categories;
+  categories.missed = ".*";
+  bool enabled = succeeded(remark::enableOptimizationRemarks(
+      context, /*streamer=*/nullptr, std::make_unique<remark::RemarkEmittingPolicyAll>(),
+      categories, /*printAsEmitRemarks=*/true));
+  assert(enabled && "a new context has no remark engine");
+  (void)enabled;
 }
 
 CompileResult mlir::moe::compile(const CompileOptions &given) {
@@ -429,5 +433,7 @@ CompileResult mlir::moe::compile(const CompileOptions &given) {
   MLIRContext context(registry);
   context.printOpOnDiagnostic(false);
   DiagnosticHandler diagnostics(&context, options);
+  if (options.logLevel >= Severity::Remark)
+    enableRemarks(context);
   return Driver(options, context, diagnostics).run();
 }

@@ -5,8 +5,10 @@
 
 #include "mlir/IR/BuiltinAttributes.h"
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/OneLine.h"
 #include "moec/Support/Unsupported.h"
-#include "llvm/ADT/StringExtras.h"
+
+#include <cstdlib>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -19,15 +21,6 @@ static FileLineColLoc findPlace(Location location) {
     return place ? WalkResult::interrupt() : WalkResult::advance();
   });
   return place;
-}
-
-/// One line: names may hold any character.
-static std::string escapeControls(StringRef text) {
-  std::string line;
-  for (char c : text)
-    line += llvm::isPrint(c) || (c & 0x80) ? std::string(1, c)
-                                           : "\\x" + llvm::utohexstr(uint8_t(c), false, 2);
-  return line;
 }
 
 static Severity convertSeverity(DiagnosticSeverity severity) {
@@ -61,15 +54,37 @@ static CompileDiagnostic convert(Diagnostic &diagnostic) {
   return result;
 }
 
-void mlir::moe::printDiagnostic(llvm::raw_ostream &os, const CompileDiagnostic &diagnostic) {
-  static const char *const kinds[] = {"error", "warning", "remark", "note"};
+bool mlir::moe::hasColors(ColorMode mode) {
+  if (mode != ColorMode::Auto)
+    return mode == ColorMode::Always;
+  const char *refused = std::getenv("NO_COLOR");
+  return (!refused || !*refused) && llvm::errs().has_colors();
+}
+
+void mlir::moe::printDiagnostic(llvm::raw_ostream &os, const CompileDiagnostic &diagnostic,
+                                bool colors) {
+  using llvm::raw_ostream;
+  static constexpr struct {
+    const char *name;
+    raw_ostream::Colors color;
+  } kinds[] = {{"error", raw_ostream::RED},
+               {"warning", raw_ostream::MAGENTA},
+               {"remark", raw_ostream::BLUE},
+               {"note", raw_ostream::CYAN}};
+  bool before = os.colors_enabled();
+  os.enable_colors(colors);
+  os.changeColor(raw_ostream::SAVEDCOLOR, /*Bold=*/true);
   os << (diagnostic.file.empty() ? "moec" : diagnostic.file);
   // A file as a whole has no place; node 0 has line 0 and column 1.
   if (diagnostic.line != 0 || diagnostic.column != 0)
     os << ':' << diagnostic.line << ':' << diagnostic.column;
-  os << ": " << kinds[unsigned(diagnostic.severity)] << ": " << diagnostic.message << '\n';
+  os << ": ";
+  const auto &kind = kinds[unsigned(diagnostic.severity)];
+  os.changeColor(kind.color, /*Bold=*/true) << kind.name << ": ";
+  os.resetColor() << diagnostic.message << '\n';
+  os.enable_colors(before);
   for (const CompileDiagnostic &note : diagnostic.notes)
-    printDiagnostic(os, note);
+    printDiagnostic(os, note, colors);
 }
 
 DiagnosticHandler::DiagnosticHandler(MLIRContext *context, const CompileOptions &options)
@@ -83,7 +98,7 @@ void DiagnosticHandler::handle(Diagnostic &given) {
     errors = true;
     unsupported |= isUnsupported(given);
   }
-  if (diagnostic.severity == Severity::Remark && !options.remarks)
+  if (diagnostic.severity > options.logLevel)
     return;
   std::string text;
   llvm::raw_string_ostream stream(text);
@@ -93,5 +108,5 @@ void DiagnosticHandler::handle(Diagnostic &given) {
   if (options.onDiagnostic)
     options.onDiagnostic(diagnostic);
   else
-    llvm::errs() << text;
+    printDiagnostic(llvm::errs(), diagnostic, hasColors(options.color));
 }

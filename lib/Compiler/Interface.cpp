@@ -185,6 +185,8 @@ static bool readEntry(DictionaryAttr source, EntryDescription &entry) {
       entry.symbols.push_back(text.str());
     else
       return false;
+  if (auto workspace = get<StringAttr>(source, "workspace"))
+    entry.workspace = llvm::json::fixUTF8(workspace);
   return readTensors(source, "inputs", true, entry.symbols, entry.inputs) &&
          readTensors(source, "outputs", false, entry.symbols, entry.outputs);
 }
@@ -235,6 +237,9 @@ llvm::json::Array mlir::moe::entriesToJSON(ArrayRef<EntryDescription> entries) {
     result.push_back(llvm::json::Object{{"name", entry.name},
                                         {"inputs", tensorsToJSON(entry.inputs)},
                                         {"outputs", tensorsToJSON(entry.outputs)},
-                                        {"symbols", llvm::json::Array(entry.symbols)}});
+                                        {"symbols", llvm::json::Array(entry.symbols)},
+                                        {"workspace", entry.workspace.empty()
+                                                          ? llvm::json::Value(nullptr)
+                                                          : llvm::json::Value(entry.workspace)}});
   return result;
 }

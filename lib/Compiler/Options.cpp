@@ -7,6 +7,7 @@
 #include "moec/Support/Suggest.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/FormatVariadic.h"
 
 using namespace llvm;
@@ -41,6 +42,26 @@ static bool setThreads(CompileOptions &options, StringRef value) {
       return true;
     }
   return false;
+}
+
+static bool setLogLevel(CompileOptions &options, StringRef value) {
+  auto level = StringSwitch<std::optional<Severity>>(value)
+                   .Case("error", Severity::Error)
+                   .Case("warning", Severity::Warning)
+                   .Case("remark", Severity::Remark)
+                   .Default(std::nullopt);
+  options.logLevel = level.value_or(options.logLevel);
+  return level.has_value();
+}
+
+static bool setColor(CompileOptions &options, StringRef value) {
+  auto mode = StringSwitch<std::optional<ColorMode>>(value)
+                  .Case("auto", ColorMode::Auto)
+                  .Case("always", ColorMode::Always)
+                  .Case("never", ColorMode::Never)
+                  .Default(std::nullopt);
+  options.color = mode.value_or(options.color);
+  return mode.has_value();
 }
 
 static bool setSanitizer(CompileOptions &options, StringRef value) {
@@ -123,8 +144,17 @@ static std::vector<OptionDescription> makeOptions() {
                   {"thread", "ThreadSanitizer"}};
   add("verify-each", "", "Looking inside", "Verify the IR after each pass",
       setFlag<&O::verifyEach>);
-  add("remarks", "", "Looking inside", "Print remarks, such as why a block was not raised",
-      setFlag<&O::remarks>);
+
+  add("log-level", "level", "Messages", "The least important messages that are printed",
+      setLogLevel)
+      .choices = {{"error", "errors only"},
+                  {"warning", "also warnings (default)"},
+                  {"remark", "also remarks, such as why operations were not fused"}};
+  add("color", "when", "Messages", "Colours in messages", setColor).choices = {
+      {"auto", "on a terminal, unless NO_COLOR is set (default)"},
+      {"always", "also in files and pipes"},
+      {"never", "nowhere"}};
+  add("quiet", "", "Messages", "No progress, and no summary at the end", setFlag<&O::quiet>);
   return options;
 }
 

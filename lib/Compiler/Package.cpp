@@ -105,9 +105,6 @@ Object PackageWriter::getInfo(const Machine &used) {
     source["ir_version"] = attributeToJSON(version);
   if (Attribute opsets = module->getAttr("onnx.opsets"))
     source["opsets"] = attributeToJSON(opsets);
-  Array regions;
-  if (auto list = module->getAttrOfType<ArrayAttr>(kRegionsAttr))
-    regions = std::move(*attributeToJSON(list).getAsArray());
   const Machine &machine = compilation.machine;
   return Object{{"name", compilation.name},
                 {"version", MOEC_VERSION},
@@ -119,8 +116,9 @@ Object PackageWriter::getInfo(const Machine &used) {
                 {"opt_level", int64_t(compilation.options.optLevel)},
                 {"entries", entriesToJSON(description.entries)},
                 {"weights", getWeightsInfo()},
-                {"moe_blocks", blocksToJSON(module)},
-                {"regions", std::move(regions)},
+                {"moe_blocks", listToJSON(module, kBlocksAttr)},
+                {"lowerings", listToJSON(module, kLoweringsAttr)},
+                {"regions", listToJSON(module, kRegionsAttr)},
                 {"source", std::move(source)}};
 }
 

@@ -63,7 +63,9 @@ static LogicalResult lower(Compilation &compilation, StringRef pipeline, StringR
   Operations before = collectOperations(*compilation.module);
   if (failed(compilation.runPasses(pipeline)))
     return failure();
-  appendLowerings(before, collectOperations(*compilation.module), lowering, compilation.lowerings);
+  Operations after = collectOperations(*compilation.module);
+  appendLowerings(before, after, lowering, compilation.lowerings);
+  recordLowerings(*compilation.module, before, after, lowering);
   return success();
 }
 
@@ -128,7 +130,9 @@ static LogicalResult bufferize(Compilation &compilation) {
 }
 
 static LogicalResult planMemory(Compilation &compilation) {
-  return runCPUPipeline(compilation, "moec-memory");
+  if (failed(runCPUPipeline(compilation, "moec-memory")))
+    return failure();
+  return recordWorkspace(*compilation.module);
 }
 
 static LogicalResult lowerToLLVM(Compilation &compilation) {

@@ -12,7 +12,7 @@ StringRef mlir::moe::findNearestName(StringRef name, ArrayRef<StringRef> candida
   unsigned best = 2 + name.size() / 3;
   StringRef nearest;
   for (StringRef candidate : candidates) {
-    unsigned distance = name.edit_distance(candidate, /*AllowReplacements=*/true, best);
+    unsigned distance = name.edit_distance_insensitive(candidate, /*AllowReplacements=*/true, best);
     // Two names of one or two letters always are near each other.
     if (distance < best && distance < candidate.size()) {
       best = distance;

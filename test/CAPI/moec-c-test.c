@@ -46,7 +46,7 @@ static int tryWrongUses(void) {
   assert(strcmp(moec_compiler_last_error(), "-O cannot be '4'; it can only be 0, 1, 2, 3") == 0);
   assert(moec_compiler_options_set(options, "dim", "batch") == 1);
   assert(strcmp(moec_compiler_last_error(), "--dim needs name=size, got 'batch'") == 0);
-  assert(moec_compiler_options_set(options, "remarks", "perhaps") == 1);
+  assert(moec_compiler_options_set(options, "quiet", "perhaps") == 1);
   assert(moec_compiler_options_set(options, NULL, "x") == 1);
   assert(moec_compiler_options_set(options, "cpu", NULL) == 1);
   assert(moec_compiler_options_set(NULL, "cpu", "native") == 1);

@@ -179,7 +179,7 @@ def test_unwritable_output(tmp_path):
 
 def test_nothing_is_printed(tmp_path, capfd, caplog):
     caplog.set_level(logging.INFO, "moec")
-    moec.compile(MODEL, tmp_path / "layer0.moec", remarks=True)
+    moec.compile(MODEL, tmp_path / "layer0.moec", log_level="remark")
     with pytest.raises(moec.CompileError):
         moec.compile(tmp_path / "absent.onnx")
     assert capfd.readouterr() == ("", "")

@@ -14,6 +14,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Verifier.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Transforms/Passes.h"
 
@@ -35,8 +36,12 @@ static bool runPass(ModuleOp module, std::unique_ptr<Pass> pass) {
   std::string name = pass->getArgument().str();
   PassManager passes(module.getContext(), ModuleOp::getOperationName());
   passes.addPass(std::move(pass));
+  // An invalid result would be reported like an invalid model.
+  passes.enableVerifier(false);
   bool succeeded = mlir::succeeded(passes.run(module));
   errors.check(succeeded, name);
+  if (succeeded)
+    require(mlir::succeeded(verify(module)), name + " made an invalid module");
   return succeeded;
 }
 

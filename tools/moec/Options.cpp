@@ -4,8 +4,12 @@
 // The command line of moec.
 
 #include "Options.h"
+#include "Commands.h"
 
+#include "moec/Support/Suggest.h"
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallPtrSet.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
 
 using namespace llvm;
@@ -35,7 +39,25 @@ Error CommandLine::parseInput(StringRef word) {
   if (word.empty())
     return createStringError("the name of the input is empty");
   options.input = word.str();
-  return Error::success();
+  // What looks like no file may be a command.
+  SmallVector<StringRef> commands(
+      map_range(getCommands(), [](const Command &c) { return c.name; }));
+  StringRef command = findNearestName(word, commands);
+  if (command.empty() || word.contains_insensitive(".") || sys::fs::exists(word))
+    return Error::success();
+  return createStringError(
+      formatv("there is no command and no file '{0}'; did you mean 'moec {1}'?", word, command));
+}
+
+/// The nearest of the table's options and of those that only the command line has.
+static Error unknownOption(StringRef word, StringRef name) {
+  SmallVector<StringRef> names = {"help", "version"};
+  for (const OptionDescription &option : getOptions())
+    names.push_back(option.name);
+  StringRef nearest = findNearestName(name, names);
+  std::string spelled = (nearest.size() == 1 ? "-" : "--") + nearest.str();
+  return createStringError(formatv("unknown option '{0}'{1}", word.split('=').first,
+                                   nearest.empty() ? "" : "; did you mean '" + spelled + "'?"));
 }
 
 Error CommandLine::parseOption(StringRef word) {
@@ -51,7 +73,7 @@ Error CommandLine::parseOption(StringRef word) {
     hasValue = true;
   }
   if (!option)
-    return setOption(options, name, value);
+    return unknownOption(word, name);
   if (!given.insert(option).second && !option->repeatable)
     return createStringError(option->getSpelling() + " is given twice");
   if (!hasValue && !option->isFlag()) {
@@ -111,6 +133,11 @@ static void printOption(raw_ostream &os, const OptionDescription &option) {
 void mlir::moe::printHelp(raw_ostream &os) {
   os << "moec: Mixture-of-Experts models to CPU libraries\n\n"
         "USAGE: moec [options] model.onnx | phase.mlir\n";
+  for (const Command &command : getCommands())
+    os << "       moec " << command.name << " " << command.arguments << "\n";
+  os << "\nCommands:\n\n";
+  for (const Command &command : getCommands())
+    printRow(os, command.name, command.help);
   StringRef category;
   for (const OptionDescription &option : getOptions()) {
     if (option.category != category)

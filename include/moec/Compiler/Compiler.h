@@ -83,12 +83,17 @@ struct CompileOptions {
   bool verifyEach = false;
   /// Write what was found and decided as JSON to this file.
   std::string reportFile;
-  /// Print remarks, such as why a block was not raised.
-  bool remarks = false;
+  /// The least severe diagnostics that are reported. Remarks say, for example, why
+  /// operations were not fused.
+  Severity logLevel = Severity::Warning;
+  /// For diagnostics that are printed to stderr.
+  ColorMode color = ColorMode::Auto;
+  /// Leaves CompileResult::summary empty; the command line shows no progress either.
+  bool quiet = false;
   /// Folder of runtime_*.o and moec.h. Default: see getRuntimeFolder.
   std::string runtimeFolder;
 
-  /// Gets each error, warning and remark once, as soon as it is known. Called by one
+  /// Gets each diagnostic of `logLevel` or worse once, as soon as it is known. Called by one
   /// thread at a time, which need not be the caller's. Default: printed to stderr.
   std::function<void(const CompileDiagnostic &)> onDiagnostic;
   /// Called by the thread of `compile` when a phase begins, with 0, 0, and while the

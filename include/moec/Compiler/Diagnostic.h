@@ -31,8 +31,14 @@ struct CompileDiagnostic {
   std::vector<CompileDiagnostic> notes;
 };
 
+/// Whether messages on stderr have colours: Auto if it is a terminal that knows them
+/// and the environment variable NO_COLOR is not set (https://no-color.org).
+enum class ColorMode { Auto, Always, Never };
+bool hasColors(ColorMode mode);
+
 /// Prints `file:line:column: error: message`, then the notes, a line each.
-void printDiagnostic(llvm::raw_ostream &os, const CompileDiagnostic &diagnostic);
+void printDiagnostic(llvm::raw_ostream &os, const CompileDiagnostic &diagnostic,
+                     bool colors = false);
 
 } // namespace mlir::moe
 

@@ -12,8 +12,8 @@
 
 namespace mlir::moe {
 
-/// The candidate that `name` is most likely a misspelling of; "" when none is near.
-/// The first of equally near ones.
+/// The candidate that `name` is most likely a misspelling of, whatever the case of
+/// letters; the first of equally near ones. "" when none is near.
 llvm::StringRef findNearestName(llvm::StringRef name, llvm::ArrayRef<llvm::StringRef> candidates);
 
 /// "; did you mean 'NAME'?", or "" when no candidate is near.

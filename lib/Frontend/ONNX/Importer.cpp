@@ -4,10 +4,10 @@
 #include "moec/Dialect/ONNX/IR/ElementType.h"
 #include "moec/Frontend/ONNX/Importer.h"
 
-#include "DimExpression.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 #include "moec/Frontend/ONNX/ModelReader.h"
+#include "moec/Support/DimExpression.h"
 #include "moec/Support/NodeLocation.h"
 #include "moec/Support/Suggest.h"
 #include "moec/Support/Unsupported.h"

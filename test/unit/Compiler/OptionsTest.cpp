@@ -20,7 +20,9 @@ TEST(OptionsTest, SetsWhatTheTableSays) {
   EXPECT_EQ(set(options, "dim", "batch=2"), "");
   EXPECT_EQ(set(options, "dim", "tokens=3"), "");
   EXPECT_EQ(set(options, "keep", "a"), "");
-  EXPECT_EQ(set(options, "remarks", ""), "");
+  EXPECT_EQ(set(options, "quiet", ""), "");
+  EXPECT_EQ(set(options, "log-level", "remark"), "");
+  EXPECT_EQ(set(options, "color", "always"), "");
   EXPECT_EQ(set(options, "verify-each", "true"), "");
   EXPECT_EQ(set(options, "compile-to", "raise-moe"), "");
   EXPECT_EQ(options.output, "x.moec");
@@ -31,12 +33,14 @@ TEST(OptionsTest, SetsWhatTheTableSays) {
   EXPECT_EQ(options.dims[1].first, "tokens");
   EXPECT_EQ(options.dims[1].second, 3);
   EXPECT_EQ(options.keep, std::vector<std::string>{"a"});
-  EXPECT_TRUE(options.remarks);
+  EXPECT_TRUE(options.quiet);
   EXPECT_TRUE(options.verifyEach);
+  EXPECT_EQ(options.logLevel, Severity::Remark);
+  EXPECT_EQ(options.color, ColorMode::Always);
   EXPECT_EQ(options.compileTo, "raise-moe");
 
-  EXPECT_EQ(set(options, "remarks", "false"), "");
-  EXPECT_FALSE(options.remarks);
+  EXPECT_EQ(set(options, "quiet", "false"), "");
+  EXPECT_FALSE(options.quiet);
 }
 
 TEST(OptionsTest, WrongOnesChangeNothing) {
@@ -47,11 +51,11 @@ TEST(OptionsTest, WrongOnesChangeNothing) {
   EXPECT_EQ(set(options, "target", "toaster"), "--target cannot be 'toaster'; it can only be cpu");
   EXPECT_EQ(set(options, "O", "-1"), "-O cannot be '-1'; it can only be 0, 1, 2, 3");
   EXPECT_EQ(set(options, "dim", "batch=many"), "--dim needs name=size, got 'batch=many'");
-  EXPECT_EQ(set(options, "remarks", "1"), "--remarks needs 'true' or 'false', got '1'");
+  EXPECT_EQ(set(options, "quiet", "1"), "--quiet needs 'true' or 'false', got '1'");
   EXPECT_EQ(options.threads, Threads::OpenMP);
   EXPECT_EQ(options.optLevel, 3u);
   EXPECT_TRUE(options.dims.empty());
-  EXPECT_FALSE(options.remarks);
+  EXPECT_FALSE(options.quiet);
 }
 
 /// A choice that is listed and refused would be a dead entry.

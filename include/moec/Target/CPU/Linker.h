@@ -9,6 +9,7 @@
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 #include <string>
+#include <vector>
 
 namespace mlir::moe {
 
@@ -31,6 +32,14 @@ struct LinkOptions {
   Threads threads = Threads::OpenMP;
   Sanitizer sanitizer = Sanitizer::None;
 };
+
+/// The program that links. The error says what to install.
+llvm::Expected<std::string> findLinker();
+/// The object of the runtime that belongs to `options.threads`.
+llvm::Expected<std::string> findRuntime(const LinkOptions &options);
+/// The paths of the libraries that a shared library is linked with, the OpenMP runtime
+/// first if it is among them. The error says what to install.
+llvm::Expected<std::vector<std::string>> findSystemLibraries(Threads threads);
 
 /// A stripped shared library that exports NAME_moec and moec_library only and
 /// needs libc and libm (and the OpenMP runtime). All symbols must resolve, but

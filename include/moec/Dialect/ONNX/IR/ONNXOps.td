@@ -35,6 +35,10 @@ def ONNX_Dialect : Dialect {
 def ONNX_UnknownType : TypeDef<ONNX_Dialect, "Unknown"> {
   let mnemonic = "unknown";
   let summary = "an element type that the model does not state";
+  let description = [{
+    Stands in tensors until `--normalize-onnx` infers the type; what still has it then
+    cannot be lowered.
+  }];
 }
 
 def ONNX_NodeOp : Op<ONNX_Dialect, "node", [
@@ -141,6 +145,10 @@ def ONNX_NodeOp : Op<ONNX_Dialect, "node", [
 def ONNX_YieldOp : Op<ONNX_Dialect, "yield", [
     Pure, Terminator, HasParent<"NodeOp">]> {
   let summary = "outputs of a sub-graph";
+  let description = [{
+    Ends a region of `onnx.node`. The values are the outputs of the sub-graph in their
+    order, tensors of any shape; what they mean is up to the operator (`If`, `Loop`, …).
+  }];
   let arguments = (ins Variadic<AnyTensor>:$values);
   let assemblyFormat = "attr-dict ($values^ `:` type($values))?";
 }
