@@ -28,8 +28,9 @@ class Module:
         body = f"  {values} = {operation} {{{attributes}}} : {types}\n  return {returned} : {', '.join(results)}"
         return self.define(name, arguments, results, body)
 
-    def compile(self, folder):
-        return Functions("".join(self.functions.values()), ["--moe-to-reference"], folder)
+    def compile(self, folder, *passes):
+        """After `passes`, which must not change what the functions mean."""
+        return Functions("".join(self.functions.values()), [*passes, "--moe-to-reference"], folder)
 
 
 def routing(experts, k, weighted=True):

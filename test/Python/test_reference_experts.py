@@ -14,9 +14,9 @@ ELEMENTS = ["f32", "f16", "bf16", "f64"]
 MODULE = Module()
 
 
-@pytest.fixture(scope="module")
-def functions(tmp_path_factory):
-    return MODULE.compile(tmp_path_factory.mktemp("experts"))
+@pytest.fixture(scope="module", params=[(), ("--canonicalize",)], ids=["plain", "canonical"])
+def functions(request, tmp_path_factory):
+    return MODULE.compile(tmp_path_factory.mktemp("experts"), *request.param)
 
 
 def draw(name, shape, element):

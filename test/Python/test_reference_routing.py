@@ -16,9 +16,9 @@ SLOTS, WEIGHTS = ("i32", 2), ("f32", 2)
 MODULE = Module()
 
 
-@pytest.fixture(scope="module")
-def functions(tmp_path_factory):
-    return MODULE.compile(tmp_path_factory.mktemp("routing"))
+@pytest.fixture(scope="module", params=[(), ("--canonicalize",)], ids=["plain", "canonical"])
+def functions(request, tmp_path_factory):
+    return MODULE.compile(tmp_path_factory.mktemp("routing"), *request.param)
 
 
 def draw(name, tokens, columns=E, element="f32"):

@@ -73,7 +73,7 @@ Value reference::evaluate(ReferenceBuilder &b, CapacityAttr capacity, Value toke
     else
       value = arith::MulFOp::create(b, value, factor);
   }
-  // As CapacityAttr::evaluate: no NaN (0 / 0 of no token), and no overflow below.
+  // No NaN (0 / 0 of no token), and no overflow below.
   Value isNumber = arith::CmpFOp::create(b, arith::CmpFPredicate::ORD, value, value);
   value = b.select(isNumber, value, f64(0));
   value = arith::MinimumFOp::create(b, value, f64(CapacityAttr::kLargest));

@@ -10,8 +10,9 @@
 #include "llvm/ADT/StringSwitch.h"
 #include "llvm/ADT/TypeSwitch.h"
 
-#include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 
 using namespace mlir;
@@ -160,20 +161,20 @@ Attribute CapacityAttr::parse(AsmParser &parser, Type) {
                                          times);
 }
 
-/// The shortest decimal that reads back as `number`, with a point unless it is integral.
+/// A decimal that reads back as `number`: an integer, or one with a point.
 static std::string printNumber(double number) {
   if (number == std::floor(number) && number < 1e15)
     return std::to_string(int64_t(number));
   char text[40];
+  std::snprintf(text, sizeof(text), "%.15g", number);
+  if (!StringRef(text).contains('e') && std::strtod(text, nullptr) == number)
+    return text;
   for (int digits = 1; digits <= 17; ++digits) {
     std::snprintf(text, sizeof(text), "%.*e", digits, number);
     if (std::strtod(text, nullptr) == number)
       break;
   }
-  char plain[40];
-  std::snprintf(plain, sizeof(plain), "%.15g", number);
-  bool short_ = !StringRef(plain).contains('e') && std::strtod(plain, nullptr) == number;
-  return short_ ? plain : text;
+  return text;
 }
 
 void CapacityAttr::print(AsmPrinter &printer) const {
@@ -213,44 +214,6 @@ LogicalResult CapacityAttr::verify(function_ref<InFlightDiagnostic()> emitError,
       return emitError() << "multiple and times are between 1 and " << kLargest << ", got "
                          << number;
   return success();
-}
-
-static double valueOf(const CapacityTerm &term, int64_t tokens, int64_t experts, int64_t k) {
-  switch (term.kind) {
-  case CapacityTerm::Number:
-    return term.number;
-  case CapacityTerm::Tokens:
-    return double(tokens);
-  case CapacityTerm::Experts:
-    return double(experts);
-  case CapacityTerm::K:
-    return double(k);
-  }
-  llvm_unreachable("all factors are handled");
-}
-
-static double roundCapacity(double value, CapacityRound round) {
-  switch (round) {
-  case CapacityRound::Floor:
-    return std::floor(value);
-  case CapacityRound::Ceil:
-    return std::ceil(value);
-  case CapacityRound::Nearest: // half to even
-    return std::nearbyint(value);
-  }
-  llvm_unreachable("all roundings are handled");
-}
-
-int64_t CapacityAttr::evaluate(int64_t tokens, int64_t experts, int64_t k) const {
-  double value = 1;
-  for (const CapacityTerm &term : getTerms()) {
-    double factor = valueOf(term, tokens, experts, k);
-    value = term.divides ? value / factor : value * factor;
-  }
-  // 0 / 0 of no token is no room.
-  value = std::isnan(value) ? 0 : std::min(value, double(kLargest));
-  int64_t rounded = int64_t(roundCapacity(value, getRound()));
-  return llvm::alignTo(std::max(getTimes() * rounded, getMin()), getMultiple());
 }
 
 //===----------------------------------------------------------------------===//

@@ -107,8 +107,6 @@ def MoE_CapacityAttr : MoE_Attr<"Capacity", "capacity"> {
   let extraClassDeclaration = [{
     /// Larger capacities are never needed, and arithmetic on this one stays in 64 bits.
     static constexpr int64_t kLargest = 2147483647;
-    /// C of a group of `tokens` tokens.
-    int64_t evaluate(int64_t tokens, int64_t experts, int64_t k) const;
   }];
 }
 
