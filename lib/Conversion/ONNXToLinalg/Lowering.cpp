@@ -39,9 +39,7 @@ SmallVector<Value> NodeLowering::inputs() {
   return values;
 }
 
-std::string NodeLowering::describe() {
-  return (node.getOpType() + " (node '" + getNodeName(node.getLoc()) + "')").str();
-}
+std::string NodeLowering::describe() { return describeNode(node.getLoc(), node.getOpType()); }
 
 LogicalResult NodeLowering::fail(const Twine &reason) {
   return emitError(node.getLoc()) << describe() << ": " << reason;

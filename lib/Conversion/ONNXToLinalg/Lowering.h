@@ -45,7 +45,7 @@ public:
   /// Reports what of a valid node cannot be lowered.
   LogicalResult unsupported(const Twine &reason);
 
-  /// Name for messages: "Reshape (node 'view_1')".
+  /// Start of a message: "node 'view_1' (Reshape)".
   std::string describe();
 
   /// Makes the call fail with "<node>: message" unless `condition` holds.

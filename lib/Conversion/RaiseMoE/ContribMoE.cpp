@@ -20,9 +20,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 std::string mlir::moe::describeNode(onnx::NodeOp node) {
-  StringRef name = getNodeName(node.getLoc());
-  std::string text = node.getOpType().str();
-  return name.empty() ? text : text + " '" + name.str() + "'";
+  return describeNode(node.getLoc(), node.getOpType());
 }
 
 namespace {

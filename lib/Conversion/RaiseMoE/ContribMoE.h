@@ -43,7 +43,7 @@ struct ContribMoE {
   int64_t experts = 0, hidden = 0, intermediate = 0;
 };
 
-/// The node's operator and name, as the start of a message.
+/// The start of a message about the node.
 std::string describeNode(onnx::NodeOp node);
 
 /// Reads and checks a node. Reports the first thing that is illegal or not supported

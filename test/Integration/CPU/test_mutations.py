@@ -37,7 +37,7 @@ QMOE = generate.Layer(activation="swiglu", fusion=1, bits=4, block=16, zero_poin
 
 OPTIONS, BAD_MODEL, UNSUPPORTED = 1, 2, 3
 MESSAGE = re.compile(r"(?P<file>[^\n]*?)(:\d+:\d+)?: (?P<kind>error|warning|note): (?P<text>.+)")
-DUMPS = ("Stack dump", "PLEASE submit", "LLVM ERROR", "Assertion", "Sanitizer", "runtime error", "terminate called")
+DUMPS = ("' op ", "Stack dump", "PLEASE submit", "LLVM ERROR", "Assertion", "Sanitizer", "runtime error", "terminate called")
 
 
 def sample(subject, changes, count):

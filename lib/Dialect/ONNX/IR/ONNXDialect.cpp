@@ -5,6 +5,7 @@
 
 #include "mlir/IR/DialectImplementation.h"
 #include "moec/Dialect/ONNX/IR/Operators.h"
+#include "moec/Support/NodeLocation.h"
 #include "moec/Support/Suggest.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -85,23 +86,24 @@ static bool isNodeAttrValue(Attribute value) {
              TypeAttr>(value);
 }
 
-/// Passes take the inputs that every version of an operator has for granted.
+/// What is wrong with a node of a model, said without the terms of the IR.
+static InFlightDiagnostic fail(NodeOp node) {
+  return emitError(node.getLoc()) << describeNode(node.getLoc(), node.getOpType()) << ": ";
+}
+
+/// C7. Passes take the inputs that every version of an operator has for granted.
 static LogicalResult verifyCounts(NodeOp node, const OperatorSignature &signature) {
   unsigned inputs = node.getNumInputs(), outputs = node.getNumResults();
   if (inputs < signature.minInputs)
-    return node.emitOpError("C7: ") << node.getOpType() << " has " << inputs
-                                    << " inputs, expected at least " << signature.minInputs;
+    return fail(node) << "has " << inputs << " inputs, expected at least " << signature.minInputs;
   if (inputs > signature.maxInputs)
-    return node.emitOpError("C7: ") << node.getOpType() << " has " << inputs
-                                    << " inputs, expected at most " << signature.maxInputs;
+    return fail(node) << "has " << inputs << " inputs, expected at most " << signature.maxInputs;
   for (unsigned i = 0; i < signature.minInputs; ++i)
     if (!node.getInput(i))
-      return node.emitOpError("C7: ")
-             << "input " << i << " of " << node.getOpType() << " is missing";
+      return fail(node) << "input " << i << " is missing";
   if (outputs == 0 || outputs > signature.maxOutputs)
-    return node.emitOpError("C7: ")
-           << node.getOpType() << " has " << outputs << " outputs, expected 1"
-           << (signature.maxOutputs > 1 ? " or more" : "");
+    return fail(node) << "has " << outputs << " outputs, expected 1"
+                      << (signature.maxOutputs > 1 ? " or more" : "");
   return success();
 }
 
