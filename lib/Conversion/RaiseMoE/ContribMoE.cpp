@@ -197,6 +197,9 @@ LogicalResult Reader::checkAttributeNames() {
 }
 
 LogicalResult Reader::readAttributes() {
+  if (!moe.node.getGraphs().empty())
+    return error() << "attribute " << cast<StringAttr>(moe.node.getGraphs()[0]).getValue()
+                   << " is a graph, expected a number or a string";
   if (failed(checkAttributeNames()))
     return failure();
   if (moe.quantized && failed(readQuantization()))

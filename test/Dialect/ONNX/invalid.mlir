@@ -130,3 +130,21 @@ func.func @foreign_attribute(%x: tensor<2xf32>) {
   %0 = onnx.node "Abs"(%x) {attributes = {__comment = "fine", temperature = 1.0 : f32}, version = 13 : i64} : (tensor<2xf32>) -> tensor<2xf32>
   return
 }
+
+// -----
+
+func.func @kind_of_attribute(%x: tensor<2xf32>) {
+  // expected-error @below {{node '' (Softmax): attribute 'axis' is a number, expected an integer}}
+  %0 = onnx.node "Softmax"(%x) {attributes = {axis = 0.0 : f32}, version = 13 : i64} : (tensor<2xf32>) -> tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @graph_as_attribute(%x: tensor<2xf32>) {
+  // expected-error @below {{node '' (Softmax): attribute 'axis' is a graph, expected an integer}}
+  %0 = onnx.node "Softmax"(%x) {graphs = ["axis"], version = 13 : i64} : (tensor<2xf32>) -> tensor<2xf32> {
+    onnx.yield %x : tensor<2xf32>
+  }
+  return
+}

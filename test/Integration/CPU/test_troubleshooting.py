@@ -98,6 +98,12 @@ def nodes(*given):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
+def with_kind(node, kind):
+    """The node with another kind stated of its attribute."""
+    node.attribute[0].type = onnx.AttributeProto.AttributeType.Value(kind)
+    return node
+
+
 def version(ir=10, opset=21):
     model = generate.build(MOE)
     model.ir_version, model.opset_import[0].version = ir, opset
@@ -136,6 +142,9 @@ COMPILATIONS = [
     (with_weight(data_type=99), []),
     (edited(lambda graph: graph.node[0].input.__setitem__(0, "absent")), []),
     (nodes(helper.make_node("Add", ["x", "y"], ["t"]), helper.make_node("Neg", ["t"], ["y"])), []),
+    (nodes(helper.make_node("Softmax", ["x"], ["y"], axs=0)), []),
+    (nodes(helper.make_node("Softmax", ["x"], ["y"], axis=0.5)), []),
+    (nodes(with_kind(helper.make_node("Softmax", ["x"], ["y"], axis=0), "TENSOR")), []),
     (nodes(helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["y"])), []),
     (nodes(helper.make_node("Neg", ["x"], ["t"])), []),
     (edited(lambda graph: graph.Clear()), []),

@@ -107,14 +107,39 @@ static LogicalResult verifyCounts(NodeOp node, const OperatorSignature &signatur
   return success();
 }
 
-/// A misspelt attribute would otherwise silently mean its default. ONNX leaves names
-/// that begin with "__" to whoever wrote them.
-static LogicalResult verifyAttributeNames(NodeOp node, const OperatorSignature &signature) {
+static StringRef describeKind(Attribute value) {
+  if (isa<IntegerAttr>(value))
+    return "an integer";
+  if (isa<FloatAttr>(value))
+    return "a number";
+  if (isa<StringAttr>(value))
+    return "a string";
+  if (isa<DenseI64ArrayAttr>(value))
+    return "a list of integers";
+  if (isa<DenseF32ArrayAttr>(value))
+    return "a list of numbers";
+  if (isa<DenseElementsAttr, FlatSymbolRefAttr>(value))
+    return "a tensor";
+  return isa<TypeAttr>(value) ? "a type" : "a list of strings";
+}
+
+/// C8. An attribute that is misspelt or of another kind would otherwise silently mean its
+/// default. ONNX leaves names that begin with "__" to whoever wrote them.
+static LogicalResult verifyAttributes(NodeOp node, const OperatorSignature &signature) {
   for (NamedAttribute attribute : node.getNodeAttributes()) {
     StringRef name = attribute.getName();
     if (!name.starts_with("__") && !llvm::is_contained(signature.attributes, name))
-      return node.emitOpError("C8: ") << node.getOpType() << " has no attribute '" << name << "'"
-                                      << suggestName(name, signature.attributes);
+      return fail(node) << "has no attribute '" << name << "'"
+                        << suggestName(name, signature.attributes);
+    StringRef kind = lookupAttributeKind(name), found = describeKind(attribute.getValue());
+    if (!kind.empty() && found != kind)
+      return fail(node) << "attribute '" << name << "' is " << found << ", expected " << kind;
+  }
+  for (StringRef name : node.getGraphs().getAsValueRange<StringAttr>()) {
+    StringRef kind = lookupAttributeKind(name);
+    if (kind.empty())
+      return fail(node) << "has no attribute '" << name << "'";
+    return fail(node) << "attribute '" << name << "' is a graph, expected " << kind;
   }
   return success();
 }
@@ -156,7 +181,7 @@ LogicalResult NodeOp::verify() {
   if (!signature)
     return success();
   return success(succeeded(verifyCounts(*this, *signature)) &&
-                 succeeded(verifyAttributeNames(*this, *signature)));
+                 succeeded(verifyAttributes(*this, *signature)));
 }
 
 /// Name under which `node_attributes` is written: the ODS accessor for
