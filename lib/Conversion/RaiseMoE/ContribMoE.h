@@ -55,6 +55,10 @@ FailureOr<ContribMoE> readContribMoE(onnx::NodeOp node);
 /// among its transforms, a constant another constant.
 Value relabel(RewriterBase &rewriter, Location loc, Value value, ArrayRef<int64_t> shape);
 
+/// `result` in the type that the model states for the node's result. The run fails when
+/// it states a size that is not that of `like`, whose unknown sizes the result has.
+Value castToStated(RewriterBase &rewriter, onnx::NodeOp node, Value result, Value like);
+
 void populateRaiseRouterPatterns(RewritePatternSet &patterns);
 
 } // namespace mlir::moe

@@ -219,6 +219,21 @@ func.func @other_rows(%x: !x {onnx.dims = ["tokens", "64"]}, %l: !l {onnx.dims =
   return %y : !x
 }
 
+// A size that the model states of the output is checked where the input does not have it.
+
+// CHECK-LABEL: func @stated_tokens
+// CHECK-SAME: (%[[X:.*]]: tensor<?x64xf32> {{{.*}}}, %{{.*}}: tensor<?x8xf32> {{{.*}}},
+// CHECK: moe.combine
+// CHECK: %[[TOKENS:.*]] = tensor.dim %[[X]]
+// CHECK: %[[SAME:.*]] = arith.cmpi eq, %[[TOKENS]], %{{.*}}
+// CHECK: moe.check %{{.*}}, %[[SAME]], "node '' (com.microsoft.MoE): dimension 0 of output 'y' is not 3, as the model states"
+func.func @stated_tokens(%x: !x {onnx.dims = ["tokens", "64"]}, %l: !l {onnx.dims = ["tokens", "8"]},
+                         %w1: !up, %w2: !down) -> tensor<3x64xf32> {
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) {absent = array<i32: 3>, outputs = ["y"], version = 1 : i64}
+    : (!x, !l, !up, !down) -> tensor<3x64xf32>
+  return %y : tensor<3x64xf32>
+}
+
 // CHECK-LABEL: func @same_rows
 // CHECK-NOT: moe.check
 // CHECK: return

@@ -244,7 +244,9 @@ class Trial:
         expected = compute(self.folder / "model.onnx", inputs)
         if done.returncode:
             check_message(done, "the run")
-            assert done.returncode in (4, 5) and expected is None, f"exit status {done.returncode}\n{done.stderr}"
+            # Others only warn of sizes that are not those that the model states.
+            wanted = expected is None or "as the model states" in done.stderr
+            assert done.returncode in (4, 5) and wanted, f"exit status {done.returncode}\n{done.stderr}"
             self.counts["error when run"] += 1
             return
         if expected is None:

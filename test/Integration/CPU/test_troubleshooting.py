@@ -200,6 +200,7 @@ def run_all(compiler, folder):
     model = generate.build(MOE)
     model.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "rows"
     good, other = compiler.package(model, "-O1"), compiler.package(generate.build(dataclasses.replace(MOE, seed=1)), "-O1")
+    stated = edited(lambda graph: setattr(graph.output[0].type.tensor_type.shape.dim[0], "dim_value", 1))
     inputs = generate.draw_inputs(MOE, 5)
     save_file(inputs, folder / "good.safetensors")
     save_file({"hidden": inputs["hidden"]}, folder / "less.safetensors")
@@ -214,6 +215,7 @@ def run_all(compiler, folder):
     yield run_one(good.path, right, "--weights", folder / "other.safetensors")
     yield run_one(good.path, folder / "less.safetensors")
     yield run_one(good.path, folder / "rows.safetensors")
+    yield run_one(compiler.package(stated, "-O1").path, right)
     yield run_one(good.path, right, "--output", "/proc/absent/out.safetensors")
 
 
