@@ -429,6 +429,28 @@ def test_reference_to_an_attribute_outside_of_a_function(compiler, tmp_path):
     expect_failure(compiler, tmp_path, model, "'k'", "function")
 
 
+@pytest.mark.parametrize("kind", ["GRAPH", "TENSOR", "FLOAT", "STRINGS"])
+def test_attribute_of_another_kind_than_stated(compiler, tmp_path, kind):
+    model = generate.build(MOE)
+    (attribute,) = [one for one in model.graph.node[0].attribute if one.name == "k"]
+    attribute.type = onnx.AttributeProto.AttributeType.Value(kind)
+    expect_failure(compiler, tmp_path, model, "'k'", kind, "INT")
+
+
+EMPTY_GRAPH = helper.make_graph([], "inner", [], [])
+
+
+@pytest.mark.parametrize("value", [1.0, "1", [1], EMPTY_GRAPH], ids=["float", "string", "ints", "graph"])
+def test_attribute_of_another_kind_than_the_operator_has(compiler, tmp_path, value):
+    """It is not ignored: the default would be meant silently."""
+    node = helper.make_node("Softmax", ["x"], ["y"], name="soft", axis=value)
+    tensors = [helper.make_tensor_value_info(name, 1, [2, 3]) for name in "xy"]
+    graph = helper.make_graph([node], "g", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    expect_failure(compiler, tmp_path, model, "'soft' (Softmax): attribute 'axis' is a", "expected an integer")
+    expect_failure(compiler, tmp_path, with_attribute(MOE, k=value), "(com.microsoft.MoE): attribute k is", "expected")
+
+
 def test_undefined_value(compiler, tmp_path):
     model = generate.build(MOE)
     model.graph.node[0].input[0] = "nowhere"
@@ -527,28 +549,6 @@ def test_float8_weights(compiler, tmp_path):
         ["model.onnx", "--compile-to=no-such-phase"],
         ["model.onnx", "--dim", "tokens"],
         ["model.onnx", "--dim", "tokens=many"],
-@pytest.mark.parametrize("kind", ["GRAPH", "TENSOR", "FLOAT", "STRINGS"])
-def test_attribute_of_another_kind_than_stated(compiler, tmp_path, kind):
-    model = generate.build(MOE)
-    (attribute,) = [one for one in model.graph.node[0].attribute if one.name == "k"]
-    attribute.type = onnx.AttributeProto.AttributeType.Value(kind)
-    expect_failure(compiler, tmp_path, model, "'k'", kind, "INT")
-
-
-EMPTY_GRAPH = helper.make_graph([], "inner", [], [])
-
-
-@pytest.mark.parametrize("value", [1.0, "1", [1], EMPTY_GRAPH], ids=["float", "string", "ints", "graph"])
-def test_attribute_of_another_kind_than_the_operator_has(compiler, tmp_path, value):
-    """It is not ignored: the default would be meant silently."""
-    node = helper.make_node("Softmax", ["x"], ["y"], name="soft", axis=value)
-    tensors = [helper.make_tensor_value_info(name, 1, [2, 3]) for name in "xy"]
-    graph = helper.make_graph([node], "g", tensors[:1], tensors[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    expect_failure(compiler, tmp_path, model, "'soft' (Softmax): attribute 'axis' is a", "expected an integer")
-    expect_failure(compiler, tmp_path, with_attribute(MOE, k=value), "(com.microsoft.MoE): attribute k is", "expected")
-
-
         ["model.onnx", "--dim", "no_such_dim=1"],
         ["model.onnx", "--dim=tokens=-2"],
         ["model.onnx", "--dim=tokens=1", "--dim=tokens=2"],
