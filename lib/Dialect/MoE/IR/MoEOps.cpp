@@ -402,3 +402,10 @@ LogicalResult CombineOp::reifyResultShapes(OpBuilder &builder,
   shapes.push_back({OpFoldResult(getTokens()), builder.getIndexAttr(type.getDimSize(1))});
   return success(!type.isDynamicDim(1));
 }
+
+void CheckOp::build(OpBuilder &builder, OperationState &state, Value condition,
+                    const Twine &message) {
+  auto pointer = LLVM::LLVMPointerType::get(builder.getContext());
+  Value call = CurrentCallOp::create(builder, state.location, pointer);
+  build(builder, state, call, condition, builder.getStringAttr(message));
+}
