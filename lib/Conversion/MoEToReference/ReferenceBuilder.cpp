@@ -192,8 +192,7 @@ Value ReferenceBuilder::comesBefore(Value a, Value i, Value b, Value j) {
 }
 
 void ReferenceBuilder::check(Value condition, StringRef message) {
-  Value call = CurrentCallOp::create(*this, LLVM::LLVMPointerType::get(getContext()));
-  CheckOp::create(*this, call, condition, message);
+  CheckOp::create(*this, condition, message);
 }
 
 //===----------------------------------------------------------------------===//
