@@ -23,6 +23,7 @@
 #include "moec/Dialect/ONNX/Transforms/Passes.h"
 #include "moec/Pipelines/Pipelines.h"
 #include "moec/Target/CPU/PlanWeights.h"
+#include "moec/Target/CPU/ResolveWeights.h"
 
 namespace mlir::moe {
 
@@ -45,6 +46,7 @@ inline void registerAllPasses() {
   registerPlanMemoryPass();
   registerPlanWeightsPass();
   registerRaiseMoEPass();
+  registerResolveWeightsPass();
 }
 
 } // namespace mlir::moe

@@ -139,10 +139,54 @@ void Lowering::call(KernelBuilder &b, func::FuncOp kernel, ValueRange operands, 
   ++numCalls;
 }
 
+/// What of a gating has no kernel; empty when it has one.
+static StringRef withoutKernel(GatingOp op) {
+  if (op.getFn() == WeighFn::MaskedSoftmax &&
+      ((op.getWeighSource() == WeighSource::Score && op.getScore() != ScoreFn::Identity) ||
+       op.getMode() != SelectMode::TopK))
+    return "a masked softmax over scores";
+  if (op.getMode() != SelectMode::TopK && op.getMode() != SelectMode::All)
+    return "a selection that is neither topk nor all";
+  if (op.getScore() == ScoreFn::LogSigmoid)
+    return "a logsigmoid";
+  if (op.isGrouped() || op.isMasked())
+    return "groups or masks";
+  if (op.getTieBreak() != TieBreak::Lower)
+    return "tie_break = higher";
+  if (op.getSourceBias() || op.getExpertScale() || op.getMagnitude())
+    return "a source bias, a scale per expert or magnitudes";
+  if (op.getNorm() != WeighNorm::None && op.getNorm() != WeighNorm::Sum)
+    return "a norm that is not the sum";
+  return op.getCapacity() ? "a capacity" : "";
+}
+
+/// The same for experts.
+static StringRef withoutKernel(ExpertsOp op) {
+  if (op.getKinds() || op.getLayout() != Layout::OutIn)
+    return "kinds of experts or transposed weights";
+  if (op.getUncoveredRouting() || op.getScaleInput())
+    return "uncovered tokens or scaled inputs";
+  if (op.getWeight() != CombineWeight::Output || op.getAccum() != Accum::F32 ||
+      !op.getPostScale().isExactlyValue(1.0))
+    return "a sum that is not the plain weighted one";
+  return op.getActivation().getClamp() == ActivationClamp::Post ? "clamp = post" : "";
+}
+
+/// The same for logits.
+static StringRef withoutKernel(LogitsOp op) {
+  return op.getNoise() || op.getSoftcap() ? "noise or a softcap" : "";
+}
+
+template <typename OpT> static LogicalResult checkHasKernel(OpT op) {
+  StringRef reason = withoutKernel(op);
+  return reason.empty() ? success()
+                        : emitUnsupported(op)
+                              << "has " << reason << ", which has no CPU kernel; compile with -O0";
+}
+
 LogicalResult Lowering::lower(GatingOp op) {
-  if (op.getFn() == WeighFn::MaskedSoftmax && op.getWeighSource() == WeighSource::Score &&
-      op.getScore() != ScoreFn::Identity)
-    return emitUnsupported(op) << "has a masked softmax over scores, which has no CPU kernel";
+  if (failed(checkHasKernel(op)))
+    return failure();
   OpBuilder builder(op);
   KernelBuilder b(op.getLoc(), builder, target);
   Value logits = buffer(b, op.getLogits());
@@ -161,6 +205,8 @@ LogicalResult Lowering::lower(GatingOp op) {
 }
 
 LogicalResult Lowering::lower(ExpertsOp op) {
+  if (failed(checkHasKernel(op)))
+    return failure();
   auto found = routings.find(op.getRouting());
   if (found == routings.end())
     return emitUnsupported(op) << "has a routing that is not produced by moe.gating: no CPU kernel";
@@ -228,6 +274,8 @@ LogicalResult Lowering::lower(ExpertsOp op) {
 }
 
 LogicalResult Lowering::lower(LogitsOp op) {
+  if (failed(checkHasKernel(op)))
+    return failure();
   FailureOr<PackedWeight> weight =
       packer.pack(op, op.getWeight(), op.getBias(), Value(), Value(), Glu::None, op.getLayout(),
                   /*bank=*/StringAttr());
@@ -305,7 +353,8 @@ private:
         continue;
       }
       if (isa<ScoreOp, SelectOp, WeighOp, GatingOp, DispatchOp, GroupedMatmulOp, ActivateOp,
-              ExpertFFNOp, CombineOp, ExpertsOp, DequantizeOp>(op)) {
+              ExpertFFNOp, CombineOp, ExpertsOp, DequantizeOp, GivenOp, FilterOp, CapacityOp,
+              ComposeOp, TreeSelectOp, BlendOp, RemapOp, SharedOp, AuxOp, BiasUpdateOp>(op)) {
         emitUnsupported(op) << "has no CPU kernel in this form; compile with -O0";
         ok = false;
       }

@@ -39,6 +39,9 @@ FailureOr<WeightPacker::Source> WeightPacker::trace(Operation *user, Value value
   source.type = cast<RankedTensorType>(value.getType());
   if (auto load = value.getDefiningOp<LoadWeightOp>()) {
     auto weight = symbols.lookup<WeightOp>(load.getWeight());
+    if (llvm::any_of(weight.getSources(), llvm::IsaPred<TensorAttr>))
+      return weight.emitOpError() << "is a named tensor whose file is not given; resolve it with "
+                                     "--resolve-weights";
     source.name = load.getWeight().str();
     llvm::append_range(source.sources, weight.getSources());
     llvm::append_range(source.transforms, weight.getTransforms());

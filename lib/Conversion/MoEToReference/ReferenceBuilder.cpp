@@ -10,8 +10,12 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/TypeUtilities.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
+
+#include <limits>
 
 using namespace mlir;
+using namespace mlir::moe;
 using namespace mlir::moe::reference;
 
 static FloatType realTypeOf(ArrayRef<Value> operands, OpBuilder &builder) {
@@ -78,15 +82,19 @@ OpFoldResult ReferenceBuilder::scaled(OpFoldResult size, int64_t factor) {
 //===----------------------------------------------------------------------===//
 
 Value ReferenceBuilder::add(Value a, Value b) {
-  if (a.getType().isIndex())
+  if (!isa<FloatType>(a.getType()))
     return arith::AddIOp::create(*this, a, b);
   return arith::AddFOp::create(*this, a, b);
 }
 
-Value ReferenceBuilder::sub(Value a, Value b) { return arith::SubFOp::create(*this, a, b); }
+Value ReferenceBuilder::sub(Value a, Value b) {
+  if (!isa<FloatType>(a.getType()))
+    return arith::SubIOp::create(*this, a, b);
+  return arith::SubFOp::create(*this, a, b);
+}
 
 Value ReferenceBuilder::mul(Value a, Value b) {
-  if (a.getType().isIndex())
+  if (!isa<FloatType>(a.getType()))
     return arith::MulIOp::create(*this, a, b);
   return arith::MulFOp::create(*this, a, b);
 }
@@ -95,6 +103,8 @@ Value ReferenceBuilder::div(Value a, Value b) { return arith::DivFOp::create(*th
 Value ReferenceBuilder::max(Value a, Value b) { return arith::MaximumFOp::create(*this, a, b); }
 Value ReferenceBuilder::min(Value a, Value b) { return arith::MinimumFOp::create(*this, a, b); }
 Value ReferenceBuilder::exp(Value x) { return math::ExpOp::create(*this, x); }
+Value ReferenceBuilder::log(Value x) { return math::LogOp::create(*this, x); }
+Value ReferenceBuilder::abs(Value x) { return math::AbsFOp::create(*this, x); }
 
 Value ReferenceBuilder::sigmoid(Value x) {
   Value one = constant(1);
@@ -103,11 +113,6 @@ Value ReferenceBuilder::sigmoid(Value x) {
 
 Value ReferenceBuilder::select(Value condition, Value a, Value b) {
   return arith::SelectOp::create(*this, condition, a, b);
-}
-
-Value ReferenceBuilder::isValid(Value number) {
-  Value zero = arith::ConstantOp::create(*this, getZeroAttr(number.getType()));
-  return arith::CmpIOp::create(*this, arith::CmpIPredicate::sge, number, zero);
 }
 
 Value ReferenceBuilder::convert(Value x, Type type) {
@@ -120,6 +125,75 @@ Value ReferenceBuilder::convert(Value x, Type type) {
     return arith::TruncFOp::create(*this, type, x);
   // f16 and bf16: through a type that holds both.
   return arith::TruncFOp::create(*this, type, arith::ExtFOp::create(*this, getF32Type(), x));
+}
+
+Value ReferenceBuilder::toReal(Value number) {
+  if (number.getType().isIndex())
+    number = arith::IndexCastOp::create(*this, getI64Type(), number);
+  return arith::SIToFPOp::create(*this, real, number);
+}
+
+Value ReferenceBuilder::toIndex(Value number) {
+  return arith::IndexCastOp::create(*this, getIndexType(), number);
+}
+
+Value ReferenceBuilder::toI32(Value index) {
+  return arith::IndexCastOp::create(*this, getI32Type(), index);
+}
+
+//===----------------------------------------------------------------------===//
+// Index arithmetic
+//===----------------------------------------------------------------------===//
+
+Value ReferenceBuilder::quotient(Value a, Value b) { return arith::DivUIOp::create(*this, a, b); }
+Value ReferenceBuilder::remainder(Value a, Value b) { return arith::RemUIOp::create(*this, a, b); }
+Value ReferenceBuilder::minIndex(Value a, Value b) { return arith::MinSIOp::create(*this, a, b); }
+Value ReferenceBuilder::maxIndex(Value a, Value b) { return arith::MaxSIOp::create(*this, a, b); }
+
+Value ReferenceBuilder::ceilDiv(Value a, Value b) { return quotient(add(a, sub(b, index(1))), b); }
+
+//===----------------------------------------------------------------------===//
+// Conditions
+//===----------------------------------------------------------------------===//
+
+Value ReferenceBuilder::boolean(bool value) {
+  return arith::ConstantIntOp::create(*this, getI1Type(), value);
+}
+
+Value ReferenceBuilder::both(Value a, Value b) { return arith::AndIOp::create(*this, a, b); }
+Value ReferenceBuilder::either(Value a, Value b) { return arith::OrIOp::create(*this, a, b); }
+Value ReferenceBuilder::negate(Value a) { return arith::XOrIOp::create(*this, a, boolean(true)); }
+
+Value ReferenceBuilder::isValid(Value number) {
+  Value zero = arith::ConstantOp::create(*this, getZeroAttr(number.getType()));
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::sge, number, zero);
+}
+
+Value ReferenceBuilder::isLess(Value a, Value b) {
+  if (isa<FloatType>(a.getType()))
+    return arith::CmpFOp::create(*this, arith::CmpFPredicate::OLT, a, b);
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::slt, a, b);
+}
+
+Value ReferenceBuilder::isEqual(Value a, Value b) {
+  if (isa<FloatType>(a.getType()))
+    return arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ, a, b);
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, a, b);
+}
+
+Value ReferenceBuilder::isLarger(Value a, Value b) {
+  Value aIsNaN = arith::CmpFOp::create(*this, arith::CmpFPredicate::UNO, a, a);
+  Value bIsNumber = arith::CmpFOp::create(*this, arith::CmpFPredicate::ORD, b, b);
+  return either(isLess(b, a), both(aIsNaN, bIsNumber));
+}
+
+Value ReferenceBuilder::comesBefore(Value a, Value i, Value b, Value j) {
+  return either(isLarger(a, b), both(negate(isLarger(b, a)), isLess(i, j)));
+}
+
+void ReferenceBuilder::check(Value condition, StringRef message) {
+  Value call = CurrentCallOp::create(*this, LLVM::LLVMPointerType::get(getContext()));
+  CheckOp::create(*this, call, condition, message);
 }
 
 //===----------------------------------------------------------------------===//
@@ -182,6 +256,17 @@ Value ReferenceBuilder::fold(Value count, Value init, function_ref<Value(Value, 
 
 Value ReferenceBuilder::sum(Value count, function_ref<Value(Value)> term) {
   return fold(count, constant(0), [&](Value i, Value total) { return add(total, term(i)); });
+}
+
+Value ReferenceBuilder::count(Value count, function_ref<Value(Value)> property) {
+  Value one = index(1);
+  return fold(count, index(0),
+              [&](Value i, Value found) { return select(property(i), add(found, one), found); });
+}
+
+Value ReferenceBuilder::largest(Value count, function_ref<Value(Value)> term) {
+  Value none = constant(-std::numeric_limits<double>::infinity());
+  return fold(count, none, [&](Value i, Value found) { return max(found, term(i)); });
 }
 
 SmallVector<Value> ReferenceBuilder::branch(Value condition,

@@ -30,7 +30,7 @@ public:
   Value value(OpFoldResult size);
   OpFoldResult scaled(OpFoldResult size, int64_t factor);
 
-  // Scalar arithmetic in `real` (or index).
+  // Scalar arithmetic in `real`, or of integers.
   Value add(Value a, Value b);
   Value sub(Value a, Value b);
   Value mul(Value a, Value b);
@@ -39,13 +39,44 @@ public:
   Value max(Value a, Value b);
   Value min(Value a, Value b);
   Value exp(Value x);
+  Value log(Value x);
+  Value abs(Value x);
   /// 1 / (1 + e^-x)
   Value sigmoid(Value x);
   Value select(Value condition, Value a, Value b);
-  /// Whether an integer is not negative.
-  Value isValid(Value number);
   /// Converts a float of any type to another, rounding to nearest even.
   Value convert(Value x, Type type);
+  /// An integer or index as a real.
+  Value toReal(Value number);
+  /// An integer as an index, an index as an i32.
+  Value toIndex(Value number);
+  Value toI32(Value index);
+
+  // Index arithmetic, of numbers that are not negative.
+  Value quotient(Value a, Value b);
+  Value remainder(Value a, Value b);
+  /// a / b, rounded up.
+  Value ceilDiv(Value a, Value b);
+  Value minIndex(Value a, Value b);
+  Value maxIndex(Value a, Value b);
+
+  // Conditions.
+  Value boolean(bool value);
+  Value both(Value a, Value b);
+  Value either(Value a, Value b);
+  Value negate(Value a);
+  /// Whether an integer is not negative.
+  Value isValid(Value number);
+  /// a < b of integers (signed) or reals; false when one is NaN.
+  Value isLess(Value a, Value b);
+  Value isEqual(Value a, Value b);
+  /// a > b of reals, where NaN is larger than every number and equal to itself.
+  Value isLarger(Value a, Value b);
+  /// Whether the key a of number i comes before the key b of number j when keys fall: it
+  /// is larger, or not smaller and i < j.
+  Value comesBefore(Value a, Value i, Value b, Value j);
+  /// Reports an error of this call when the condition does not hold, and goes on.
+  void check(Value condition, StringRef message);
 
   // Tensors.
   /// The element at `indices`; a float is converted to `real`.
@@ -67,6 +98,10 @@ public:
   Value fold(Value count, Value init, function_ref<Value(Value, Value)> step);
   /// Σ term(i), in rising order of i.
   Value sum(Value count, function_ref<Value(Value)> term);
+  /// How many i have the property; an index.
+  Value count(Value count, function_ref<Value(Value)> property);
+  /// The largest term(i), NaN when one is NaN; -inf of none.
+  Value largest(Value count, function_ref<Value(Value)> term);
   /// Evaluates only one of the two.
   SmallVector<Value> branch(Value condition, function_ref<SmallVector<Value>()> then,
                             function_ref<SmallVector<Value>()> otherwise);

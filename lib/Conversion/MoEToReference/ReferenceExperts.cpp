@@ -1,8 +1,8 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// Plain meaning of moe.dispatch, moe.grouped_matmul, moe.activate, moe.combine and
-// moe.dequantize.
+// Plain meaning of moe.dispatch, moe.grouped_matmul, moe.activate, moe.expert_ffn,
+// moe.combine, moe.shared and moe.dequantize.
 
 #include "Reference.h"
 
@@ -115,16 +115,20 @@ static Value activationFunction(ReferenceBuilder &b, Value x, ActivationAttr act
   llvm_unreachable("all activations are handled");
 }
 
-/// f(min(g, limit)) · (clamp(l, -limit, limit) + beta)
+/// f(min(g, limit)) · (clamp(l, -limit, limit) + beta), or min(f(g), limit) · …
 static Value gated(ReferenceBuilder &b, Value g, Value l, ActivationAttr activation) {
-  if (activation.getLimit()) {
-    Value limit = b.constant(activation.getLimitValue());
+  bool clampsResult = activation.getClamp() == ActivationClamp::Post;
+  Value limit = b.constant(activation.getLimitValue());
+  if (activation.getLimit() && !clampsResult)
     g = b.min(g, limit);
+  Value f = activationFunction(b, g, activation);
+  if (clampsResult)
+    f = b.min(f, limit);
+  if (activation.getLimit())
     l = b.max(b.min(l, limit), b.constant(-activation.getLimitValue()));
-  }
   if (activation.getBeta())
     l = b.add(l, b.constant(activation.getBetaValue()));
-  return b.mul(activationFunction(b, g, activation), l);
+  return b.mul(f, l);
 }
 
 /// Gate and linear part of column i of the result in row s.
@@ -167,32 +171,172 @@ Value reference::activate(ReferenceBuilder &b, Value input, Value linear, Activa
 // Networks and combination
 //===----------------------------------------------------------------------===//
 
-Value reference::feedForward(ReferenceBuilder &b, Value input, const Rows &rows, const Bank &up,
-                             const Bank &gate, const Bank &down, ActivationAttr activation,
-                             Type type) {
-  Value product = groupedMatmul(b, input, rows, up, b.getReal());
-  Value hidden;
-  if (activation.getGlu() == Glu::Separate)
-    hidden = activate(b, groupedMatmul(b, input, rows, gate, b.getReal()), product, activation,
-                      b.getReal());
-  else
-    hidden = activate(b, product, {}, activation, b.getReal());
-  return groupedMatmul(b, hidden, rows, down, type);
+/// Rows whose experts are numbers of the banks: those of feed-forward networks. The rows
+/// of other experts get the first one, and their results are not used.
+static Rows rowsOfNetworks(ReferenceBuilder &b, const Rows &rows, ArrayRef<ExpertRange> kinds) {
+  Rows result = rows;
+  result.experts = b.generate(rows.capacity, b.getIndexType(), [&](ValueRange i) {
+    Value e = b.rawAt(rows.experts, i), number = b.index(0);
+    for (const ExpertRange &range : kinds) {
+      if (range.kind != ExpertKind::FFN)
+        continue;
+      Value isIn =
+          b.both(b.negate(b.isLess(e, b.index(range.begin))), b.isLess(e, b.index(range.end)));
+      number = b.select(isIn, b.add(b.sub(e, b.index(range.begin)), b.index(range.data)), number);
+    }
+    return number;
+  });
+  return result;
 }
 
-Value reference::combine(ReferenceBuilder &b, Value input, const Routing &routing, const Rows &rows,
-                         OpFoldResult tokens, Type type) {
-  Value k = b.index(routing.k);
-  return b.generate({tokens, b.size(input, 1)}, type, [&](ValueRange i) {
-    Value t = i[0], h = i[1];
-    return b.fold(k, b.constant(0), [&](Value slot, Value total) {
+/// What expert e of `range`, which is no network, makes of row s in column h.
+static Value simpleExpert(ReferenceBuilder &b, const ExpertRange &range, Value input,
+                          Value constants, Value e, Value s, Value h) {
+  switch (range.kind) {
+  case ExpertKind::Zero:
+    return b.constant(0);
+  case ExpertKind::Identity:
+    return b.at(input, {s, h});
+  case ExpertKind::Constant: {
+    Value number = b.add(b.sub(e, b.index(range.begin)), b.index(range.data));
+    return b.at(constants, {number, h});
+  }
+  case ExpertKind::FFN:
+    break;
+  }
+  llvm_unreachable("a network is not simple");
+}
+
+/// The networks' results, with those of the other kinds in their place.
+static Value withOtherKinds(ReferenceBuilder &b, Value networkRows, Value input, const Rows &rows,
+                            const Networks &networks, Type type) {
+  return generateRows(b, rows, b.size(input, 1), type, [&](Value s, Value h) {
+    Value e = b.rawAt(rows.experts, s), result = b.at(networkRows, {s, h});
+    for (const ExpertRange &range : networks.kinds) {
+      if (range.kind == ExpertKind::FFN)
+        continue;
+      Value isIn =
+          b.both(b.negate(b.isLess(e, b.index(range.begin))), b.isLess(e, b.index(range.end)));
+      Value before = result;
+      result = b.branch(
+          isIn, [&] { return simpleExpert(b, range, input, networks.constants, e, s, h); },
+          [&] { return before; });
+    }
+    return result;
+  });
+}
+
+Value reference::feedForward(ReferenceBuilder &b, Value input, const Rows &rows,
+                             const Networks &networks, Type type) {
+  bool hasKinds = !networks.kinds.empty();
+  Rows own = hasKinds ? rowsOfNetworks(b, rows, networks.kinds) : rows;
+  Value product = groupedMatmul(b, input, own, networks.up, b.getReal());
+  Value gate = product, linear;
+  if (networks.activation.getGlu() == Glu::Separate) {
+    gate = groupedMatmul(b, input, own, networks.gate, b.getReal());
+    linear = product;
+  }
+  Value hidden = activate(b, gate, linear, networks.activation, b.getReal());
+  Value result = groupedMatmul(b, hidden, own, networks.down, hasKinds ? b.getReal() : type);
+  return hasKinds ? withOtherKinds(b, result, input, rows, networks, type) : result;
+}
+
+namespace {
+
+/// The sums of one op.
+struct Combination {
+  ReferenceBuilder &b;
+  Value input;
+  const Routing &routing;
+  const Rows &rows;
+  const CombineOptions &options;
+  Type type;
+
+  /// Row s of token t times its weight, in column h.
+  Value product(Value t, Value s, Value h) {
+    Value element = b.at(input, {s, h});
+    if (options.weight == CombineWeight::AlreadyApplied)
+      return element;
+    return b.mul(b.at(routing.weights, {t, b.rawAt(rows.experts, s)}), element);
+  }
+
+  /// Rounded to the result's type.
+  Value rounded(Value value) { return b.convert(b.convert(value, type), b.getReal()); }
+
+  /// In the order of the slots.
+  Value sumBySlot(Value t, Value h) {
+    return b.fold(b.index(routing.k), b.constant(0), [&](Value slot, Value total) {
       Value s = b.rawAt(rows.ofSlot, {t, slot});
-      auto addRow = [&] {
-        Value weight = b.at(routing.weights, {t, b.rawAt(rows.experts, s)});
-        return b.add(total, b.mul(weight, b.at(input, {s, h})));
-      };
-      return b.branch(b.isValid(s), addRow, [&] { return total; });
+      return b.branch(
+          b.isValid(s), [&] { return b.add(total, product(t, s, h)); }, [&] { return total; });
     });
+  }
+
+  /// In the order of the experts, rounding as if the result held the sum.
+  Value sumByExpert(Value t, Value h) {
+    return b.fold(b.index(routing.experts), b.constant(0), [&](Value e, Value total) {
+      Value slot = b.rawAt(routing.slots, {t, e});
+      auto addRow = [&] {
+        Value s = b.rawAt(rows.ofSlot, {t, b.toIndex(slot)});
+        return rounded(b.add(total, rounded(product(t, s, h))));
+      };
+      return b.branch(b.isValid(slot), addRow, [&] { return total; });
+    });
+  }
+
+  /// What a token without an expert gets.
+  Value uncovered(Value t, Value h) {
+    Value experts = b.index(options.uncoveredRouting.experts);
+    Value weight = b.sum(experts, [&](Value e) {
+      return b.at(options.uncoveredRouting.weights, {t, e});
+    });
+    return b.mul(weight, b.at(options.uncovered, {t, h}));
+  }
+
+  Value element(Value t, Value h) {
+    Value sum = options.accum == Accum::Native ? sumByExpert(t, h) : sumBySlot(t, h);
+    if (options.uncovered) {
+      Value entries = b.count(b.index(routing.experts), [&](Value e) {
+        return b.isValid(b.rawAt(routing.slots, {t, e}));
+      });
+      sum = b.branch(
+          b.isEqual(entries, b.index(0)), [&] { return uncovered(t, h); }, [&] { return sum; });
+    }
+    return options.postScale == 1 ? sum : b.mul(sum, b.constant(options.postScale));
+  }
+};
+
+} // namespace
+
+Value reference::combine(ReferenceBuilder &b, Value input, const Routing &routing, const Rows &rows,
+                         OpFoldResult tokens, const CombineOptions &options, Type type) {
+  Combination combination = {b, input, routing, rows, options, type};
+  return b.generate({tokens, b.size(input, 1)}, type,
+                    [&](ValueRange i) { return combination.element(i[0], i[1]); });
+}
+
+//===----------------------------------------------------------------------===//
+// Shared experts
+//===----------------------------------------------------------------------===//
+
+Value reference::shared(ReferenceBuilder &b, Value x, const Networks &networks, int64_t experts,
+                        Value weight, Value y, Merge merge, Type type) {
+  // Every token chooses every expert.
+  SmallVector<OpFoldResult> sizes = {b.size(x, 0), b.getIndexAttr(experts)};
+  Value slots = b.generate(sizes, b.getI32Type(), [&](ValueRange i) { return b.toI32(i[1]); });
+  Routing all = {slots, weight, experts, experts};
+  Rows rows = sortRows(b, all);
+  Value input = dispatch(b, x, all, rows, /*scaled=*/false, b.getReal());
+  Value results = feedForward(b, input, rows, networks, b.getReal());
+  CombineOptions options;
+  if (!weight)
+    options.weight = CombineWeight::AlreadyApplied;
+  Value sum = combine(b, results, all, rows, sizes[0], options, y ? Type(b.getReal()) : type);
+  if (!y)
+    return sum;
+  return b.generate({sizes[0], b.size(x, 1)}, type, [&](ValueRange i) {
+    Value both = b.add(b.at(y, i), b.at(sum, i));
+    return merge == Merge::Average ? b.mul(both, b.constant(0.5)) : both;
   });
 }
 

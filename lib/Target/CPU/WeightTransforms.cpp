@@ -314,6 +314,8 @@ Error WeightPacker::addSource(Attribute source, SourceFiles &files) {
     sources.push_back({*storage, bytes, storage});
     return Error::success();
   }
+  if (isa<TensorAttr>(source))
+    return createStringError("a source is a named tensor, and its file is not given");
   auto segment = cast<SegmentAttr>(source);
   auto bytes = files.getBytes(segment);
   if (!bytes)

@@ -32,20 +32,34 @@ func.func @control_flow(%c: i1, %a: !routing, %b: !routing) -> !routing {
   return %0 : !routing
 }
 
-// Slots of the selection; the k rounds of each token.
+// A slot is the number of experts that come before, where that is less than k.
 // CHECK-LABEL: func.func @select
 // CHECK-SAME:    (%[[KEY:.*]]: tensor<7x5xf32>) -> tensor<?x5xi32>
-// CHECK:         %[[INIT:.*]] = linalg.fill ins(%c-1_i32
-// CHECK:         %[[SLOTS:.*]] = scf.for %[[T:.*]] = %c0 to %c7 step %c1
-// CHECK:           scf.for %[[SLOT:.*]] = %c0 to %c3 step %c1
-// CHECK:             scf.for %[[E:.*]] = %c0 to %c5 step %c1
-// CHECK:               tensor.extract %[[KEY]][%[[T]], %[[E]]]
-// CHECK:             %[[I:.*]] = arith.index_cast %[[SLOT]] : index to i32
-// CHECK:             tensor.insert %[[I]]
+// CHECK:         %[[SLOTS:.*]] = linalg.generic
+// CHECK:           %[[MINE:.*]] = tensor.extract %[[KEY]]
+// CHECK:           %[[RANK:.*]] = scf.for %[[E:.*]] = %c0 to %c5 step %c1
+// CHECK:             %[[OTHER:.*]] = tensor.extract %[[KEY]][%{{.*}}, %[[E]]]
+// CHECK:             arith.cmpf olt, %[[MINE]], %[[OTHER]]
+// CHECK:           %[[FITS:.*]] = arith.cmpi slt, %[[RANK]], %c3
+// CHECK:           %[[SLOT:.*]] = arith.index_cast %[[RANK]]
+// CHECK:           arith.select %[[FITS]], %[[SLOT]], %c-1_i32
 // CHECK:         tensor.cast %[[SLOTS]] : tensor<7x5xi32> to tensor<?x5xi32>
 func.func @select(%key: tensor<7x5xf32>) -> !unweighted {
   %r = moe.select %key {k = 3 : i64} : (tensor<7x5xf32>) -> !unweighted
   return %r : !unweighted
+}
+
+// Groups that do not divide the tokens are reported when the call runs.
+// CHECK-LABEL: func.func @groups
+// CHECK-SAME:    (%{{.*}}: tensor<?x5xi32>, %[[N:.*]]: index)
+// CHECK:         %[[REST:.*]] = arith.remui
+// CHECK:         %[[WHOLE:.*]] = arith.cmpi eq, %[[REST]], %c0
+// CHECK:         %[[POSITIVE:.*]] = arith.cmpi sgt, %[[N]], %c0
+// CHECK:         %[[OK:.*]] = arith.andi %[[WHOLE]], %[[POSITIVE]]
+// CHECK:         moe.check %{{.*}}, %[[OK]], "the number of tokens is not a multiple of group_size"
+func.func @groups(%r: !unweighted, %n: index) -> !unweighted {
+  %0 = moe.capacity %r group_size(%n) {capacity = #moe.capacity<tokens / experts>} : (!unweighted, index) -> !unweighted
+  return %0 : !unweighted
 }
 
 // CHECK-LABEL: func.func @unrelated

@@ -64,7 +64,7 @@ func.func @operand(%l: tensor<?x8xf32>, %s: tensor<?x8xbf16>) -> !moe.routing<ex
 }
 
 // CHECK-LABEL: func @all
-// CHECK-NEXT:    moe.gating %{{.*}} {fn = #moe.weigh_fn<none>, k = 8 : i64, score = #moe.score_fn<softmax>, weigh_source = #moe.weigh_source<score>}
+// CHECK-NEXT:    moe.gating %{{.*}} {fn = #moe.weigh_fn<none>, k = 8 : i64, mode = #moe.select_mode<all>, score = #moe.score_fn<softmax>, weigh_source = #moe.weigh_source<score>}
 func.func @all(%l: tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 8, weighted> {
   %s = moe.score <softmax> %l : tensor<?x8xf32> -> tensor<?x8xf32>
   %r = moe.select %s {k = 8 : i64, mode = #moe.select_mode<all>} : (tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 8>

@@ -14,17 +14,20 @@ def MoEToReferencePass : Pass<"moe-to-reference"> {
 
     A `!moe.routing` becomes two dense tensors: `slots` [T,E] (i32, at which slot a
     token chose an expert, -1 where it did not) and, when weighted, `weights` [T,E]
-    (f32). Rows tensors have T·k rows, in the order expert, then token; rows past the
-    number S of (token, expert) pairs are zero.
+    (f32), 0 where there is no slot. Rows tensors have T·k rows, in the order expert,
+    then token; rows past the number S of (token, expert) pairs are zero.
 
     Arithmetic is in f32 (f64 when an operand is f64), rounded once to an op's result
     type; inside `moe.gating`, `moe.expert_ffn` and `moe.experts` nothing is rounded.
-    Sums run over rising indices; `moe.combine` adds in the order of the slots.
-    Only sizes of operands determine the sizes of the tensors.
+    Sums run over rising indices; `moe.combine` adds in the order of the slots unless
+    told otherwise. Only sizes of operands determine the sizes of the tensors. A
+    `group_size` that does not divide the tokens fails a `moe.check`; the last group is
+    then a smaller one.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
-    "::mlir::math::MathDialect", "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
+    "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect", "::mlir::moe::MoEDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
 }
 
 #endif

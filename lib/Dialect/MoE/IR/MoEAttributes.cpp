@@ -7,8 +7,11 @@
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/StringSwitch.h"
 #include "llvm/ADT/TypeSwitch.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
 using namespace mlir;
@@ -42,13 +45,15 @@ double ActivationAttr::getLimitValue() const {
 
 LogicalResult ActivationAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                      ActivationKind kind, Glu glu, FloatAttr alpha, FloatAttr beta,
-                                     FloatAttr limit) {
+                                     FloatAttr limit, ActivationClamp clamp) {
   if (alpha && kind != ActivationKind::Silu)
     return emitError() << "alpha is a parameter of silu, not of " << stringifyActivationKind(kind);
   if ((beta || limit) && glu == Glu::None)
     return emitError() << "beta and limit need a gate (glu = …)";
   if (limit && !(limit.getValueAsDouble() > 0))
     return emitError() << "limit must be positive";
+  if (clamp == ActivationClamp::Post && !limit)
+    return emitError() << "clamp = post needs a limit";
   return success();
 }
 
@@ -69,6 +74,217 @@ LogicalResult SegmentAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
     return emitError() << "a segment of type " << type << " is " << bytes
                        << " bytes long, got length = " << length;
   return success();
+}
+
+//===----------------------------------------------------------------------===//
+// CapacityAttr
+//===----------------------------------------------------------------------===//
+
+static FailureOr<CapacityTerm> parseTerm(AsmParser &parser, bool divides) {
+  StringRef symbol;
+  if (succeeded(parser.parseOptionalKeyword(&symbol, {"tokens", "experts", "k"}))) {
+    auto kind = llvm::StringSwitch<CapacityTerm::Kind>(symbol)
+                    .Case("tokens", CapacityTerm::Tokens)
+                    .Case("experts", CapacityTerm::Experts)
+                    .Default(CapacityTerm::K);
+    return CapacityTerm{divides, kind, 0};
+  }
+  int64_t integer;
+  OptionalParseResult isInteger = parser.parseOptionalInteger(integer);
+  if (isInteger.has_value()) {
+    if (failed(*isInteger))
+      return failure();
+    return CapacityTerm{divides, CapacityTerm::Number, double(integer)};
+  }
+  double number;
+  if (failed(parser.parseFloat(number)))
+    return failure();
+  return CapacityTerm{divides, CapacityTerm::Number, number};
+}
+
+/// `, name = value` for each of the attribute's numbers and its rounding.
+static ParseResult parseCapacityOptions(AsmParser &parser, CapacityRound &round, int64_t &min,
+                                        int64_t &multiple, int64_t &times) {
+  while (succeeded(parser.parseOptionalComma())) {
+    StringRef name;
+    SMLoc loc = parser.getCurrentLocation();
+    if (parser.parseKeyword(&name) || parser.parseEqual())
+      return failure();
+    if (name == "round") {
+      FailureOr<CapacityRound> value = FieldParser<CapacityRound>::parse(parser);
+      if (failed(value))
+        return failure();
+      round = *value;
+      continue;
+    }
+    int64_t *number = llvm::StringSwitch<int64_t *>(name)
+                          .Case("min", &min)
+                          .Case("multiple", &multiple)
+                          .Case("times", &times)
+                          .Default(nullptr);
+    if (!number)
+      return parser.emitError(loc) << "expected round, min, multiple or times";
+    if (parser.parseInteger(*number))
+      return failure();
+  }
+  return success();
+}
+
+Attribute CapacityAttr::parse(AsmParser &parser, Type) {
+  SmallVector<CapacityTerm> terms;
+  auto parseInto = [&](bool divides) -> ParseResult {
+    FailureOr<CapacityTerm> term = parseTerm(parser, divides);
+    if (failed(term))
+      return failure();
+    terms.push_back(*term);
+    return success();
+  };
+  CapacityRound round = CapacityRound::Floor;
+  int64_t min = 0, multiple = 1, times = 1;
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseLess() || parseInto(false))
+    return {};
+  while (true) {
+    bool divides = false;
+    if (failed(parser.parseOptionalStar())) {
+      divides = succeeded(parser.parseOptionalSlash());
+      if (!divides)
+        break;
+    }
+    if (parseInto(divides))
+      return {};
+  }
+  if (parseCapacityOptions(parser, round, min, multiple, times) || parser.parseGreater())
+    return {};
+  return parser.getChecked<CapacityAttr>(loc, parser.getContext(), terms, round, min, multiple,
+                                         times);
+}
+
+/// The shortest decimal that reads back as `number`, with a point unless it is integral.
+static std::string printNumber(double number) {
+  if (number == std::floor(number) && number < 1e15)
+    return std::to_string(int64_t(number));
+  char text[40];
+  for (int digits = 1; digits <= 17; ++digits) {
+    std::snprintf(text, sizeof(text), "%.*e", digits, number);
+    if (std::strtod(text, nullptr) == number)
+      break;
+  }
+  char plain[40];
+  std::snprintf(plain, sizeof(plain), "%.15g", number);
+  bool short_ = !StringRef(plain).contains('e') && std::strtod(plain, nullptr) == number;
+  return short_ ? plain : text;
+}
+
+void CapacityAttr::print(AsmPrinter &printer) const {
+  static constexpr StringLiteral symbols[] = {"", "tokens", "experts", "k"};
+  printer << '<';
+  for (auto [i, term] : llvm::enumerate(getTerms())) {
+    if (i > 0)
+      printer << (term.divides ? " / " : " * ");
+    if (term.kind == CapacityTerm::Number)
+      printer << printNumber(term.number);
+    else
+      printer << symbols[term.kind];
+  }
+  if (getRound() != CapacityRound::Floor)
+    printer << ", round = " << stringifyCapacityRound(getRound());
+  if (getMin() != 0)
+    printer << ", min = " << getMin();
+  if (getMultiple() != 1)
+    printer << ", multiple = " << getMultiple();
+  if (getTimes() != 1)
+    printer << ", times = " << getTimes();
+  printer << '>';
+}
+
+LogicalResult CapacityAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                   ArrayRef<CapacityTerm> terms, CapacityRound, int64_t min,
+                                   int64_t multiple, int64_t times) {
+  if (terms.empty() || terms.front().divides)
+    return emitError() << "a capacity starts with a number, tokens, experts or k";
+  for (const CapacityTerm &term : terms)
+    if (term.kind == CapacityTerm::Number && !(term.number > 0 && std::isfinite(term.number)))
+      return emitError() << "the numbers of a capacity are positive";
+  if (min < 0 || min > kLargest)
+    return emitError() << "min = " << min << " is not between 0 and " << kLargest;
+  for (int64_t number : {multiple, times})
+    if (number < 1 || number > kLargest)
+      return emitError() << "multiple and times are between 1 and " << kLargest << ", got "
+                         << number;
+  return success();
+}
+
+static double valueOf(const CapacityTerm &term, int64_t tokens, int64_t experts, int64_t k) {
+  switch (term.kind) {
+  case CapacityTerm::Number:
+    return term.number;
+  case CapacityTerm::Tokens:
+    return double(tokens);
+  case CapacityTerm::Experts:
+    return double(experts);
+  case CapacityTerm::K:
+    return double(k);
+  }
+  llvm_unreachable("all factors are handled");
+}
+
+static double roundCapacity(double value, CapacityRound round) {
+  switch (round) {
+  case CapacityRound::Floor:
+    return std::floor(value);
+  case CapacityRound::Ceil:
+    return std::ceil(value);
+  case CapacityRound::Nearest: // half to even
+    return std::nearbyint(value);
+  }
+  llvm_unreachable("all roundings are handled");
+}
+
+int64_t CapacityAttr::evaluate(int64_t tokens, int64_t experts, int64_t k) const {
+  double value = 1;
+  for (const CapacityTerm &term : getTerms()) {
+    double factor = valueOf(term, tokens, experts, k);
+    value = term.divides ? value / factor : value * factor;
+  }
+  // 0 / 0 of no token is no room.
+  value = std::isnan(value) ? 0 : std::min(value, double(kLargest));
+  int64_t rounded = int64_t(roundCapacity(value, getRound()));
+  return llvm::alignTo(std::max(getTimes() * rounded, getMin()), getMultiple());
+}
+
+//===----------------------------------------------------------------------===//
+// ExpertKindAttr
+//===----------------------------------------------------------------------===//
+
+LogicalResult ExpertKindAttr::verify(function_ref<InFlightDiagnostic()> emitError, ExpertKind,
+                                     int64_t count) {
+  // Sums of counts stay within 64 bits.
+  if (count < 1 || count > std::numeric_limits<int32_t>::max())
+    return emitError() << "a kind stands for 1 to 2147483647 experts, got " << count;
+  return success();
+}
+
+SmallVector<ExpertRange> moe::expertRanges(ArrayAttr kinds, int64_t experts) {
+  if (!kinds)
+    return {{ExpertKind::FFN, 0, experts, 0}};
+  SmallVector<ExpertRange> ranges;
+  int64_t begin = 0;
+  DenseMap<int, int64_t> seen;
+  for (auto kind : kinds.getAsRange<ExpertKindAttr>()) {
+    int64_t &data = seen[int(kind.getKind())];
+    ranges.push_back({kind.getKind(), begin, begin + kind.getCount(), data});
+    begin += kind.getCount();
+    data += kind.getCount();
+  }
+  return ranges;
+}
+
+int64_t moe::countExperts(ArrayAttr kinds, int64_t experts, ExpertKind kind) {
+  int64_t count = 0;
+  for (const ExpertRange &range : expertRanges(kinds, experts))
+    count += range.kind == kind ? range.end - range.begin : 0;
+  return count;
 }
 
 //===----------------------------------------------------------------------===//

@@ -37,6 +37,9 @@ LogicalResult RoutingType::verify(function_ref<InFlightDiagnostic()> emitError, 
   return success();
 }
 
+#define GET_OP_CLASSES
+#include "moec/Dialect/MoE/IR/MoEOps.cpp.inc"
+
 void MoEDialect::initialize() {
   addOperations<
 #define GET_OP_LIST

@@ -69,6 +69,12 @@ struct FuseExperts : OpRewritePattern<CombineOp> {
     if (!isNumRows(combine.getTokens(), dispatch.getX()))
       return rewriter.notifyMatchFailure(combine, "tokens is not the number of rows of x");
 
+    if (ffn.getKinds() || ffn.getLayout() != Layout::OutIn)
+      return rewriter.notifyMatchFailure(combine, "the experts have kinds or transposed weights");
+    if (combine.getUncovered() || combine.getWeight() != CombineWeight::Output ||
+        combine.getAccum() != Accum::F32 || !combine.getPostScale().isExactlyValue(1.0))
+      return rewriter.notifyMatchFailure(combine, "the rows are not combined by a plain sum");
+
     Location loc = rewriter.getFusedLoc({dispatch.getLoc(), ffn.getLoc(), combine.getLoc()});
     auto experts =
         ExpertsOp::create(rewriter, loc, combine.getResult().getType(), dispatch.getX(),

@@ -31,6 +31,20 @@ bool isOnlyUsedBy(Value value, Operation *a, Operation *b) {
   return llvm::all_of(value.getUsers(), [&](Operation *user) { return user == a || user == b; });
 }
 
+/// What moe.gating holds but no kernel computes yet is not fused.
+StringRef notFusedYet(SelectOp select, WeighOp weigh) {
+  SelectMode mode = select.getMode();
+  if (mode != SelectMode::TopK && mode != SelectMode::All)
+    return "the selection is neither topk nor all";
+  if (select.isGrouped() || select.isMasked() || select.getTieBreak() != TieBreak::Lower)
+    return "the selection has groups, masks or an order of equal keys";
+  if (weigh.getBias() || weigh.getExpertScale() || weigh.getMagnitude())
+    return "the weights have a bias, a scale per expert or magnitudes";
+  if (weigh.getNorm() != WeighNorm::None && weigh.getNorm() != WeighNorm::Sum)
+    return "the weights are not normalised by their sum";
+  return {};
+}
+
 struct FuseGating : OpRewritePattern<WeighOp> {
   FuseGating(MLIRContext *context, llvm::Statistic *numFused)
       : OpRewritePattern(context), numFused(numFused) {}
@@ -41,10 +55,14 @@ struct FuseGating : OpRewritePattern<WeighOp> {
       return rewriter.notifyMatchFailure(weigh, "the routing is not produced by moe.select");
     if (!select->hasOneUse())
       return rewriter.notifyMatchFailure(weigh, "the unweighted routing has other users");
+    if (StringRef reason = notFusedYet(select, weigh); !reason.empty())
+      return rewriter.notifyMatchFailure(weigh, reason);
 
     auto score = select.getKey().getDefiningOp<ScoreOp>();
     if (score && score.getAxis() != Axis::Experts)
       return rewriter.notifyMatchFailure(weigh, "the score is normalised over the tokens");
+    if (score && score.getFn() == ScoreFn::LogSigmoid)
+      return rewriter.notifyMatchFailure(weigh, "the score is a logsigmoid");
     if (score && isRounded(score))
       return rewriter.notifyMatchFailure(weigh, "the score is rounded to less than f32");
     if (score && !isOnlyUsedBy(score.getScores(), select, weigh))
@@ -59,8 +77,12 @@ struct FuseGating : OpRewritePattern<WeighOp> {
 
     auto gating =
         GatingOp::create(rewriter, loc, weigh.getResult().getType(), logits, select.getBias(),
-                         source, scoreFn, select.getK(), from, weigh.getFn(), weigh.getEps(),
-                         weigh.getNorm(), weigh.getNormEps(), weigh.getScale());
+                         source, scoreFn, select.getK(), from, weigh.getFn());
+    gating.setMode(select.getMode());
+    gating.setEps(weigh.getEps());
+    gating.setNorm(weigh.getNorm());
+    gating.setNormEps(weigh.getNormEps());
+    gating.setScale(weigh.getScale());
     gating->setDiscardableAttrs(weigh->getDiscardableAttrDictionary());
     rewriter.replaceOp(weigh, gating);
     rewriter.eraseOp(select);

@@ -19,9 +19,10 @@ def MoE_ActivationAttr : MoE_Attr<"Activation", "activation"> {
   let summary = "activation of an expert, with its gate";
   let description = [{
     Without a gate (`glu = none`): `y = f(u)`. With a gate `g` and a linear part
-    `l`: `y = f(min(g, limit)) · (clamp(l, -limit, limit) + beta)`.
+    `l`: `y = f(min(g, limit)) · (clamp(l, -limit, limit) + beta)`, or, with
+    `clamp = post`, `y = min(f(g), limit) · (clamp(l, -limit, limit) + beta)`.
     f: identity; relu; gelu (erf); gelu_tanh; silu: `v · sigmoid(alpha · v)`;
-    relu2: `max(v, 0)²`. Source: ONNX Runtime contrib operator `MoE`
+    relu2: `max(v, 0)²`. The quick GELU is silu with alpha 1.702. Source: ONNX Runtime contrib operator `MoE`
     (`activation_type`, `swiglu_limit`, `activation_alpha`, `activation_beta`).
 
     `glu`: the product's output row 2i is gate i and row 2i+1 linear i
@@ -33,10 +34,17 @@ def MoE_ActivationAttr : MoE_Attr<"Activation", "activation"> {
     DefaultValuedParameter<"::mlir::moe::Glu", "::mlir::moe::Glu::None">:$glu,
     OptionalParameter<"::mlir::FloatAttr">:$alpha,
     OptionalParameter<"::mlir::FloatAttr">:$beta,
-    OptionalParameter<"::mlir::FloatAttr">:$limit);
+    OptionalParameter<"::mlir::FloatAttr">:$limit,
+    DefaultValuedParameter<"::mlir::moe::ActivationClamp",
+                           "::mlir::moe::ActivationClamp::Pre">:$clamp);
   let assemblyFormat = [{
-    `<` $kind (`,` struct($glu, $alpha, $beta, $limit)^)? `>`
+    `<` $kind (`,` struct($glu, $alpha, $beta, $limit, $clamp)^)? `>`
   }];
+  let builders = [AttrBuilder<(ins "::mlir::moe::ActivationKind":$kind,
+      "::mlir::moe::Glu":$glu, "::mlir::FloatAttr":$alpha, "::mlir::FloatAttr":$beta,
+      "::mlir::FloatAttr":$limit), [{
+    return $_get($_ctxt, kind, glu, alpha, beta, limit, ActivationClamp::Pre);
+  }]>];
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
     /// Values with the defaults filled in: alpha 1, beta 0, limit +inf.
@@ -59,6 +67,59 @@ def MoE_SegmentAttr : MoE_Attr<"Segment", "segment"> {
   let parameters = (ins "::mlir::StringAttr":$file, "uint64_t":$offset,
                         "uint64_t":$length, "::mlir::RankedTensorType":$type);
   let assemblyFormat = "`<` $file `,` `offset` `=` $offset `,` `length` `=` $length `,` $type `>`";
+  let genVerifyDecl = 1;
+}
+
+def MoE_TensorAttr : MoE_Attr<"Tensor", "tensor"> {
+  let summary = "a weight's bytes, by their name in a safetensors file";
+  let description = [{
+    The tensor `name` of the file that `--resolve-weights` (or `--weights` of moec) is
+    given; it becomes a `#moe.segment`. `type` is the tensor's type in the file; it may
+    be left out where it is the weight's own: one source and no transform.
+  }];
+  let parameters = (ins "::mlir::StringAttr":$name,
+                        OptionalParameter<"::mlir::RankedTensorType">:$type);
+  let assemblyFormat = "`<` $name (`,` $type^)? `>`";
+}
+
+def MoE_CapacityAttr : MoE_Attr<"Capacity", "capacity"> {
+  let summary = "how many entries an expert accepts";
+  let description = [{
+    `<factor (* factor | / factor)*, round = floor, min = 0, multiple = 1, times = 1>`:
+    the expression is evaluated in f64 from left to right over positive numbers,
+    `tokens` (T, or the size of the group), `experts` (E) and `k`; then
+    `C = roundup(max(times · round(expression), min), multiple)`.
+    round: `floor`, `ceil`, or `nearest` (half to even).
+
+    ```
+    #moe.capacity<64>
+    #moe.capacity<tokens * 1.25 / experts, min = 4>                   Mesh TensorFlow
+    #moe.capacity<tokens / experts * 1.25 * k, round = ceil, min = 4>  DeepSpeed
+    #moe.capacity<tokens * k * 1.05 / experts, round = ceil, multiple = 4>  V-MoE
+    #moe.capacity<tokens / experts, round = ceil, times = 2>           NLLB
+    ```
+  }];
+  let parameters = (ins ArrayRefParameter<"::mlir::moe::CapacityTerm">:$terms,
+                        "::mlir::moe::CapacityRound":$round, "int64_t":$min,
+                        "int64_t":$multiple, "int64_t":$times);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Larger capacities are never needed, and arithmetic on this one stays in 64 bits.
+    static constexpr int64_t kLargest = 2147483647;
+    /// C of a group of `tokens` tokens.
+    int64_t evaluate(int64_t tokens, int64_t experts, int64_t k) const;
+  }];
+}
+
+def MoE_ExpertKindAttr : MoE_Attr<"ExpertKind", "kind"> {
+  let summary = "what `count` consecutive experts compute";
+  let description = [{
+    `ffn`: the feed-forward network of the op's weights. `zero`: 0. `identity`: the
+    input row. `constant`: a row of the op's `constants`.
+  }];
+  let parameters = (ins EnumParameter<MoE_ExpertKind>:$kind, "int64_t":$count);
+  let assemblyFormat = "`<` $kind `,` $count `>`";
   let genVerifyDecl = 1;
 }
 

@@ -40,4 +40,15 @@ def MoEFuseExpertsPass : Pass<"moe-fuse-experts"> {
   let statistics = [Statistic<"numFused", "fused", "moe.experts created">];
 }
 
+def MoEInferencePass : Pass<"moe-inference"> {
+  let summary = "erase the random operands of training";
+  let description = [{
+    Removes `noise` from every `moe.logits`, and `random` from every `moe.filter`, which
+    then keeps the entries whose weight exceeds its threshold. The function's arguments
+    stay.
+  }];
+  let dependentDialects = ["::mlir::moe::MoEDialect"];
+  let statistics = [Statistic<"numErased", "erased", "operands removed">];
+}
+
 #endif
