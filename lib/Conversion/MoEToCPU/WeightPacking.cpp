@@ -34,6 +34,13 @@ static void foldLeadingReshape(SmallVectorImpl<Attribute> &sources,
   }
 }
 
+/// Whether trace() finds the bytes of `value` at compile time; so it is for null.
+static bool isConstant(Value value) {
+  DenseElementsAttr dense;
+  return !value || value.getDefiningOp<LoadWeightOp>() || onnx::getConstantValue(value) ||
+         matchPattern(value, m_Constant(&dense));
+}
+
 FailureOr<WeightPacker::Source> WeightPacker::trace(Operation *user, Value value) {
   Source source;
   source.type = cast<RankedTensorType>(value.getType());
@@ -51,8 +58,8 @@ FailureOr<WeightPacker::Source> WeightPacker::trace(Operation *user, Value value
   DenseElementsAttr dense = onnx::getConstantValue(value);
   if (!dense && !matchPattern(value, m_Constant(&dense)))
     return emitUnsupported(user) << "has a weight of type " << value.getType()
-                                 << " that is not a constant: only constant weights are supported "
-                                    "with optimization; compile with -O0";
+                                 << " that is not a constant: codes and their scales must be "
+                                    "constants with optimization; compile with -O0";
   source.name = "constant";
   source.sources.push_back(dense);
   return source;
@@ -192,6 +199,13 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
   PackedWeight result;
   result.n = n;
   result.k = k;
+  result.experts = experts;
+  if (!dequantize && !gateDequantize &&
+      !llvm::all_of(ArrayRef{weight, bias, gate, gateBias}, isConstant)) {
+    result.glu = separate ? Glu::Separate : glu;
+    result.layout = layout;
+    return result;
+  }
   auto panels = [&](Source &source) {
     source.transforms.push_back(PanelsAttr::get(context, kPanelWidth, glu));
     return load(builder, loc, std::move(source), bank);
