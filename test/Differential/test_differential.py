@@ -109,7 +109,7 @@ def illegal_combinations():
                         yield pytest.param(space, {name: value, broken.dimension: wrong}, broken, id=name_of_test)
 
 
-@pytest.mark.parametrize(("space", "fixed", "broken"), illegal_combinations())
+@pytest.mark.parametrize(("space", "fixed", "broken"), list(illegal_combinations()))
 def test_illegal_combination(tmp_path, space, fixed, broken):
     """A verifier refuses two values that do not go together, and names the constraint."""
     point = space.draw(np.random.default_rng(SEED), fixed)

@@ -12,7 +12,7 @@ import pytest
 from harness import TOLERANCES
 from moec.runtime import load
 from references.evaluate import relative_error
-from references.systems import modules
+from references.systems import aux_free_balancing, modules
 from safetensors.numpy import save_file
 
 from layers import FILES, MLIR_NAMES, NUMPY_TYPES, Layer
@@ -56,12 +56,13 @@ class Calls:
 calls_of = functools.lru_cache(maxsize=2)(Calls)
 
 
-def compile_layer(compiler, calls, arguments, level, folder):
+def compile_layer(compiler, layer, weights, level, folder):
+    """`weights`: arrays of a safetensors file, or None for arguments."""
     model = folder / "layer.mlir"
-    model.write_text(calls.layer.with_arguments() if arguments else calls.layer.text)
+    model.write_text(layer.with_arguments() if weights is None else layer.text)
     flags = []
-    if not arguments:
-        save_file({name: np.ascontiguousarray(value) for name, value in calls.weights.items()}, folder / "w.safetensors")
+    if weights is not None:
+        save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / "w.safetensors")
         flags = ["--weights", "w.safetensors"]
     return compiler.package(model, level, *flags)
 
@@ -84,13 +85,32 @@ def largest_error(actual, expected):
 def test_system(compiler, tmp_path, record_property, case, sizes, dtype, arguments, level):
     calls = calls_of(case, sizes, dtype)
     errors = []
-    with load(compile_layer(compiler, calls, arguments, level, tmp_path).path) as model:
+    weights = None if arguments else calls.weights
+    with load(compile_layer(compiler, calls.layer, weights, level, tmp_path).path) as model:
         for arrays, expected in calls.calls:
             inputs = {tensor.name: arrays[tensor.name].astype(tensor.dtype) for tensor in model.inputs}
             errors.append(largest_error(model.run(inputs), expected))
     largest = max(max(call.values()) for call in errors)
     record_property("error", {"case": case, "dtype": dtype, "level": level, "error": largest})
     assert largest < TOLERANCES[dtype], dict(zip(TOKENS, errors))
+
+
+@pytest.mark.parametrize("case", aux_free_balancing.CASES)
+def test_bias_balances_a_skewed_stream(compiler, tmp_path, case):
+    """200 calls, each with the bias that the one before gave."""
+    calls = calls_of(case, "DIMS", "float32")
+    router, batches = aux_free_balancing.stream(np.random.default_rng(0), aux_free_balancing.DIMS, 200, 64)
+    weights = calls.weights | {"router": router.astype(np.float32)}
+    bias, counts = np.zeros(len(router), np.float32), []
+    with load(compile_layer(compiler, calls.layer, weights, "-O3", tmp_path).path) as model:
+        for x in batches.astype(np.float32):
+            outputs = model.run({"x": x, "bias": bias})
+            bias = np.array(outputs["updated_bias"])
+            counts.append(np.array(outputs["tokens_per_expert"]))
+    counts = np.array(counts)
+    assert (counts.sum(axis=1) == 128).all()
+    assert aux_free_balancing.violation(counts[:20].sum(axis=0)) > 1.0
+    assert aux_free_balancing.violation(counts[-20:].sum(axis=0)) < 0.4
 
 
 def test_every_case_has_a_file():
