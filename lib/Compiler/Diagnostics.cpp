@@ -5,8 +5,8 @@
 
 #include "mlir/IR/BuiltinAttributes.h"
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/OneLine.h"
 #include "moec/Support/Unsupported.h"
-#include "llvm/ADT/StringExtras.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -19,15 +19,6 @@ static FileLineColLoc findPlace(Location location) {
     return place ? WalkResult::interrupt() : WalkResult::advance();
   });
   return place;
-}
-
-/// One line: names may hold any character.
-static std::string escapeControls(StringRef text) {
-  std::string line;
-  for (char c : text)
-    line += llvm::isPrint(c) || (c & 0x80) ? std::string(1, c)
-                                           : "\\x" + llvm::utohexstr(uint8_t(c), false, 2);
-  return line;
 }
 
 static Severity convertSeverity(DiagnosticSeverity severity) {

@@ -176,17 +176,20 @@ Error mlir::moe::writeTextFile(StringRef path, StringRef text) {
       code = writeText(out, text);
     return code ? failed("cannot write", path, code) : Error::success();
   }
-  Expected<fs::TempFile> file =
-      fs::TempFile::create(path + ".tmp-%%%%%%%%", fs::all_read | fs::all_write);
-  if (!file)
-    return failed("cannot write", path, errorToErrorCode(file.takeError()));
+  // Not fs::TempFile, which takes over the signals of the whole program.
+  int descriptor;
+  SmallString<128> temporary;
+  code = fs::createUniqueFile(path + ".tmp-%%%%%%%%", descriptor, temporary, fs::OF_None,
+                              fs::all_read | fs::all_write);
+  if (code)
+    return failed("cannot write", path, code);
   {
-    raw_fd_ostream out(file->FD, /*shouldClose=*/false);
+    raw_fd_ostream out(descriptor, /*shouldClose=*/true);
     code = writeText(out, text);
   }
+  if (!code)
+    code = fs::rename(temporary, path);
   if (code)
-    consumeError(file->discard());
-  else
-    code = errorToErrorCode(file->keep(path));
+    (void)fs::remove(temporary);
   return code ? failed("cannot write", path, code) : Error::success();
 }

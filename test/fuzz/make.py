@@ -30,7 +30,7 @@ TARGETS = {READER: "onnx.dict", RAISE: "onnx.dict", PARSER: "moe.dict"}
 # Longer seeds, of whole language models, would be mutated too slowly.
 SEED_BYTES = 32768
 # Inputs of the kept corpus are at most this long: they are mutated quickly.
-KEPT_BYTES = {READER: 4096, RAISE: 16384, PARSER: 4096}
+KEPT_BYTES = {READER: 4096, RAISE: 6144, PARSER: 4096}
 
 
 # --- dictionaries -------------------------------------------------------------------
@@ -106,6 +106,38 @@ def _slim(model):
     return model
 
 
+_ATTRIBUTE_VALUES = {"INT": 1, "INTS": [0, 1], "FLOAT": 0.5, "FLOATS": [0.5], "STRING": "constant", "STRINGS": ["a"]}
+
+
+def _operator_model(schema, elements, constants):
+    """One node with as many inputs as it takes, at most four: tensors [2, 3], or but for
+    the first, constants of one element. Most are not valid; their mutations may be."""
+    count = max(1, min(schema.max_input, 4))
+    inputs, initializers = [], []
+    for i in range(count):
+        if constants and i:
+            initializers.append(onnx.helper.make_tensor(f"i{i}", onnx.TensorProto.INT64, [1], [1]))
+        else:
+            inputs.append(onnx.helper.make_tensor_value_info(f"i{i}", elements, ["n", 3]))
+    outputs = [f"o{i}" for i in range(max(1, schema.min_output))]
+    attributes = {name: _ATTRIBUTE_VALUES.get(attribute.type.name) for name, attribute in schema.attributes.items()}
+    attributes = {name: value for name, value in attributes.items() if value is not None}
+    node = onnx.helper.make_node(schema.name, [f"i{i}" for i in range(count)], outputs, **attributes)
+    results = [onnx.helper.make_tensor_value_info(name, 0, None) for name in outputs]
+    graph = onnx.helper.make_graph([node], "g", inputs, results, initializers)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+
+
+def _operator_models():
+    """(name, model) of each standard operator that our sources name."""
+    words = _onnx_words()
+    for schema in onnx.defs.get_all_schemas():
+        if schema.domain == "" and schema.name in words:
+            for elements in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64):
+                for constants in (False, True):
+                    yield f"{schema.name}-{elements}-{int(constants)}", _operator_model(schema, elements, constants)
+
+
 def _model_paths():
     return sorted(MODELS.rglob("*.onnx")) or sorted(FIXTURES.rglob("*.onnx"))
 
@@ -118,6 +150,8 @@ def make_seeds(folder):
         data = _slim(onnx.load(path, load_external_data=False)).SerializeToString()
         for target in (READER, RAISE) if len(data) <= SEED_BYTES else ():
             (folder / target / name).write_bytes(data)
+    for name, model in _operator_models():
+        (folder / RAISE / name).write_bytes(model.SerializeToString())
     for path in sorted((ROOT / "test" / "Dialect").rglob("*.mlir")) + sorted((ROOT / "test" / "Conversion" / "RaiseMoE").glob("*.mlir")):
         for number, part in enumerate(re.split(r"^// -----.*$", path.read_text(), flags=re.M)):
             text = re.sub(r"^\s*//.*\n", "", part, flags=re.M).strip()
@@ -141,7 +175,7 @@ def make_corpus(folders):
                 if path.is_file() and path.stat().st_size <= KEPT_BYTES[target]:
                     shutil.copyfile(path, scratch / "from" / path.name)
             subprocess.run(
-                [ROOT / "build-fuzz" / "bin" / target, "-merge=1", f"-max_len={KEPT_BYTES[target]}", scratch / "to", scratch / "from"],
+                [ROOT / "build-fuzz" / "bin" / target, "-merge=1", "-use_counters=0", f"-max_len={KEPT_BYTES[target]}", scratch / "to", scratch / "from"],
                 check=True,
                 stderr=subprocess.DEVNULL,
             )

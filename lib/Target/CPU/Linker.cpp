@@ -231,6 +231,11 @@ Error mlir::moe::linkStaticLibrary(StringRef object, StringRef output, const Lin
     return buffer.takeError();
   std::string memberName = options.name + ".o";
   NewArchiveMember member(MemoryBufferRef((*buffer)->getBuffer(), memberName));
-  return writeArchive(output, member, SymtabWritingMode::NormalSymtab, object::Archive::K_GNU,
-                      /*Deterministic=*/true, /*Thin=*/false);
+  // Not writeArchive, whose temporary file takes over the signals of the whole program.
+  auto archive =
+      writeArchiveToBuffer(member, SymtabWritingMode::NormalSymtab, object::Archive::K_GNU,
+                           /*Deterministic=*/true, /*Thin=*/false);
+  if (!archive)
+    return archive.takeError();
+  return writeText(output, (*archive)->getBuffer());
 }

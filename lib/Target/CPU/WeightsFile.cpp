@@ -198,12 +198,13 @@ Error Writer::writeBytes(WeightOp weight, ArrayRef<char> bytes) {
     hash.update({reinterpret_cast<const uint8_t *>(front.data()), front.size()});
     if (Error error = file.write(front))
       return error;
-    if (written / piece != (written + front.size()) / piece) {
+    uint64_t before = written;
+    written += front.size();
+    if (before / piece != written / piece) {
       files.releasePages();
       if (!progress(written, file.getDataSize()))
         return interrupted();
     }
-    written += front.size();
   }
   return Error::success();
 }

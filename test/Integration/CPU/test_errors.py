@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from harness import ROOT, TOLERANCES, run, tool
-from moec_ctypes import MoecError, run_package
+from moec.runtime import MoecError, load
 from onnx import TensorProto, helper, numpy_helper
 from references import generate
 from references.evaluate import evaluate, relative_error
@@ -225,10 +225,22 @@ def test_nan_weights_are_kept_with_a_warning(compiler, tmp_path, name):
     done = compiler.run(compiler.save(model), "-o", package)
     assert done.stderr.count("warning:") == 1 and name in done.stderr and "NaN" in done.stderr
     inputs = generate.draw_inputs(MOE, 12)
-    actual = run_package(package, inputs)["output"]
+    actual = load(package).run(inputs)["output"]
     expected = evaluate(model, inputs)["output"]
     assert 0 < np.isnan(expected).sum() < expected.size
     assert relative_error(actual, expected) < TOLERANCES["float32"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_nan_in_half_precision(compiler, tmp_path, dtype):
+    layer = dataclasses.replace(MOE, dtype=dtype)
+    done = compiler.run(compiler.save(generate.build(layer)), "-O1", "-o", tmp_path / "good.moec")
+    assert not done.stderr
+    values = initializer(layer, "fc1").copy()
+    values[1, 2, 3] = np.nan
+    model = with_initializer(layer, "fc1", values)
+    done = compiler.run(compiler.save(model), "-O1", "-o", tmp_path / "nan.moec")
+    assert done.stderr.count("warning:") == 1 and "NaN" in done.stderr
 
 
 @pytest.mark.parametrize("level", ["-O0", "-O3"])
@@ -243,11 +255,11 @@ def test_rows_of_input_and_logits_that_differ(compiler, level, dims):
     package = compiler.package(model, level)
     inputs = generate.draw_inputs(MOE, 5)
     exact = evaluate(model, inputs)["output"]
-    assert relative_error(run_package(package.path, inputs)["output"], exact) < TOLERANCES["float32"]
+    assert relative_error(load(package.path).run(inputs)["output"], exact) < TOLERANCES["float32"]
     for name, rows in (("hidden", 300), ("logits", 300), ("hidden", 0), ("logits", 0)):
         other = {**inputs, name: np.resize(inputs[name], (rows, inputs[name].shape[1]))}
         with pytest.raises(MoecError, match="differ in the number of tokens|expected 5"):
-            run_package(package.path, other)
+            load(package.path).run(other)
 
 
 # --- versions and operators ------------------------------------------------------------------

@@ -13,7 +13,7 @@ import time
 
 import pytest
 from harness import TOLERANCES, tool
-from moec_ctypes import run_package
+from moec.runtime import load
 from references import generate
 from references.evaluate import evaluate, relative_error
 
@@ -38,7 +38,7 @@ def goldens(compiler, tmp_path_factory):
         package.parent.mkdir()
         compiler.run(path, *ARGUMENTS, "-o", package)
         inputs = generate.draw_inputs(LAYER, 5)
-        output = run_package(package, inputs)["output"]
+        output = load(package).run(inputs)["output"]
         assert relative_error(output, evaluate(model, inputs)["output"]) < TOLERANCES["float32"]
         result.append((path, package, contents(package)))
     return result

@@ -11,7 +11,7 @@ import sys
 import guarded
 import pytest
 from harness import run
-from moec_ctypes import run_package
+from moec.runtime import load
 from references import generate
 
 TOKENS = [0, 1, 2, 7, 33, 130]
@@ -43,7 +43,7 @@ def write_cases(compiler, layer, path, flags):
     cases = []
     for tokens in TOKENS:
         inputs = generate.draw_inputs(layer, tokens)
-        cases.append((inputs, run_package(plain.path, inputs)))
+        cases.append((inputs, load(plain.path).run(inputs)))
     path.write_bytes(pickle.dumps(cases))
     return plain
 

@@ -12,6 +12,7 @@
 
 #include "gtest/gtest.h"
 
+#include <csignal>
 #include <thread>
 
 using namespace mlir::moe;
@@ -21,6 +22,33 @@ static std::string read(llvm::StringRef folder, llvm::StringRef file) {
   llvm::sys::path::append(path, file);
   auto text = llvm::MemoryBuffer::getFile(path);
   return text ? (*text)->getBuffer().str() : "";
+}
+
+/// What the program does at each signal.
+static std::vector<void (*)(int)> getSignalHandlers() {
+  std::vector<void (*)(int)> handlers;
+  for (int number = 1; number < SIGRTMIN; ++number) {
+    struct sigaction action = {};
+    sigaction(number, nullptr, &action);
+    handlers.push_back(action.sa_handler);
+  }
+  return handlers;
+}
+
+/// They are the program's.
+TEST(CompileTest, SignalsAreLeftAlone) {
+  llvm::SmallString<128> folder;
+  ASSERT_FALSE(llvm::sys::fs::createUniqueDirectory("signals", folder));
+  CompileOptions options;
+  options.input = MOEC_MODELS "/tinymoe/layer0_moe.onnx";
+  options.output = (folder + "/layer.moec").str();
+  options.reportFile = (folder + "/report.json").str();
+  options.runtimeFolder = MOEC_RUNTIME;
+  options.optLevel = 0;
+  auto before = getSignalHandlers();
+  EXPECT_EQ(compile(options).status, CompileStatus::Success);
+  EXPECT_EQ(getSignalHandlers(), before);
+  llvm::sys::fs::remove_directories(folder);
 }
 
 TEST(CompileTest, SeveralThreadsAtATime) {
