@@ -30,10 +30,8 @@ func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["groups", "tokens", "hidde
 
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
-  %c2 = arith.constant 2 : index
   %groups = tensor.dim %x, %c0 : !x
   %size = tensor.dim %x, %c1 : !x
-  %hidden = tensor.dim %x, %c2 : !x
   %rows = tensor.collapse_shape %x [[0, 1], [2]] : !x into !rows
 
   %logits = moe.logits %rows, %router {layout = #moe.layout<in_out>} : (!rows, !router) -> !scores
@@ -47,7 +45,7 @@ func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["groups", "tokens", "hidde
   %routing = moe.weigh %kept {norm = #moe.weigh_norm<sum>} : (!routing) -> !routing
   %sums = moe.experts %rows, %routing up(%up) down(%down) <relu> {layout = #moe.layout<in_out>}
       : (!rows, !routing, !up, !down) -> !rows
-  %y = tensor.expand_shape %sums [[0, 1], [2]] output_shape [%groups, %size, %hidden]
+  %y = tensor.expand_shape %sums [[0, 1], [2]] output_shape [%groups, %size, 24]
       : !rows into !x
   %load_balance_loss = moe.aux <load_balance> probabilities(%scores) routing(%selected)
       group_size(%size) {fraction = #moe.aux_fraction<first>} : (!scores, !selected, index) -> !loss

@@ -26,6 +26,8 @@ ALIAS = re.compile(r"^(?P<name>[!#][\w.]+) = (?P<value>[^/\n]*?)(?P<note> *//[^\
 TENSOR = re.compile(r"tensor<(?P<sizes>(?:(?:\?|\d+)x)*)(?P<element>\w+)>")
 # k may be the number of all experts; a kind is <ffn, COUNT>.
 COUNT = re.compile(r"(?P<what>experts = |k = |^|<\w+, )(?P<size>\d+)")
+# The one size that cannot be in an alias: tensor.expand_shape wants static sizes as numbers.
+OUTPUT_SHAPE = re.compile(r"(?P<before>output_shape \[[^\]]*?)(?P<size>\d+)(?=\])")
 WEIGHT = re.compile(r"^moe\.weight @(?P<name>\w+) from \[#moe\.tensor<\"\w+\">\] : (?P<type>![\w.]+)\n", re.MULTILINE)
 LOAD = re.compile(r"^ *%(?P<value>\w+) = moe\.load_weight @(?P<name>\w+) : (?P<type>![\w.]+)\n", re.MULTILINE)
 
@@ -47,7 +49,8 @@ class Layer:
     def __init__(self, path, given, dims, dtype):
         self.sizes = renamed_sizes(given, dims)
         self.element = MLIR_NAMES[dtype]
-        self.text = ALIAS.sub(self._rewrite_alias, path.read_text())
+        text = ALIAS.sub(self._rewrite_alias, path.read_text())
+        self.text = OUTPUT_SHAPE.sub(lambda match: match["before"] + self._size(match["size"]), text)
         self.types = {match["name"]: match["value"] for match in ALIAS.finditer(self.text)}
 
     def _size(self, number):

@@ -27,10 +27,8 @@ func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["groups", "tokens", "hidde
 
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
-  %c2 = arith.constant 2 : index
   %groups = tensor.dim %x, %c0 : !x
   %size = tensor.dim %x, %c1 : !x
-  %hidden = tensor.dim %x, %c2 : !x
   %rows = tensor.collapse_shape %x [[0, 1], [2]] : !x into !rows
 
   %logits = moe.logits %rows, %router : (!rows, !router) -> !scores
@@ -41,7 +39,7 @@ func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["groups", "tokens", "hidde
       {capacity = #moe.capacity<4>} : (!routing, index) -> !routing
   %sums = moe.experts %rows, %kept up(%up) down(%down) uncovered(%routing) <relu>
       : (!rows, !routing, !up, !down, !routing) -> !rows
-  %y = tensor.expand_shape %sums [[0, 1], [2]] output_shape [%groups, %size, %hidden]
+  %y = tensor.expand_shape %sums [[0, 1], [2]] output_shape [%groups, %size, 32]
       : !rows into !x
   return %y : !x
 }

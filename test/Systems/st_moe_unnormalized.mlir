@@ -31,10 +31,8 @@ func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["groups", "tokens", "hidde
 
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
-  %c2 = arith.constant 2 : index
   %groups = tensor.dim %x, %c0 : !x
   %size = tensor.dim %x, %c1 : !x
-  %hidden = tensor.dim %x, %c2 : !x
   %rows = tensor.collapse_shape %x [[0, 1], [2]] : !x into !rows
 
   %logits = moe.logits %rows, %router {layout = #moe.layout<in_out>} : (!rows, !router) -> !scores
@@ -46,7 +44,7 @@ func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["groups", "tokens", "hidde
       : (!routing, index) -> !routing
   %sums = moe.experts %rows, %kept up(%gate_up) down(%down) <silu, glu = concat>
       : (!rows, !routing, !gate_up, !down) -> !rows
-  %y = tensor.expand_shape %sums [[0, 1], [2]] output_shape [%groups, %size, %hidden]
+  %y = tensor.expand_shape %sums [[0, 1], [2]] output_shape [%groups, %size, 24]
       : !rows into !x
   %load_balance_loss = moe.aux <load_balance> probabilities(%scores) routing(%selected)
       group_size(%size) {fraction = #moe.aux_fraction<first>} : (!scores, !selected, index) -> !loss
