@@ -308,21 +308,54 @@ class Coverage:
         return rare_values + [pair for pair, count in self.pairs.items() if count < pairs]
 
 
-def draw_points(space, rng, count, values, pairs):
-    """`count` points (more where that is not enough) that have each value and each valid
-    pair so often, and their coverage."""
-    coverage, points = Coverage(space), []
-    wanted = []
-    while len(points) < count or wanted:
-        if not wanted:
-            wanted = coverage.rare(values, pairs)
-            rng.shuffle(wanted)
-        fixed = dict(wanted.pop()) if wanted else {}
-        if wanted and tuple(fixed.items()) in coverage.pairs and coverage.pairs[tuple(fixed.items())] >= pairs:
-            continue
-        points.append(space.draw(rng, fixed))
-        coverage.add(points[-1])
-    return points, coverage
+class Wanted:
+    """Values and pairs that were drawn too rarely, in random order."""
+
+    def __init__(self, coverage, rng, values, pairs):
+        self.coverage, self.least = coverage, {1: values, 2: pairs}
+        self.items = coverage.rare(values, pairs)
+        rng.shuffle(self.items)
+
+    def _is_rare(self, item):
+        count = self.coverage.values[item[0]] if len(item) == 1 else self.coverage.pairs[item]
+        return count < self.least[len(item)]
+
+    def next(self, fixed, only=None):
+        """One that has no other values than those fixed, of the dimensions `only`."""
+        self.items = [item for item in self.items if self._is_rare(item)]
+        for item in self.items:
+            if all(fixed.get(name, value) == value and (only is None or name in only) for name, value in item):
+                return dict(item)
+        return {}
+
+
+def draw_modules(space, rng, count, values, pairs, together, size):
+    """Modules of `size` points that agree in the dimensions `together`: `count` points (more
+    where that is not enough) that have each value and each valid pair so often. Returns them
+    and their coverage."""
+    coverage, modules = Coverage(space), []
+    while len(modules) * size < count or coverage.rare(values, pairs):
+        wanted = Wanted(coverage, rng, values, pairs)
+        first = space.draw(rng, wanted.next({}, together) or wanted.next({}))
+        common = {name: first[name] for name in together}
+        points = [first]
+        coverage.add(first)
+        while len(points) < size:
+            fixed = wanted.next(common)
+            try:
+                points.append(space.draw(rng, common | fixed))
+            except Contradiction:
+                # Not together with these; another module has it.
+                wanted.items.remove(tuple(fixed.items()))
+                continue
+            coverage.add(points[-1])
+        modules.append(points)
+    return modules, coverage
 
 
 SPACE = Space(DIMENSIONS)
+
+# What the experts' kernels are made of: equal ones of a module are compiled once.
+EXPERT_DIMENSIONS = (
+    "dtype experts weights form activation glu alpha beta limit clamp layout biases kinds shared"
+).split()

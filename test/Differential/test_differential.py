@@ -15,10 +15,10 @@ from safetensors.numpy import save_file
 
 import moec
 from layer import Layer
-from space import DIMENSIONS, SPACE, Contradiction, Space, draw_points
+from space import DIMENSIONS, EXPERT_DIMENSIONS, SPACE, Contradiction, Space, draw_modules
 
-POINTS, OF_VALUE, OF_PAIR = 2000, 30, 3
-LAYERS_OF_MODULE = 25
+MODULES, LAYERS_OF_MODULE = 80, 25
+OF_VALUE, OF_PAIR = 30, 3
 SEED = 20260801
 
 DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -26,8 +26,12 @@ DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 @pytest.fixture(scope="session")
 def drawn():
-    """(points, coverage)"""
-    return draw_points(SPACE, np.random.default_rng(SEED), POINTS, OF_VALUE, OF_PAIR)
+    """(modules, coverage)"""
+    points = MODULES * LAYERS_OF_MODULE
+    rng = np.random.default_rng(SEED)
+    modules, coverage = draw_modules(SPACE, rng, points, OF_VALUE, OF_PAIR, EXPERT_DIMENSIONS, LAYERS_OF_MODULE)
+    assert len(modules) == MODULES
+    return modules, coverage
 
 
 def compile_text(text, weights, folder, level):
@@ -57,11 +61,10 @@ def differences(layer, outputs, expected):
             yield f"{name}: error {error:.1e}"
 
 
-@pytest.mark.parametrize("number", range(POINTS // LAYERS_OF_MODULE))
+@pytest.mark.parametrize("number", range(MODULES))
 def test_points(drawn, tmp_path, number):
-    points, _ = drawn
-    mine = points[number :: POINTS // LAYERS_OF_MODULE]
-    layers = [Layer(f"layer{i}", point) for i, point in enumerate(mine)]
+    modules, _ = drawn
+    layers = [Layer(f"layer{i}", point) for i, point in enumerate(modules[number])]
     arrays = [layer.draw(np.random.default_rng([SEED, number, i])) for i, layer in enumerate(layers)]
     expected = [layer.evaluate(given) for layer, given in zip(layers, arrays)]
     typed = [
@@ -85,11 +88,11 @@ def test_points(drawn, tmp_path, number):
 
 
 def test_coverage(drawn, record_property):
-    points, coverage = drawn
+    modules, coverage = drawn
     assert not coverage.rare(OF_VALUE, OF_PAIR)
     record_property(
         "coverage",
-        f"{len(points)} points: {len(coverage.values)} values of {len(DIMENSIONS)} attributes, each at least"
+        f"{sum(map(len, modules))} points: {len(coverage.values)} values of {len(DIMENSIONS)} attributes, each at least"
         f" {min(coverage.values.values())} times; {len(coverage.pairs)} valid pairs of values, each at least"
         f" {min(coverage.pairs.values())} times",
     )
