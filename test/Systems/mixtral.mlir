@@ -1,9 +1,10 @@
 // Mixtral: softmax over all experts, the two best, divided by their sum.
 //
-// A. Jiang et al., "Mixtral of Experts" (arXiv 2401.04088), section 2.1. Equal to a
-// softmax over the two largest logits, which is the paper's form: canonicalization turns
-// one into the other. No capacity: no token is dropped. The experts are SwiGLU with gate
-// and up rows in one tensor, the gate first.
+// A. Jiang et al., "Mixtral of Experts" (arXiv 2401.04088), section 2.1.
+//
+// Equal to a softmax over the two largest logits, which is the paper's form:
+// canonicalization turns one into the other. No capacity: no token is dropped. The
+// experts are SwiGLU with gate and up rows in one tensor, the gate first.
 
 !x = tensor<?x24xf32>
 !router = tensor<8x24xf32>
@@ -31,7 +32,7 @@ func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["tokens", "hidden"]})
       : (!selected, !scores) -> !routing
   %y = moe.experts %x, %routing up(%gate_up) down(%down) <silu, glu = concat>
       : (!x, !routing, !gate_up, !down) -> !x
-  %loss = moe.aux <load_balance> probabilities(%scores) routing(%routing)
-      {fraction = #moe.aux_fraction<all>} : (!scores, !routing) -> !loss
-  return %y, %loss : !x, !loss
+  %load_balance_loss = moe.aux <load_balance> probabilities(%scores) routing(%selected)
+      {fraction = #moe.aux_fraction<all>} : (!scores, !selected) -> !loss
+  return %y, %load_balance_loss : !x, !loss
 }

@@ -1,13 +1,13 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "moec/Support/Unsupported.h"
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
 
 #include "Lowering.h"
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Support/Unsupported.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOETOCPUPASS

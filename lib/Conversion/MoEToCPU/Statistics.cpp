@@ -7,6 +7,8 @@
 #include "Keys.h"
 #include "Lowering.h"
 
+#include "moec/Support/Unsupported.h"
+
 #include <cmath>
 #include <limits>
 
