@@ -3,6 +3,7 @@
 """A point of the attribute space as a layer: its text in the moe dialect, random
 arguments, and its outputs by references.ops."""
 
+import contextlib
 import dataclasses
 
 import ml_dtypes
@@ -176,7 +177,11 @@ class Layer:
 
     def draw(self, rng):
         """Arguments and weights, in float64, with clear decisions."""
-        return draw_clear(Drawing(self), rng, None, self.point["tokens"], None)
+        for _ in range(10):
+            # New weights as well: a decision may be about them alone, such as two biases.
+            with contextlib.suppress(ValueError):
+                return draw_clear(Drawing(self), rng, None, self.point["tokens"], None)
+        raise ValueError(f"no layer with clear decisions found: {self.point}")
 
     def evaluate(self, arrays):
         known = {f"%{name}": array for name, array in arrays.items()}

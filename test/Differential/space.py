@@ -191,8 +191,9 @@ DIMENSIONS = {
         "no": (),
         "load_balance": (),
         "z_loss": (),
-        "importance_routing": (),
-        "importance_probabilities": (),
+        # Sums of numbers of both signs would have few correct digits.
+        "importance_routing": (need("fn", "softmax", "sigmoid", "masked_softmax"),),
+        "importance_probabilities": (need("score", "softmax", "sigmoid", "sqrtsoftplus", "logsigmoid"),),
         "load_shazeer": (need("noise", "yes"),),
         "load_vmoe": (need("noise", "yes"),),
         "tokens_per_expert": (),
