@@ -26,8 +26,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "test"))
-from moec_ctypes import Library, tensor  # noqa: E402
+sys.path[:0] = [str(ROOT / "python"), str(ROOT / "test")]
+from moec.runtime import borrow, load  # noqa: E402
 from references.evaluate import relative_error  # noqa: E402
 
 KINDS = ("f32", "int4", "int8")
@@ -133,15 +133,14 @@ class Moec:
     name = "moec"
 
     def __init__(self, package, threads):
-        self.library = Library(package)
         start = time.perf_counter()
-        self.model = self.library.open()
+        self.model = load(package)
         self.open_ms = 1e3 * (time.perf_counter() - start)
-        self.context = self.model.context(workers=threads)
+        self.context = self.model.context(threads)
 
     def prepare(self, x):
         self.x, self.y = x, np.empty_like(x)
-        self.ins, self.outs = [tensor(self.x)], [tensor(self.y)]
+        self.ins, self.outs = [borrow(self.x)], [borrow(self.y, writable=True)]
 
     def run(self):
         self.context.run_tensors(self.ins, self.outs)

@@ -27,11 +27,21 @@ include(AddMLIR)
 
 set(MOEC_LLVM_TOOLS ${LLVM_TOOLS_BINARY_DIR})
 
+# Everything under `lib` and `bin` whatever the platform's habits are: the compiler
+# finds its runtime in ../lib/moec. What is installed finds libMLIR where the build did.
+set(CMAKE_INSTALL_LIBDIR lib)
+set(CMAKE_INSTALL_BINDIR bin)
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
+
+# What moec's libraries need of LLVM and MLIR. Where these are is not exported:
+# MoecConfig.cmake finds them again.
+include(MoecLLVM)
 add_library(moec_mlir INTERFACE)
-target_include_directories(moec_mlir SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})
-separate_arguments(MOEC_LLVM_DEFINITIONS NATIVE_COMMAND "${LLVM_DEFINITIONS}")
-target_compile_options(moec_mlir INTERFACE ${MOEC_LLVM_DEFINITIONS})
-target_link_libraries(moec_mlir INTERFACE MLIR LLVM)
+target_include_directories(moec_mlir INTERFACE $<INSTALL_INTERFACE:include>)
+target_compile_features(moec_mlir INTERFACE cxx_std_17)
+target_link_libraries(moec_mlir INTERFACE $<BUILD_INTERFACE:moec_llvm> MLIR LLVM)
+set_target_properties(moec_mlir PROPERTIES EXPORT_NAME MLIR)
+install(TARGETS moec_mlir EXPORT MoecLibraries COMPONENT Development)
 
 set(MOEC_SANITIZE "" CACHE STRING "Sanitizers for our own code, as for -fsanitize=")
 if(MOEC_SANITIZE)
@@ -49,6 +59,10 @@ function(moec_add_library name)
   if(ARG_DEPENDS)
     add_dependencies(${name} ${ARG_DEPENDS})
   endif()
+  # MoecCompiler is exported as Moec::Compiler.
+  string(REGEX REPLACE "^Moec" "" export_name ${name})
+  set_target_properties(${name} PROPERTIES EXPORT_NAME ${export_name})
+  install(TARGETS ${name} EXPORT MoecLibraries COMPONENT Development)
   set_property(GLOBAL APPEND PROPERTY MOEC_LIBRARIES ${name})
 endfunction()
 
@@ -58,7 +72,20 @@ function(moec_add_tool name)
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE moec_mlir ${ARG_LINK})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
-  install(TARGETS ${name})
+  install(TARGETS ${name} EXPORT MoecTools COMPONENT Tools)
+endfunction()
+
+# moec_export_only(NAME SCRIPT)
+# Makes a shared library export what the version script names. All else must resolve,
+# but for the sanitizers, which the program brings.
+function(moec_export_only name script)
+  set(script ${CMAKE_CURRENT_SOURCE_DIR}/${script})
+  target_link_options(${name} PRIVATE -Wl,--version-script=${script})
+  if(NOT MOEC_SANITIZE)
+    target_link_options(${name} PRIVATE -Wl,--no-undefined)
+  endif()
+  set_target_properties(${name} PROPERTIES
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib LINK_DEPENDS ${script})
 endfunction()
 
 # moec_add_subdirectories(DIR...)

@@ -6,6 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh
 
+# The test of the wheel builds the same in another folder: see test/Python/test_wheel.py.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=true
+
 preset=${MOEC_PRESET:-default}
 cmake --preset "$preset" \
   -DPython3_EXECUTABLE="$PWD/.venv/bin/python"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Build, then all tests: lit, GoogleTest (through ctest), pytest. A failing kind
 # does not stop the next one. The last line counts the tests of all kinds.
-# MOEC_PRESET=sanitize runs the same tests under the sanitizers.
+# MOEC_PRESET=sanitize runs the same tests under the sanitizers, without the fuzz
+# targets, which have sanitizers of their own and run for MOEC_FUZZ_SECONDS each
+# (0 replays their kept inputs).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 scripts/build.sh || exit 1
@@ -28,5 +30,12 @@ ctest --test-dir "$build" --output-on-failure --no-tests=error \
 echo "== pytest"
 .venv/bin/python -m pytest test --junitxml "$results/pytest.xml"
 
-exec .venv/bin/python scripts/count_tests.py \
-  "$results/lit.xml" "$results/googletest.xml" "$results/pytest.xml"
+reports=(lit.xml googletest.xml pytest.xml)
+if [ "$build" = build ]; then
+  echo "== fuzz"
+  MOEC_PRESET=fuzz scripts/build.sh &&
+    .venv/bin/python test/fuzz/run.py --seconds "${MOEC_FUZZ_SECONDS:-60}" --junit "$results/fuzz.xml"
+  reports+=(fuzz.xml)
+fi
+
+exec .venv/bin/python scripts/count_tests.py "${reports[@]/#/$results/}"

@@ -7,13 +7,27 @@ names the folder, ../shared/models beside the repository otherwise."""
 
 import os
 import pathlib
+import sys
 
 import pytest
+from harness import BUILD, ROOT, Compiler, tool
 from safetensors.numpy import load_file
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+# The Python package under test.
+sys.path.insert(0, str(BUILD / "python_packages"))
+
 FIXTURES = ROOT / "test" / "models"
 MODELS = pathlib.Path(os.environ.get("MOEC_MODELS", ROOT.parent / "shared" / "models"))
+
+
+@pytest.fixture(scope="session")
+def compiler(tmp_path_factory):
+    """moec, with a cache of packages over the session."""
+    if not tool("moec").exists():
+        # scripts/test.sh builds first, so there it is a failure.
+        absent = pytest.fail if "MOEC_BUILD_DIR" in os.environ else pytest.skip
+        absent(f"moec is not built: {tool('moec')}")
+    return Compiler(tmp_path_factory.mktemp("packages"))
 
 
 class TinyMoE:

@@ -19,6 +19,9 @@ BUILD = pathlib.Path(os.environ.get("MOEC_BUILD_DIR", ROOT / "build"))
 # max |Δ| / max |y| against float64, of what computes in each type.
 TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 
+# Flags for every package, such as --sanitize=address.
+FLAGS = tuple(os.environ.get("MOEC_FLAGS", "").split())
+
 # A compilation that takes longer than this hangs.
 TIMEOUT_SECONDS = 300
 
@@ -27,15 +30,17 @@ def tool(name):
     return BUILD / "bin" / name
 
 
-def run(*command, check=True, **options):
+def run(*command, check=True, timeout=TIMEOUT_SECONDS, **options):
     """Runs a command, its output captured as text. With `check`, prints both streams
     in the failure."""
+    # A sanitizer's runtime is preloaded for the compiled models, not for the tools.
+    options.setdefault("env", {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"})
     done = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=TIMEOUT_SECONDS,
+        timeout=timeout,
         **options,
     )
     if check and done.returncode:
@@ -98,6 +103,7 @@ class Compiler:
     def package(self, model, *flags):
         """The package of a model (a path or a ModelProto), compiled with these flags."""
         path = self.save(model)
+        flags = (*flags, *FLAGS)
         key = (path, flags)
         if key not in self._packages:
             folder = self.folder / f"package{next(self._numbers)}"

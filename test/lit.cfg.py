@@ -17,7 +17,10 @@ config.excludes = ["Inputs", "Integration", "models", "references", "unit", "Run
 config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = os.path.join(config.moec_build_dir, "test")
 
+if config.moec_sanitize:
+    config.available_features.add("sanitizer")
 config.substitutions.append(("%python", config.python_executable))
+config.substitutions.append(("%moec_lib", os.path.join(config.moec_build_dir, "lib")))
 config.substitutions.append(("%models", os.path.join(config.test_source_root, "models")))
 
 llvm_config.with_system_environment(["HOME", "TMP", "TEMP", "ASAN_OPTIONS", "UBSAN_OPTIONS", "MOEC_MODELS"])
@@ -25,7 +28,7 @@ llvm_config.use_default_substitutions()
 llvm_config.add_tool_substitutions(
     [
         ToolSubst(name, unresolved="ignore")
-        for name in ["moe-opt", "moe-translate", "moec", "moe-run", "moe-lsp-server", "mlir-opt", "mlir-translate", "split-file", "llvm-nm", "llvm-readelf"]
+        for name in ["moe-opt", "moe-translate", "moec", "moec-c-test", "moe-run", "moe-lsp-server", "mlir-opt", "mlir-translate", "split-file", "llvm-nm", "llvm-readelf"]
     ],
     [os.path.join(config.moec_build_dir, "bin"), config.llvm_tools_dir],
 )

@@ -22,6 +22,8 @@ namespace mlir::moe {
 inline constexpr llvm::StringLiteral kPhaseAttr = "moe.phase";
 inline constexpr llvm::StringLiteral kInterfaceAttr = "moe.interface";
 inline constexpr llvm::StringLiteral kBlocksAttr = "moe.blocks";
+/// How many operations of each kind took which lowering: {op, lowering, count}.
+inline constexpr llvm::StringLiteral kLoweringsAttr = "moe.lowerings";
 /// Optional list of {name, op}: what `moe.profile_mark` numbers.
 inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
 
@@ -39,6 +41,10 @@ struct Compilation {
   llvm::json::Array timings;
   /// What a failure of the running phase means; a phase may say so itself.
   CompileStatus failure = CompileStatus::Internal;
+  /// The caller wanted to stop.
+  bool interrupted = false;
+  /// Name of the running phase.
+  llvm::StringRef phase;
   uint64_t libraryBytes = 0, weightsBytes = 0;
 
   Compilation(const CompileOptions &options, MLIRContext &context)
@@ -46,6 +52,8 @@ struct Compilation {
 
   /// Runs a pass pipeline as written for `moe-opt --pass-pipeline`.
   LogicalResult runPasses(llvm::StringRef pipeline);
+  /// Tells the caller how far the phase is; fails when it wants to stop.
+  LogicalResult advance(uint64_t done = 0, uint64_t all = 0);
   /// Emits an error without a place in the model.
   LogicalResult fail(CompileStatus status, const llvm::Twine &message);
   LogicalResult fail(CompileStatus status, llvm::Error error);

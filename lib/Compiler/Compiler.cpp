@@ -1,12 +1,14 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "moec/Compiler/Compiler.h"
+#include "moec/Compiler/Options.h"
 #include "Compilation.h"
 #include "Diagnostics.h"
 #include "Package.h"
 #include "Report.h"
+#include "Text.h"
 
+#include "mlir/IR/Remarks.h"
 #include "mlir/IR/Verifier.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
@@ -22,6 +24,8 @@
 #include "llvm/Support/Path.h"
 
 #include <chrono>
+#include <dlfcn.h>
+#include <link.h>
 #include <sys/resource.h>
 
 using namespace mlir;
@@ -42,6 +46,8 @@ StringRef mlir::moe::describeStatus(CompileStatus status) {
     return "the result could not be written or linked";
   case CompileStatus::Internal:
     return "an error of moec itself";
+  case CompileStatus::Interrupted:
+    return "interrupted before the package was finished";
   }
   llvm_unreachable("unknown status");
 }
@@ -50,10 +56,23 @@ std::string mlir::moe::getVersionText() {
   return "moec " MOEC_VERSION " (LLVM " LLVM_VERSION_STRING ")";
 }
 
-std::string mlir::moe::getRuntimeFolder(StringRef executable) {
+/// The file that this code was loaded from.
+static std::string findOwnFile() {
+  static const char anchor = 0;
+  Dl_info info{};
+  link_map *map = nullptr;
+  // A library's link map has its path; the executable's has none.
+  if (dladdr1(&anchor, &info, reinterpret_cast<void **>(&map), RTLD_DL_LINKMAP) && map &&
+      map->l_name && *map->l_name)
+    return map->l_name;
+  return llvm::sys::fs::getMainExecutable("", nullptr);
+}
+
+std::string mlir::moe::getRuntimeFolder() {
+  std::string file = findOwnFile();
   SmallString<256> folder;
-  if (llvm::sys::fs::real_path(executable, folder))
-    folder = executable;
+  if (llvm::sys::fs::real_path(file, folder))
+    folder = file;
   path::remove_filename(folder);
   path::append(folder, "..", "lib", "moec");
   path::remove_dots(folder, /*remove_dot_dot=*/true);
@@ -69,8 +88,8 @@ using Clock = std::chrono::steady_clock;
 
 class Driver {
 public:
-  Driver(const CompileOptions &options, MLIRContext &context, DiagnosticPrinter &printer)
-      : options(options), compilation(options, context), printer(printer) {}
+  Driver(const CompileOptions &options, MLIRContext &context, DiagnosticHandler &diagnostics)
+      : options(options), compilation(options, context), diagnostics(diagnostics) {}
   CompileResult run();
 
 private:
@@ -78,6 +97,8 @@ private:
   LogicalResult choosePaths();
   LogicalResult loadModule(size_t &first);
   LogicalResult findFirstPhase(size_t &first);
+  LogicalResult checkHooks(size_t first);
+  LogicalResult runHooks(const Phase &phase);
   LogicalResult runPhase(size_t index);
   LogicalResult dump(size_t index);
   LogicalResult writeReport();
@@ -85,9 +106,9 @@ private:
   std::string print() const;
   std::string getSummary() const;
 
-  CompileOptions options;
+  const CompileOptions &options;
   Compilation compilation;
-  DiagnosticPrinter &printer;
+  DiagnosticHandler &diagnostics;
   Clock::time_point start = Clock::now();
 };
 } // namespace
@@ -108,23 +129,17 @@ bool Driver::isRequested(const Phase &phase) const {
 }
 
 LogicalResult Driver::checkOptions() {
-  if (options.target != "cpu")
+  // What was set without setOption is checked here.
+  std::string level = std::to_string(options.optLevel);
+  for (auto [name, value] : {std::pair<StringRef, StringRef>("target", options.target),
+                             {"O", level},
+                             {"compile-to", options.compileTo}})
+    if (!value.empty())
+      if (llvm::Error error = checkChoice(name, value))
+        return compilation.fail(CompileStatus::Usage, std::move(error));
+  if (!options.compileTo.empty() && !isRequested(*findPhase(options.compileTo)))
     return compilation.fail(CompileStatus::Usage,
-                            "unknown target '" + options.target + "'; the only target is 'cpu'");
-  if (options.optLevel > 3)
-    return compilation.fail(CompileStatus::Usage, "optimization levels are 0 to 3");
-  if (!options.compileTo.empty()) {
-    const Phase *phase = findPhase(options.compileTo);
-    std::string names = llvm::join(
-        llvm::map_range(getPhases(), [](const Phase &phase) { return phase.name.str(); }), ", ");
-    if (!phase)
-      return compilation.fail(CompileStatus::Usage,
-                              "unknown phase '" + options.compileTo + "'; phases are " + names);
-    if (!isRequested(*phase))
-      return compilation.fail(CompileStatus::Usage, "phase '" + options.compileTo +
-                                                        "' does not run at -O" +
-                                                        Twine(options.optLevel));
-  }
+                            "phase '" + options.compileTo + "' does not run at -O" + level);
   if (!isONNXFileName(options.input) && !(options.dims.empty() && options.keep.empty()))
     return compilation.fail(CompileStatus::Usage, "--dim and --keep need an .onnx model");
   auto machine = Machine::get(options.cpu);
@@ -214,18 +229,56 @@ LogicalResult Driver::dump(size_t index) {
   return success();
 }
 
+/// A hook that would not run must not pass in silence.
+LogicalResult Driver::checkHooks(size_t first) {
+  for (const PhaseHook &hook : options.hooks) {
+    if (llvm::Error error = checkChoice("compile-to", hook.after))
+      return compilation.fail(CompileStatus::Usage,
+                              "a hook names an unknown phase: " + llvm::toString(std::move(error)));
+    const Phase *phase = findPhase(hook.after);
+    StringRef reason;
+    if (phase == &getPhases().back())
+      reason = "which is the last";
+    else if (!isRequested(*phase))
+      reason = "which does not run at this optimization level";
+    else if (phase < getPhases().begin() + first)
+      reason = "which the input already is past";
+    if (!reason.empty())
+      return compilation.fail(CompileStatus::Usage,
+                              "a hook runs after phase '" + hook.after + "', " + reason);
+  }
+  return success();
+}
+
+LogicalResult Driver::runHooks(const Phase &phase) {
+  for (const PhaseHook &hook : options.hooks) {
+    if (hook.after != phase.name)
+      continue;
+    compilation.failure = CompileStatus::Unsupported;
+    PassManager pm(&compilation.context, ModuleOp::getOperationName());
+    hook.addPasses(pm);
+    if (failed(pm.run(*compilation.module)))
+      return failure();
+  }
+  return success();
+}
+
 LogicalResult Driver::runPhase(size_t index) {
   const Phase &phase = getPhases()[index];
   Clock::time_point begin = Clock::now();
   compilation.failure = phase.failure;
-  if (failed(phase.run(compilation)))
+  compilation.phase = phase.name;
+  if (failed(compilation.advance()) || failed(phase.run(compilation)) || failed(runHooks(phase)))
     return failure();
   compilation.timings.push_back(
       llvm::json::Object{{"phase", phase.name}, {"ms", millisecondsSince(begin)}});
   ModuleOp module = *compilation.module;
   module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
-  if (index == 0)
+  // What the report tells of the model, as the hooks left it.
+  if (phase.name == "import")
     compilation.report["operators"] = countOperators(module);
+  if (phase.name == "raise-moe")
+    recordBlocks(module);
   if (failed(mlir::verify(module))) {
     compilation.failure = CompileStatus::Internal;
     return failure();
@@ -236,16 +289,6 @@ LogicalResult Driver::runPhase(size_t index) {
 //===----------------------------------------------------------------------===//
 // What was done
 //===----------------------------------------------------------------------===//
-
-/// Bytes as people read them.
-static std::string formatBytes(uint64_t bytes) {
-  static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
-  double value = bytes;
-  unsigned unit = 0;
-  for (; value >= 1000 && unit + 1 < std::size(units); ++unit)
-    value /= 1000;
-  return llvm::formatv(unit == 0 ? "{0:f0} {1}" : "{0:f1} {1}", value, units[unit]);
-}
 
 /// "2 MoE blocks (E=16 k=4 H=128 I=64)", blocks of one shape together.
 static std::string summarizeBlocks(const llvm::json::Array &blocks) {
@@ -268,8 +311,9 @@ std::string Driver::getSummary() const {
   const Machine &machine = compilation.machine;
   return llvm::formatv("{0}: {1}, {2} ({3}-bit vectors), threads {4}, library {5}, weights {6}, "
                        "{7:f1} s",
-                       compilation.packagePath, summarizeBlocks(blocksToJSON(*compilation.module)),
-                       machine.name, machine.vectorBits, stringifyThreads(options.threads),
+                       compilation.packagePath,
+                       summarizeBlocks(listToJSON(*compilation.module, kBlocksAttr)), machine.name,
+                       machine.vectorBits, stringifyThreads(options.threads),
                        formatBytes(compilation.libraryBytes), formatBytes(compilation.weightsBytes),
                        millisecondsSince(start) / 1000);
 }
@@ -312,7 +356,7 @@ LogicalResult Driver::writeReport() {
                                         {"vector_bits", machine.vectorBits},
                                         {"features", llvm::json::Array(machine.features)}};
   report["opt_level"] = int64_t(options.optLevel);
-  report["moe_blocks"] = blocksToJSON(*compilation.module);
+  report["moe_blocks"] = listToJSON(*compilation.module, kBlocksAttr);
   report["lowerings"] = std::move(compilation.lowerings);
   report["packing"] = describePacking(*compilation.module);
   report["memory"] = llvm::json::Object{{"weights_bytes", int64_t(compilation.weightsBytes)},
@@ -329,17 +373,19 @@ LogicalResult Driver::writeReport() {
 
 CompileResult Driver::run() {
   auto failed = [&](StringRef where) {
+    if (compilation.interrupted)
+      return CompileResult{CompileStatus::Interrupted, "", ""};
     CompileStatus status = compilation.failure;
     // Errors of the model itself and of its support come from the same phases.
-    if (status == CompileStatus::BadModel && printer.mentionsSupport())
+    if (diagnostics.hadUnsupported())
       status = CompileStatus::Unsupported;
-    if (status == CompileStatus::Internal || !printer.hadError())
+    if (status == CompileStatus::Internal || !diagnostics.hadError())
       emitError(UnknownLoc::get(&compilation.context)) << "internal error in " << where;
-    return CompileResult{status, ""};
+    return CompileResult{status, "", ""};
   };
   size_t first = 0;
   if (mlir::failed(checkOptions()) || mlir::failed(choosePaths()) ||
-      mlir::failed(loadModule(first)))
+      mlir::failed(loadModule(first)) || mlir::failed(checkHooks(first)))
     return failed("the options");
   bool toPackage = options.compileTo.empty() || options.compileTo == getPhases().back().name;
   for (size_t i = first; i < getPhases().size(); ++i) {
@@ -355,20 +401,39 @@ CompileResult Driver::run() {
         return failed("writing");
   if (mlir::failed(writeReport()))
     return failed("writing the report");
-  return {CompileStatus::Success, toPackage ? getSummary() : ""};
+  if (!toPackage)
+    return {CompileStatus::Success, "", ""};
+  return {CompileStatus::Success, options.quiet ? "" : getSummary(), compilation.packagePath};
+}
+
+/// What passes could not do becomes diagnostics.
+static void enableRemarks(MLIRContext &context) {
+  remark::RemarkCategories categories;
+  categories.missed = ".*";
+  bool enabled = succeeded(remark::enableOptimizationRemarks(
+      context, /*streamer=*/nullptr, std::make_unique<remark::RemarkEmittingPolicyAll>(),
+      categories, /*printAsEmitRemarks=*/true));
+  assert(enabled && "a new context has no remark engine");
+  (void)enabled;
 }
 
 CompileResult mlir::moe::compile(const CompileOptions &given) {
   CompileOptions options = given;
   if (options.modelFolder.empty())
     options.modelFolder = path::parent_path(options.input).str();
+  if (options.runtimeFolder.empty())
+    options.runtimeFolder = getRuntimeFolder();
   DialectRegistry registry;
   mlir::registerAllDialects(registry);
   registerAllExtensions(registry);
   registerAllToLLVMIRTranslations(registry);
   moe::registerAllDialects(registry);
+  if (options.registerDialects)
+    options.registerDialects(registry);
   MLIRContext context(registry);
   context.printOpOnDiagnostic(false);
-  DiagnosticPrinter printer(&context, llvm::errs(), options.remarks);
-  return Driver(options, context, printer).run();
+  DiagnosticHandler diagnostics(&context, options);
+  if (options.logLevel >= Severity::Remark)
+    enableRemarks(context);
+  return Driver(options, context, diagnostics).run();
 }

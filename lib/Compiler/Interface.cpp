@@ -5,6 +5,7 @@
 #include "Compilation.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "moec/Support/Unsupported.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringExtras.h"
@@ -61,9 +62,9 @@ FailureOr<DictionaryAttr> Recorder::tensor(Type type, DictionaryAttr attributes,
   auto tensorType = dyn_cast<RankedTensorType>(type);
   uint8_t code, bits;
   if (!tensorType || !getDLPackType(tensorType.getElementType(), code, bits)) {
-    entry.emitError() << (isInput ? "input" : "output") << " '" << defaultName << "' of entry '"
-                      << entry.getName() << "' has type " << type
-                      << ", which cannot cross the library's interface";
+    emitUnsupported(entry.getLoc()) << (isInput ? "input" : "output") << " '" << defaultName
+                                    << "' of entry '" << entry.getName() << "' has type " << type
+                                    << ", which cannot cross the library's interface";
     return failure();
   }
   auto nameAttr = attributes ? attributes.getAs<StringAttr>("onnx.name") : StringAttr();
@@ -184,6 +185,8 @@ static bool readEntry(DictionaryAttr source, EntryDescription &entry) {
       entry.symbols.push_back(text.str());
     else
       return false;
+  if (auto workspace = get<StringAttr>(source, "workspace"))
+    entry.workspace = llvm::json::fixUTF8(workspace);
   return readTensors(source, "inputs", true, entry.symbols, entry.inputs) &&
          readTensors(source, "outputs", false, entry.symbols, entry.outputs);
 }
@@ -234,6 +237,9 @@ llvm::json::Array mlir::moe::entriesToJSON(ArrayRef<EntryDescription> entries) {
     result.push_back(llvm::json::Object{{"name", entry.name},
                                         {"inputs", tensorsToJSON(entry.inputs)},
                                         {"outputs", tensorsToJSON(entry.outputs)},
-                                        {"symbols", llvm::json::Array(entry.symbols)}});
+                                        {"symbols", llvm::json::Array(entry.symbols)},
+                                        {"workspace", entry.workspace.empty()
+                                                          ? llvm::json::Value(nullptr)
+                                                          : llvm::json::Value(entry.workspace)}});
   return result;
 }

@@ -7,7 +7,9 @@
 //
 //   [{name = "main", symbols = ["tokens"],
 //     inputs = [{name = "x", type = tensor<?x128xf32>, dims = ["tokens", "128"]}],
-//     outputs = […]}]
+//     outputs = […], workspace = "(4*tokens + 63)//64*64"}]
+//
+// `workspace` comes later, when memory is planned.
 
 #ifndef MOEC_LIB_COMPILER_INTERFACE_H
 #define MOEC_LIB_COMPILER_INTERFACE_H
@@ -21,6 +23,11 @@ namespace mlir::moe {
 /// Writes the attribute from the public functions of `module`. An unnamed
 /// dimension of an input becomes a symbol of its own, "INPUT.AXIS".
 LogicalResult recordInterface(ModuleOp module);
+
+/// Adds to the attribute the bytes of workspace that each entry needs, from the
+/// `@ENTRY_workspace` functions of `--plan-memory`: an expression of the entry's
+/// symbols and of `workers`. Left out where there is no such expression.
+LogicalResult recordWorkspace(ModuleOp module);
 
 /// Reads the attribute; fails with an error when it is missing.
 FailureOr<std::vector<EntryDescription>> readInterface(ModuleOp module);

@@ -105,9 +105,6 @@ Object PackageWriter::getInfo(const Machine &used) {
     source["ir_version"] = attributeToJSON(version);
   if (Attribute opsets = module->getAttr("onnx.opsets"))
     source["opsets"] = attributeToJSON(opsets);
-  Array regions;
-  if (auto list = module->getAttrOfType<ArrayAttr>(kRegionsAttr))
-    regions = std::move(*attributeToJSON(list).getAsArray());
   const Machine &machine = compilation.machine;
   return Object{{"name", compilation.name},
                 {"version", MOEC_VERSION},
@@ -119,8 +116,9 @@ Object PackageWriter::getInfo(const Machine &used) {
                 {"opt_level", int64_t(compilation.options.optLevel)},
                 {"entries", entriesToJSON(description.entries)},
                 {"weights", getWeightsInfo()},
-                {"moe_blocks", blocksToJSON(module)},
-                {"regions", std::move(regions)},
+                {"moe_blocks", listToJSON(module, kBlocksAttr)},
+                {"lowerings", listToJSON(module, kLoweringsAttr)},
+                {"regions", listToJSON(module, kRegionsAttr)},
                 {"source", std::move(source)}};
 }
 
@@ -130,12 +128,15 @@ Object PackageWriter::getInfo(const Machine &used) {
 
 LogicalResult PackageWriter::writeWeights() {
   auto progress = [&](uint64_t done, uint64_t all) {
-    if (compilation.options.progress)
-      compilation.options.progress(done, all);
+    return succeeded(compilation.advance(done, all));
   };
   bool sourceFailed;
   auto info = writeWeightsFile(module, compilation.options.modelFolder,
                                file(compilation.name + ".safetensors"), sourceFailed, progress);
+  if (compilation.interrupted) {
+    consumeError(info.takeError());
+    return failure();
+  }
   if (!info)
     return compilation.fail(sourceFailed ? CompileStatus::BadModel : CompileStatus::Output,
                             info.takeError());
@@ -163,7 +164,7 @@ LogicalResult PackageWriter::writeObject() {
     return compilation.fail(CompileStatus::Output,
                             "cannot write '" + object() + "': " + code.message());
   unsigned level = std::max(1u, compilation.options.optLevel);
-  if (llvm::Error error = emitObject(*llvmModule, used, level, out))
+  if (llvm::Error error = emitObject(*llvmModule, used, level, compilation.options.sanitizer, out))
     return compilation.fail(CompileStatus::Internal, std::move(error));
   out.flush();
   code = out.error();
@@ -176,12 +177,18 @@ LogicalResult PackageWriter::writeObject() {
 
 LogicalResult PackageWriter::link() {
   LinkOptions options{compilation.name, compilation.options.runtimeFolder,
-                      compilation.options.threads};
+                      compilation.options.threads, compilation.options.sanitizer};
   std::string shared = file("lib" + compilation.name + ".so");
-  if (llvm::Error error = linkSharedLibrary(object(), shared, options))
-    return compilation.fail(CompileStatus::Output, std::move(error));
-  if (llvm::Error error =
-          linkStaticLibrary(object(), file("lib" + compilation.name + ".a"), options))
+  std::string archive = file("lib" + compilation.name + ".a");
+  llvm::Error error = linkSharedLibrary(object(), shared, options);
+  if (!error)
+    error = linkStaticLibrary(object(), archive, options);
+  // The interrupt of a terminal also ends the linker.
+  if (failed(compilation.advance())) {
+    consumeError(std::move(error));
+    return failure();
+  }
+  if (error)
     return compilation.fail(CompileStatus::Output, std::move(error));
   (void)llvm::sys::fs::remove(object());
   (void)llvm::sys::fs::file_size(shared, compilation.libraryBytes);
@@ -233,7 +240,11 @@ LogicalResult PackageWriter::write() {
   }
   description.name = compilation.name;
   description.entries = std::move(*entries);
-  if (failed(writeWeights()) || failed(writeObject()) || failed(link()) || failed(writeHeaders()))
+  if (failed(writeWeights()) || failed(compilation.advance()) || failed(writeObject()) ||
+      failed(compilation.advance()) || failed(link()) || failed(writeHeaders()))
+    return failure();
+  // The last chance to stop.
+  if (failed(compilation.advance()))
     return failure();
   if (llvm::Error error = folder.commit())
     return compilation.fail(CompileStatus::Output, std::move(error));

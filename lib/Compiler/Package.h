@@ -10,16 +10,19 @@
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 #include <string>
+#include <utility>
 
 namespace mlir::moe {
 
 /// Files are written into a folder beside the final one, which `commit` puts in
-/// its place in one step. Without `commit` nothing stays.
+/// its place in one step. Without `commit` nothing stays. What a killed process left
+/// is removed by the next one that makes the same package.
 class PackageFolder {
 public:
   /// Refuses when something that is no package is in the way.
   static llvm::Expected<PackageFolder> create(llvm::StringRef path);
-  PackageFolder(PackageFolder &&other) : path(other.path), folder(other.folder) {
+  PackageFolder(PackageFolder &&other)
+      : path(other.path), folder(other.folder), lock(std::exchange(other.lock, -1)) {
     other.folder.clear();
   }
   ~PackageFolder();
@@ -34,9 +37,11 @@ private:
   PackageFolder() = default;
 
   llvm::SmallString<128> path, folder;
+  /// Descriptor of the locked folder, or -1: see removeStaleFolders.
+  int lock = -1;
 };
 
-/// Writes a file, or stdout for "-".
+/// Writes a file, which appears when it is complete, or stdout for "-".
 llvm::Error writeTextFile(llvm::StringRef path, llvm::StringRef text);
 
 } // namespace mlir::moe

@@ -11,6 +11,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 using namespace llvm;
 using namespace mlir::moe;
@@ -39,6 +42,47 @@ static bool isPackage(StringRef folder) {
   return !code && (empty || hasInfo);
 }
 
+/// Results of lockFolder that are no descriptors.
+static constexpr int kTaken = -1, kNoLocks = -2;
+
+/// Opens and locks a folder: its descriptor, or kTaken when another process holds it or
+/// has removed it. The lock ends with the process, however that ends.
+static int lockFolder(const std::string &folder) {
+  int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0)
+    return kTaken;
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+    int result = errno == EWOULDBLOCK ? kTaken : kNoLocks;
+    ::close(descriptor);
+    return result;
+  }
+  struct stat locked, named;
+  bool isThere = ::fstat(descriptor, &locked) == 0 && ::stat(folder.c_str(), &named) == 0 &&
+                 locked.st_ino == named.st_ino && locked.st_dev == named.st_dev;
+  if (isThere)
+    return descriptor;
+  ::close(descriptor);
+  return kTaken;
+}
+
+/// Removes the folders that compilations of this package left when they were killed:
+/// those that no process has locked.
+static void removeStaleFolders(StringRef parent, StringRef prefix) {
+  std::error_code code;
+  SmallVector<std::string> stale;
+  for (fs::directory_iterator it(parent.empty() ? "." : parent, code), end; it != end && !code;
+       it.increment(code))
+    if (path::filename(it->path()).starts_with(prefix))
+      stale.push_back(it->path());
+  for (const std::string &folder : stale) {
+    int lock = lockFolder(folder);
+    if (lock < 0)
+      continue;
+    (void)fs::remove_directories(folder);
+    ::close(lock);
+  }
+}
+
 Expected<PackageFolder> PackageFolder::create(StringRef target) {
   PackageFolder package;
   package.path = target;
@@ -50,14 +94,19 @@ Expected<PackageFolder> PackageFolder::create(StringRef target) {
                              "' exists and is not a package; remove it or choose another -o");
   // Created hidden, with the permissions of an ordinary new folder.
   SmallString<128> model(path::parent_path(package.path));
-  path::append(model, "." + path::filename(package.path) + ".tmp-%%%%%%%%");
+  std::string prefix = ("." + path::filename(package.path) + ".tmp-").str();
+  removeStaleFolders(model, prefix);
+  path::append(model, prefix + "%%%%%%%%");
   for (int tries = 0; tries < 16; ++tries) {
     fs::createUniquePath(model, package.folder, /*MakeAbsolute=*/false);
     std::error_code code =
         fs::create_directory(package.folder, /*IgnoreExisting=*/false, fs::perms::all_all);
     if (!code)
+      package.lock = lockFolder(std::string(package.folder));
+    if (!code && package.lock != kTaken)
       return std::move(package);
-    if (code != std::errc::file_exists) {
+    // Another process took the new folder for one that was left, and removes it.
+    if (code && code != std::errc::file_exists) {
       SmallString<128> folder = package.folder;
       package.folder.clear();
       return failed("cannot create the folder", folder, code);
@@ -70,6 +119,8 @@ Expected<PackageFolder> PackageFolder::create(StringRef target) {
 PackageFolder::~PackageFolder() {
   if (!folder.empty())
     (void)fs::remove_directories(folder);
+  if (lock >= 0)
+    ::close(lock);
 }
 
 std::string PackageFolder::getPath(StringRef file) const {
@@ -108,14 +159,37 @@ Error PackageFolder::commit() {
   return Error::success();
 }
 
+static std::error_code writeText(raw_fd_ostream &out, StringRef text) {
+  out << text;
+  out.flush();
+  std::error_code code = out.error();
+  out.clear_error();
+  return code;
+}
+
 Error mlir::moe::writeTextFile(StringRef path, StringRef text) {
   std::error_code code;
-  raw_fd_ostream out(path, code);
-  if (!code) {
-    out << text;
-    out.flush();
-    code = out.error();
-    out.clear_error();
+  // Not a file that could appear: stdout, a pipe, a device.
+  if (path == "-" || (fs::exists(path) && !fs::is_regular_file(path))) {
+    raw_fd_ostream out(path, code);
+    if (!code)
+      code = writeText(out, text);
+    return code ? failed("cannot write", path, code) : Error::success();
   }
+  // Not fs::TempFile, which takes over the signals of the whole program.
+  int descriptor;
+  SmallString<128> temporary;
+  code = fs::createUniqueFile(path + ".tmp-%%%%%%%%", descriptor, temporary, fs::OF_None,
+                              fs::all_read | fs::all_write);
+  if (code)
+    return failed("cannot write", path, code);
+  {
+    raw_fd_ostream out(descriptor, /*shouldClose=*/true);
+    code = writeText(out, text);
+  }
+  if (!code)
+    code = fs::rename(temporary, path);
+  if (code)
+    (void)fs::remove(temporary);
   return code ? failed("cannot write", path, code) : Error::success();
 }

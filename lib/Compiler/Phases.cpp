@@ -33,6 +33,12 @@ LogicalResult Compilation::fail(CompileStatus status, llvm::Error error) {
   return fail(status, llvm::toString(std::move(error)));
 }
 
+LogicalResult Compilation::advance(uint64_t done, uint64_t all) {
+  if (!interrupted && options.progress)
+    interrupted = !options.progress(phase, done, all);
+  return mlir::failure(interrupted);
+}
+
 LogicalResult Compilation::runPasses(StringRef pipeline) {
   static std::once_flag once;
   std::call_once(once, [] {
@@ -57,7 +63,9 @@ static LogicalResult lower(Compilation &compilation, StringRef pipeline, StringR
   Operations before = collectOperations(*compilation.module);
   if (failed(compilation.runPasses(pipeline)))
     return failure();
-  appendLowerings(before, collectOperations(*compilation.module), lowering, compilation.lowerings);
+  Operations after = collectOperations(*compilation.module);
+  appendLowerings(before, after, lowering, compilation.lowerings);
+  recordLowerings(*compilation.module, before, after, lowering);
   return success();
 }
 
@@ -78,10 +86,7 @@ static LogicalResult normalize(Compilation &compilation) {
 }
 
 static LogicalResult raise(Compilation &compilation) {
-  if (failed(compilation.runPasses("raise-moe,canonicalize,cse")))
-    return failure();
-  recordBlocks(*compilation.module);
-  return success();
+  return compilation.runPasses("raise-moe,canonicalize,cse");
 }
 
 static LogicalResult fuse(Compilation &compilation) {
@@ -125,7 +130,9 @@ static LogicalResult bufferize(Compilation &compilation) {
 }
 
 static LogicalResult planMemory(Compilation &compilation) {
-  return runCPUPipeline(compilation, "moec-memory");
+  if (failed(runCPUPipeline(compilation, "moec-memory")))
+    return failure();
+  return recordWorkspace(*compilation.module);
 }
 
 static LogicalResult lowerToLLVM(Compilation &compilation) {
@@ -144,9 +151,9 @@ ArrayRef<Phase> mlir::moe::getPhases() {
        lowerToReference},
       {"moe-to-cpu", "moe operations become calls of generated CPU kernels", 1, 3, S::Unsupported,
        lowerToCPU},
-      {"onnx-to-linalg", "all other nodes become linalg", 0, 3, S::Unsupported, lowerToLinalg},
+      {"onnx-to-linalg", "all other nodes become linalg", 0, 3, S::BadModel, lowerToLinalg},
       {"interface", "names, types and symbolic sizes of the entries are recorded", 0, 3,
-       S::Unsupported, planInterface},
+       S::BadModel, planInterface},
       {"plan-weights", "every used weight gets its place in the weights file", 0, 3, S::Internal,
        planWeights},
       {"bufferize", "tensors become memory", 0, 3, S::Unsupported, bufferize},

@@ -153,11 +153,11 @@ llvm::json::Value mlir::moe::attributeToJSON(Attribute attribute) {
   return llvm::json::fixUTF8(toText(attribute));
 }
 
-llvm::json::Array mlir::moe::blocksToJSON(ModuleOp module) {
-  auto blocks = module->getAttrOfType<ArrayAttr>(kBlocksAttr);
-  if (!blocks)
+llvm::json::Array mlir::moe::listToJSON(ModuleOp module, StringRef attribute) {
+  auto list = module->getAttrOfType<ArrayAttr>(attribute);
+  if (!list)
     return {};
-  return std::move(*attributeToJSON(blocks).getAsArray());
+  return std::move(*attributeToJSON(list).getAsArray());
 }
 
 //===----------------------------------------------------------------------===//
@@ -181,14 +181,42 @@ Operations mlir::moe::collectOperations(ModuleOp module) {
   return operations;
 }
 
-void mlir::moe::appendLowerings(const Operations &before, const Operations &after,
-                                StringRef lowering, llvm::json::Array &list) {
+/// Calls `visit` with each operation of `before` and how many of it `after` lacks.
+static void visitLowered(
+    const Operations &before, const Operations &after,
+    llvm::function_ref<void(const Operations::key_type &operation, int64_t lowered)> visit) {
   for (const auto &[operation, count] : before) {
     auto left = after.find(operation);
-    int64_t lowered = count - (left == after.end() ? 0 : left->second);
+    visit(operation, count - (left == after.end() ? 0 : left->second));
+  }
+}
+
+void mlir::moe::appendLowerings(const Operations &before, const Operations &after,
+                                StringRef lowering, llvm::json::Array &list) {
+  visitLowered(before, after, [&](const Operations::key_type &operation, int64_t lowered) {
     for (int64_t i = 0; i < lowered; ++i)
       list.push_back(llvm::json::Object{{"op", llvm::json::fixUTF8(operation.first)},
                                         {"node", llvm::json::fixUTF8(operation.second)},
                                         {"lowering", lowering}});
+  });
+}
+
+void mlir::moe::recordLowerings(ModuleOp module, const Operations &before, const Operations &after,
+                                StringRef lowering) {
+  std::map<std::string, int64_t> counts;
+  visitLowered(before, after, [&](const Operations::key_type &operation, int64_t lowered) {
+    if (lowered > 0)
+      counts[operation.first] += lowered;
+  });
+  SmallVector<Attribute> list;
+  if (auto earlier = module->getAttrOfType<ArrayAttr>(kLoweringsAttr))
+    llvm::append_range(list, earlier);
+  for (const auto &[op, count] : counts) {
+    Fields fields(module.getContext());
+    fields.add("op", op);
+    fields.add("lowering", lowering);
+    fields.add("count", count);
+    list.push_back(fields.get());
   }
+  module->setAttr(kLoweringsAttr, ArrayAttr::get(module.getContext(), list));
 }

@@ -20,8 +20,8 @@ llvm::json::Object countOperators(ModuleOp module);
 /// Writes the module attribute `moe.blocks`: a dictionary for each block of
 /// experts, {E, k, H, I, dtype, routing, activation, weights, nodes, source}.
 void recordBlocks(ModuleOp module);
-/// The attribute as JSON; empty when there is none.
-llvm::json::Array blocksToJSON(ModuleOp module);
+/// A list that is an attribute of the module, as JSON; empty when there is none.
+llvm::json::Array listToJSON(ModuleOp module, llvm::StringRef attribute);
 
 /// The attribute values that the driver writes, as JSON.
 llvm::json::Value attributeToJSON(Attribute attribute);
@@ -32,6 +32,10 @@ Operations collectOperations(ModuleOp module);
 /// Appends {"op", "node", "lowering"} for what `before` had and `after` lacks.
 void appendLowerings(const Operations &before, const Operations &after, llvm::StringRef lowering,
                      llvm::json::Array &list);
+/// Adds the same to the module attribute `moe.lowerings`, as a number for each
+/// operator: {op, lowering, count}.
+void recordLowerings(ModuleOp module, const Operations &before, const Operations &after,
+                     llvm::StringRef lowering);
 
 } // namespace mlir::moe
 

@@ -6,10 +6,11 @@
 using namespace mlir;
 
 Location mlir::moe::getNodeLocation(MLIRContext *context, StringRef fileName, unsigned index,
-                                    StringRef nodeName) {
+                                    StringRef nodeName, StringRef opType) {
   Location file = FileLineColLoc::get(context, fileName, index, 1);
   Location name = NameLoc::get(StringAttr::get(context, nodeName));
-  return FusedLoc::get(context, {name, file});
+  Attribute metadata = opType.empty() ? nullptr : StringAttr::get(context, opType);
+  return FusedLoc::get(context, {name, file}, metadata);
 }
 
 StringRef mlir::moe::getNodeName(Location location) {
@@ -22,6 +23,19 @@ StringRef mlir::moe::getNodeName(Location location) {
     return WalkResult::interrupt();
   });
   return name;
+}
+
+StringRef mlir::moe::getNodeOperator(Location location) {
+  StringRef opType;
+  location->walk([&](Location inner) {
+    auto fused = dyn_cast<FusedLoc>(inner);
+    auto metadata = fused ? dyn_cast_or_null<StringAttr>(fused.getMetadata()) : StringAttr();
+    if (!metadata)
+      return WalkResult::advance();
+    opType = metadata.getValue();
+    return WalkResult::interrupt();
+  });
+  return opType;
 }
 
 std::pair<StringRef, unsigned> mlir::moe::getNodePosition(Location location) {

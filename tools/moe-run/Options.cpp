@@ -113,8 +113,12 @@ Expected<Options> mlir::moe::run::parseOptions(int argc, char **argv) {
   std::string message;
   llvm::raw_string_ostream os(message);
   if (!cl::ParseCommandLineOptions(argc, argv, overview, &os)) {
-    StringRef text = StringRef(os.str()).rtrim();
-    (void)text.consume_front("moe-run: ");
+    // One line, such as the unknown flag and what it may have been meant to be.
+    llvm::SmallVector<StringRef> lines;
+    StringRef(os.str()).rtrim().split(lines, '\n');
+    for (StringRef &line : lines)
+      (void)line.consume_front("moe-run: ");
+    std::string text = llvm::join(lines, " ");
     // What is wrong with a value was printed already.
     return makeError(Status::CommandLine, text.empty() ? "see moe-run --help" : text);
   }

@@ -6,6 +6,7 @@
 #include "Package.h"
 #include "Status.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/Path.h"
@@ -152,7 +153,10 @@ Expected<const EntryInfo *> Package::getEntry(StringRef name) const {
   for (const EntryInfo &entry : entries)
     if (entry.name == name)
       return &entry;
-  return makeError(Status::CommandLine, "the package has no entry '" + name + "'");
+  std::string names =
+      llvm::join(llvm::map_range(entries, [](const EntryInfo &entry) { return entry.name; }), ", ");
+  return makeError(Status::CommandLine,
+                   "the package has no entry '" + name + "'; it has: " + names);
 }
 
 std::vector<std::string> EntryInfo::getSymbols() const {

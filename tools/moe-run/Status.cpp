@@ -4,6 +4,7 @@
 // Errors of moe-run and the exit statuses that go with them.
 
 #include "Status.h"
+#include "moec/Support/OneLine.h"
 #include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/raw_ostream.h"
 #include <unistd.h>
@@ -22,9 +23,7 @@ void mlir::moe::run::exitWhenOutOfMemory() {
 int mlir::moe::run::reportError(llvm::Error error) {
   int status = int(Status::Run);
   auto print = [](const llvm::ErrorInfoBase &failure) {
-    llvm::errs() << "moe-run: error: ";
-    failure.log(llvm::errs());
-    llvm::errs() << "\n";
+    llvm::errs() << "moe-run: error: " << mlir::moe::escapeControls(failure.message()) << "\n";
   };
   handleAllErrors(
       std::move(error),

@@ -10,6 +10,8 @@
 #include "Status.h"
 #include "llvm/Support/InitLLVM.h"
 
+#include <csignal>
+
 using namespace mlir::moe;
 using namespace mlir::moe::run;
 using llvm::Error;
@@ -78,6 +80,8 @@ static Expected<Status> runTool(const Options &options) {
 
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
+  // A limit on the size of files is an error of writing like any other.
+  std::signal(SIGXFSZ, SIG_IGN);
   exitWhenOutOfMemory();
   Expected<Options> options = parseOptions(argc, argv);
   if (!options)

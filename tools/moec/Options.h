@@ -6,13 +6,20 @@
 #ifndef MOEC_TOOLS_MOEC_OPTIONS_H
 #define MOEC_TOOLS_MOEC_OPTIONS_H
 
-#include "moec/Compiler/Compiler.h"
+#include "moec/Compiler/Options.h"
 
 namespace mlir::moe {
 
-/// Fills `options` from the command line; false after an error. Prints help or the
-/// version, or what is wrong with an option's syntax, and exits.
-bool parseOptions(int argc, char **argv, CompileOptions &options);
+/// What a command line asks for.
+enum class Request { Compile, Help, Version };
+
+/// Reads the words after the program's name: options as in the table (`--cpu=X`,
+/// `--cpu X`, one dash or two, `-O3`), one input, `--` before an input that starts
+/// with a dash. The error says which word is wrong.
+llvm::Expected<Request> parseCommandLine(llvm::ArrayRef<const char *> words,
+                                         CompileOptions &options);
+
+void printHelp(llvm::raw_ostream &os);
 
 } // namespace mlir::moe
 

@@ -6,14 +6,19 @@
 #ifndef MOEC_COMPILER_COMPILER_H
 #define MOEC_COMPILER_COMPILER_H
 
+#include "moec/Compiler/Diagnostic.h"
 #include "moec/Target/CPU/Linker.h"
-#include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/StringRef.h"
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <utility>
 #include <vector>
+
+namespace mlir {
+class DialectRegistry;
+class OpPassManager;
+} // namespace mlir
 
 namespace mlir::moe {
 
@@ -31,10 +36,21 @@ enum class CompileStatus {
   Output = 4,
   /// An error of moec itself.
   Internal = 5,
+  /// The caller wanted to stop: CompileOptions::progress said so, or `moec` got
+  /// SIGINT or SIGTERM. No package was written.
+  Interrupted = 6,
 };
 
 /// One line about each status, for documentation.
 llvm::StringRef describeStatus(CompileStatus status);
+
+/// Passes of the caller between two phases.
+struct PhaseHook {
+  /// Name of the phase that they run after; every phase but the last has such a place.
+  std::string after;
+  /// Adds the passes. They run on the module, as the phases do.
+  std::function<void(OpPassManager &)> addPasses;
+};
 
 struct CompileOptions {
   /// A model (.onnx) or MLIR (.mlir: any dumped phase; compilation continues
@@ -53,6 +69,8 @@ struct CompileOptions {
   /// LLVM's levels.
   unsigned optLevel = 3;
   Threads threads = Threads::OpenMP;
+  /// Instruments the generated code and takes the runtime that is built alike.
+  Sanitizer sanitizer = Sanitizer::None;
   /// Sizes of symbolic dimensions.
   std::vector<std::pair<std::string, int64_t>> dims;
   /// Values of the graph that become outputs.
@@ -65,23 +83,43 @@ struct CompileOptions {
   bool verifyEach = false;
   /// Write what was found and decided as JSON to this file.
   std::string reportFile;
-  /// Print remarks, such as why a block was not raised.
-  bool remarks = false;
-  /// Folder of runtime_*.o and moec.h.
+  /// The least severe diagnostics that are reported. Remarks say, for example, why
+  /// operations were not fused.
+  Severity logLevel = Severity::Warning;
+  /// For diagnostics that are printed to stderr.
+  ColorMode color = ColorMode::Auto;
+  /// Leaves CompileResult::summary empty; the command line shows no progress either.
+  bool quiet = false;
+  /// Folder of runtime_*.o and moec.h. Default: see getRuntimeFolder.
   std::string runtimeFolder;
-  /// Called while weights are written, with bytes done and in all.
-  std::function<void(uint64_t, uint64_t)> progress;
+
+  /// Gets each diagnostic of `logLevel` or worse once, as soon as it is known. Called by one
+  /// thread at a time, which need not be the caller's. Default: printed to stderr.
+  std::function<void(const CompileDiagnostic &)> onDiagnostic;
+  /// Called by the thread of `compile` when a phase begins, with 0, 0, and while the
+  /// weights are written, with the bytes done and in all. False stops the compilation
+  /// there.
+  std::function<bool(llvm::StringRef phase, uint64_t done, uint64_t all)> progress;
+
+  /// Run in this order where they belong; those after `compileTo` are left out. One of
+  /// a phase that does not run is an error. A pass that fails ends the compilation with
+  /// Unsupported.
+  std::vector<PhaseHook> hooks;
+  /// Adds dialects, extensions and translations of the caller to the upstream ones and
+  /// moec's.
+  std::function<void(DialectRegistry &)> registerDialects;
 };
 
 struct CompileResult {
   CompileStatus status = CompileStatus::Internal;
   /// One line about a finished compilation: what was found, target, sizes, time.
   std::string summary;
+  /// The package's folder; empty when none was written.
+  std::string package;
 };
 
-/// Compiles. Errors, warnings and remarks are printed to stderr as
-/// `file:line:column: error: …`, each once. An existing package is only replaced
-/// when everything succeeded.
+/// Compiles. An existing package is only replaced when everything succeeded; nothing
+/// half-written stays. May be called by several threads at a time.
 CompileResult compile(const CompileOptions &options);
 
 /// A step of the compilation, as documented and as named by `--compile-to`.
@@ -96,9 +134,9 @@ std::string getPhaseHelp();
 /// "moec 0.1.0 (LLVM 22.1.8)".
 std::string getVersionText();
 
-/// Folder of the runtime beside an installed or built executable:
-/// ../lib/moec.
-std::string getRuntimeFolder(llvm::StringRef executable);
+/// Folder of the runtime in a build or installation: ../lib/moec as seen from the
+/// executable or shared library that this function is linked into.
+std::string getRuntimeFolder();
 
 } // namespace mlir::moe
 

@@ -12,14 +12,19 @@
 namespace mlir::moe {
 
 /// Location of the `index`-th node of `fileName`: prints as
-/// `model.onnx:7:1` and carries the node's name. (A bare NameLoc would print as
-/// `<unknown>`.) `index` is taken as the line as is.
+/// `model.onnx:7:1` and carries the node's name and operator. (A bare NameLoc would
+/// print as `<unknown>`.) `index` is taken as the line as is. `opType` is "" for what
+/// is no node, such as an input.
 Location getNodeLocation(MLIRContext *context, StringRef fileName, unsigned index,
-                         StringRef nodeName);
+                         StringRef nodeName, StringRef opType = "");
 
 /// Name of the node that an op came from, "" when the location has none. Looks
 /// through fused and call-site locations; the first name found counts.
 StringRef getNodeName(Location location);
+
+/// Operator of the node that an op came from, such as "com.microsoft.MoE"; "" when the
+/// location has none.
+StringRef getNodeOperator(Location location);
 
 /// File and node index of a location; an empty file name when it has none.
 std::pair<StringRef, unsigned> getNodePosition(Location location);

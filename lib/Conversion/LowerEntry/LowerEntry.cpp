@@ -5,6 +5,7 @@
 
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -12,6 +13,7 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Matchers.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
 namespace mlir::moe {
@@ -60,7 +62,8 @@ LogicalResult checkEntry(func::FuncOp func) {
     return func.emitError("an entry function must have one block");
   for (Type type : llvm::concat<const Type>(func.getArgumentTypes(), func.getResultTypes()))
     if (!isa<RankedTensorType>(type))
-      return func.emitError("inputs and outputs must be tensors of known rank, found ") << type;
+      return emitUnsupported(func.getLoc())
+             << "inputs and outputs must be tensors of known rank, found " << type;
   WalkResult calls = func.walk([](func::CallOp call) {
     auto isTensor = [](Type type) { return isa<TensorType>(type); };
     if (llvm::none_of(call.getOperandTypes(), isTensor) &&
@@ -148,8 +151,8 @@ LogicalResult checkShapes(func::FuncOp shapes, func::FuncOp entry) {
       Operation *culprit = findDataDependence(dims[position++]);
       if (!culprit)
         continue;
-      InFlightDiagnostic diagnostic = entry.emitError("output ")
-                                      << getOutputName(entry, i) << ": dimension " << d
+      InFlightDiagnostic diagnostic = emitUnsupported(entry.getLoc())
+                                      << "output " << getOutputName(entry, i) << ": dimension " << d
                                       << ": output dimension depends on data: not supported";
       diagnostic.attachNote(culprit->getLoc()) << "depends on " << culprit->getName();
       return diagnostic;
@@ -173,13 +176,19 @@ void takeMemRefs(func::FuncOp shapes) {
   });
 }
 
+/// A function beside the entry with its inputs.
+func::FuncOp cloneBeside(func::FuncOp entry, StringRef suffix, SymbolTable &symbols) {
+  func::FuncOp clone = entry.clone();
+  clone.setName((entry.getName() + suffix).str());
+  clone.removeArgAttrsAttr();
+  clone.removeResAttrsAttr();
+  symbols.insert(clone, std::next(entry->getIterator()));
+  return clone;
+}
+
 LogicalResult makeShapes(func::FuncOp entry, SymbolTable &symbols,
                          const FrozenRewritePatternSet &simplifications) {
-  func::FuncOp shapes = entry.clone();
-  shapes.setName((entry.getName() + kShapesSuffix).str());
-  shapes.removeArgAttrsAttr();
-  shapes.removeResAttrsAttr();
-  symbols.insert(shapes, std::next(entry->getIterator()));
+  func::FuncOp shapes = cloneBeside(entry, kShapesSuffix, symbols);
   returnDimensions(shapes);
   // Kernel calls first: the patterns would keep them for their effects.
   eraseUnneeded(shapes);
@@ -189,6 +198,62 @@ LogicalResult makeShapes(func::FuncOp entry, SymbolTable &symbols,
   if (failed(checkShapes(shapes, entry)))
     return failure();
   takeMemRefs(shapes);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The checks function
+//===----------------------------------------------------------------------===//
+
+/// Returns these values instead of the results.
+void returnValues(func::FuncOp func, ArrayRef<Value> values) {
+  func.getBody().front().getTerminator()->setOperands(values);
+  SmallVector<Type> types =
+      llvm::map_to_vector(values, [](Value value) { return value.getType(); });
+  func.setType(FunctionType::get(func.getContext(), func.getArgumentTypes(), types));
+}
+
+SmallVector<CheckOp> collectChecks(func::FuncOp func) {
+  return llvm::to_vector(func.getBody().front().getOps<CheckOp>());
+}
+
+/// Moves the checks of the entry that only look at sizes to a function of their own,
+/// which runs before the entry does. The others stay.
+LogicalResult makeChecks(func::FuncOp entry, SymbolTable &symbols,
+                         const FrozenRewritePatternSet &simplifications) {
+  SmallVector<CheckOp> ofEntry = collectChecks(entry);
+  if (ofEntry.empty())
+    return success();
+  func::FuncOp checks = cloneBeside(entry, kChecksSuffix, symbols);
+  returnValues(checks, llvm::map_to_vector(collectChecks(checks), [](CheckOp check) -> Value {
+                 return check.getCondition();
+               }));
+  eraseUnneeded(checks);
+  if (failed(applyPatternsGreedily(checks, simplifications)))
+    return checks.emitError("simplifying the checks does not end");
+
+  SmallVector<Value> conditions;
+  SmallVector<Attribute> messages;
+  Operation *terminator = checks.getBody().front().getTerminator();
+  for (auto [check, condition] :
+       llvm::zip(ofEntry, SmallVector<Value>(terminator->getOperands()))) {
+    if (findDataDependence(condition))
+      continue;
+    bool holds = matchPattern(condition, m_One());
+    if (!holds) {
+      conditions.push_back(condition);
+      messages.push_back(check.getMessageAttr());
+    }
+    check.erase();
+  }
+  if (conditions.empty()) {
+    symbols.erase(checks);
+    return success();
+  }
+  returnValues(checks, conditions);
+  checks->setAttr(kMessagesAttr, ArrayAttr::get(entry.getContext(), messages));
+  eraseUnneeded(checks);
+  takeMemRefs(checks);
   return success();
 }
 
@@ -269,7 +334,8 @@ struct LowerEntryPass : moe::impl::LowerEntryBase<LowerEntryPass> {
     for (func::FuncOp func : llvm::make_early_inc_range(getOperation().getOps<func::FuncOp>())) {
       if (!isTensorEntry(func))
         continue;
-      if (failed(checkEntry(func)) || failed(makeShapes(func, symbols, simplifications)))
+      if (failed(checkEntry(func)) || failed(makeShapes(func, symbols, simplifications)) ||
+          failed(makeChecks(func, symbols, simplifications)))
         return signalPassFailure();
       lowerEntry(func);
       if (failed(applyPatternsGreedily(func, resolveShapes)))

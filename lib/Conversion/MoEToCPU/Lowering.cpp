@@ -5,6 +5,7 @@
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "moec/Support/Unsupported.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/xxhash.h"
@@ -32,10 +33,11 @@ bool Lowering::handles(Operation *op) {
 
 LogicalResult Lowering::lower(Operation *op) {
   if (!isa<func::FuncOp>(op->getParentOp()))
-    return op->emitOpError() << "is inside of a region: no CPU kernel";
+    return emitUnsupported(op) << "is inside of a region: no CPU kernel";
   for (Type type : llvm::concat<const Type>(op->getOperandTypes(), op->getResultTypes()))
     if (isa<TensorType>(type) && getElementTypeOrSelf(type).isF64())
-      return op->emitOpError() << "computes in float64, which has no CPU kernel; compile with -O0";
+      return emitUnsupported(op)
+             << "computes in float64, which has no CPU kernel; compile with -O0";
   return dispatchOp(op, [&](auto op) { return lowerOp(op); });
 }
 

@@ -7,6 +7,7 @@
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Support/Unsupported.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOETOCPUPASS
@@ -69,7 +70,7 @@ private:
         continue;
       }
       if (Lowering::handles(op) || isa<DequantizeOp>(op)) {
-        op->emitOpError() << "has no CPU kernel in this form; compile with -O0";
+        emitUnsupported(op) << "has no CPU kernel in this form; compile with -O0";
         ok = false;
       }
     }

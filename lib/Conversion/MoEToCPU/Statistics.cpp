@@ -6,6 +6,7 @@
 
 #include "Keys.h"
 #include "Lowering.h"
+#include "moec/Support/Unsupported.h"
 
 #include <cmath>
 #include <limits>
@@ -308,7 +309,7 @@ LogicalResult Lowering::lowerOp(BiasUpdateOp op) {
   KernelBuilder b(op.getLoc(), builder, target);
   auto type = cast<RankedTensorType>(op.getResult().getType());
   if (!type.hasStaticShape())
-    return op.emitOpError() << "has a bias of unknown size: no CPU kernel";
+    return emitUnsupported(op) << "has a bias of unknown size: no CPU kernel";
   int64_t experts = type.getDimSize(0);
   Value result = allocate(b, type.getShape(), type.getElementType());
   double rate = op.getRate().convertToDouble();

@@ -6,6 +6,7 @@
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/IR/Matchers.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Support/Unsupported.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -53,9 +54,9 @@ FailureOr<WeightPacker::Source> WeightPacker::trace(Operation *user, Value value
   }
   DenseElementsAttr dense = onnx::getConstantValue(value);
   if (!dense && !matchPattern(value, m_Constant(&dense)))
-    return user->emitOpError() << "has a weight of type " << value.getType()
-                               << " that is not a constant: codes and their scales must be "
-                                  "constants with optimization; compile with -O0";
+    return emitUnsupported(user) << "has a weight of type " << value.getType()
+                                 << " that is not a constant: codes and their scales must be "
+                                    "constants with optimization; compile with -O0";
   source.name = "constant";
   source.sources.push_back(dense);
   return source;
@@ -72,9 +73,9 @@ FailureOr<WeightPacker::Source> WeightPacker::traceStacked(Operation *user, Valu
     return failure();
   if (!source->transforms.empty() || !below->transforms.empty() ||
       source->type.getElementType() != below->type.getElementType())
-    return user->emitOpError() << "cannot stack a gate of type " << first.getType()
-                               << " and an up weight of type " << second.getType()
-                               << " that were transformed before";
+    return emitUnsupported(user) << "cannot stack a gate of type " << first.getType()
+                                 << " and an up weight of type " << second.getType()
+                                 << " that were transformed before";
   llvm::append_range(source->sources, below->sources);
   SmallVector<int64_t> shape(source->type.getShape());
   shape[1] += below->type.getDimSize(1);
@@ -93,8 +94,8 @@ LogicalResult WeightPacker::retype(Operation *user, Source &source, ArrayRef<int
     source.transforms.push_back(
         ReshapeAttr::get(user->getContext(), DenseI64ArrayAttr::get(user->getContext(), shape)));
   } else {
-    return user->emitOpError() << "cannot read a weight of type " << source.type << " as "
-                               << result;
+    return emitUnsupported(user) << "cannot read a weight of type " << source.type << " as "
+                                 << result;
   }
   source.type = result;
   return success();
@@ -180,11 +181,11 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
        (dequantize && (dequantize.getBits() != gateDequantize.getBits() ||
                        dequantize.getBlock() != gateDequantize.getBlock() ||
                        bool(dequantize.getZeroPoints()) != bool(gateDequantize.getZeroPoints())))))
-    return user->emitOpError() << "has gate and up weights that are quantized differently";
+    return emitUnsupported(user) << "has gate and up weights that are quantized differently";
 
   auto type = cast<RankedTensorType>(weight.getType());
   if (!type.hasStaticShape())
-    return user->emitOpError() << "has a weight of unknown shape " << type;
+    return emitUnsupported(user) << "has a weight of unknown shape " << type;
   SmallVector<int64_t> shape(type.getShape());
   if (shape.size() == 2)
     shape.insert(shape.begin(), 1);
@@ -225,8 +226,8 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
     result.bits = bits;
     result.block = block ? block : k;
     if (k % perByte != 0)
-      return user->emitOpError() << "has rows of " << k << " codes of " << bits
-                                 << " bits, which do not fill whole bytes";
+      return emitUnsupported(user) << "has rows of " << k << " codes of " << bits
+                                   << " bits, which do not fill whole bytes";
     auto operand = [&](auto get) {
       return separate ? traceStacked(user, get(gateDequantize), get(dequantize))
                       : trace(user, get(dequantize));
@@ -242,7 +243,7 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
     if (dequantize.getZeroPoints()) {
       bool rowWise = block == 0;
       if (separate && rowWise && (n / 2) % perByte != 0)
-        return user->emitOpError() << "has zero points of gate and up rows that share bytes";
+        return emitUnsupported(user) << "has zero points of gate and up rows that share bytes";
       FailureOr<Source> zeros = operand([](DequantizeOp op) { return op.getZeroPoints(); });
       if (failed(zeros))
         return failure();

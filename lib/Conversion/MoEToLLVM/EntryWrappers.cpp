@@ -5,11 +5,13 @@
 
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
 
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -23,7 +25,7 @@ public:
         pointer(LLVM::LLVMPointerType::get(entry.getContext())), i64(builder.getI64Type()) {}
 
   /// void run(void *const *args, void *workspace, const void *weights, void *call)
-  void makeRun() {
+  void makeRun(func::FuncOp checks) {
     func::FuncOp run = start("run", {pointer, pointer, pointer, pointer}, {});
     SmallVector<Value> arguments =
         loadMemRefs(run.getArgument(0), entry.getArgumentTypes().take_front(getNumInputs(entry) +
@@ -31,8 +33,17 @@ public:
     arguments.push_back(makeWorkspace(run.getArgument(1)));
     arguments.push_back(run.getArgument(2));
     arguments.push_back(run.getArgument(3));
+    OpBuilder::InsertionGuard guard(builder);
+    if (checks) {
+      ArrayRef<Value> inputs = ArrayRef(arguments).take_front(getNumInputs(entry));
+      auto ifOp = scf::IfOp::create(builder, loc, makeChecks(checks, inputs, run.getArgument(3)));
+      func::ReturnOp::create(builder, loc);
+      builder.setInsertionPointToStart(ifOp.thenBlock());
+    } else {
+      auto ret = func::ReturnOp::create(builder, loc);
+      builder.setInsertionPoint(ret);
+    }
     func::CallOp::create(builder, loc, entry, arguments);
-    func::ReturnOp::create(builder, loc);
   }
 
   /// int64_t workspace(void *const *args, int32_t workers)
@@ -61,6 +72,18 @@ public:
   }
 
 private:
+  /// Reports what does not hold; true when everything does.
+  Value makeChecks(func::FuncOp checks, ArrayRef<Value> inputs, Value call) {
+    auto results = func::CallOp::create(builder, loc, checks, inputs).getResults();
+    auto messages = checks->getAttrOfType<ArrayAttr>(kMessagesAttr);
+    Value all = arith::ConstantOp::create(builder, loc, builder.getBoolAttr(true));
+    for (auto [ok, message] : llvm::zip(results, messages)) {
+      CheckOp::create(builder, loc, call, ok, cast<StringAttr>(message));
+      all = arith::AndIOp::create(builder, loc, all, ok);
+    }
+    return all;
+  }
+
   ArrayRef<Type> getInputTypes() {
     return entry.getArgumentTypes().take_front(getNumInputs(entry));
   }
@@ -123,10 +146,12 @@ LogicalResult moe::makeEntryWrappers(func::FuncOp entry) {
     return entry.emitError("has no ")
            << (shapes ? "workspace" : "shapes") << " function; run --lower-entry and --plan-memory";
   WrapperBuilder wrappers(entry);
-  wrappers.makeRun();
+  func::FuncOp checks = lookup(kChecksSuffix);
+  wrappers.makeRun(checks);
   wrappers.makeWorkspaceSize(workspace);
   wrappers.makeShapes(shapes);
-  for (func::FuncOp func : {entry, workspace, shapes})
-    func.setPrivate();
+  for (func::FuncOp func : {entry, workspace, shapes, checks})
+    if (func)
+      func.setPrivate();
   return success();
 }

@@ -311,7 +311,7 @@ static LogicalResult lowerElementWise(NodeLowering &n) {
     return n.fail("the condition must be a bool tensor");
   Type type = getElementTypeOrSelf(operands[isWhere ? 1 : 0].getType());
   if (!isOfKind(type, op.kinds))
-    return n.fail("element type " + toString(type) + " is not supported");
+    return n.unsupported("element type " + toString(type) + " is not supported");
   for (Value operand : ArrayRef(operands).drop_front(isWhere ? 1 : 0))
     if (getElementTypeOrSelf(operand.getType()) != type)
       return n.fail("the inputs differ in element type");
@@ -396,12 +396,12 @@ static Value power(ImplicitLocOpBuilder &b, Value x, Value y, Type base, Type ex
 static LogicalResult lowerPow(NodeLowering &n) {
   Type base = n.inputType(0).getElementType(), exponent = n.inputType(1).getElementType();
   if (!isOfKind(base, kNumber) || !isOfKind(exponent, kNumber))
-    return n.fail("element types " + toString(base) + " and " + toString(exponent) +
-                  " are not supported");
+    return n.unsupported("element types " + toString(base) + " and " + toString(exponent) +
+                         " are not supported");
   std::optional<double> constant = getConstantExponent(n.input(1));
   if (isa<IntegerType>(base) && isa<IntegerType>(exponent) &&
       !(constant && *constant >= 0 && *constant <= 64))
-    return n.fail("an integer power needs one constant exponent from 0 to 64");
+    return n.unsupported("an integer power needs one constant exponent from 0 to 64");
   FailureOr<Value> result =
       mapElements(n, {n.input(0), n.input(1)}, base, [&](ImplicitLocOpBuilder &b, ValueRange x) {
         Value simple = constant ? powByConstant(b, x[0], *constant) : Value();
@@ -454,8 +454,8 @@ static Type getElementType(MLIRContext *context, int64_t dataType) {
 static LogicalResult lowerCastTo(NodeLowering &n, Type to) {
   Type from = n.inputType(0).getElementType();
   if (!to || !isOfKind(to, kAny) || !isOfKind(from, kAny))
-    return n.fail("a cast from " + toString(from) + " to " + (to ? toString(to) : "this type") +
-                  " is not supported");
+    return n.unsupported("a cast from " + toString(from) + " to " +
+                         (to ? toString(to) : "this type") + " is not supported");
   return n.replace(convertTensor(n, n.input(0), to));
 }
 

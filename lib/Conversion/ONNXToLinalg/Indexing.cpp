@@ -222,20 +222,22 @@ static LogicalResult lowerSlice(NodeLowering &n) {
   int64_t rank = n.inputType(0).getRank();
   std::optional<Sizes> starts = getScalarsAsSizes(b, n.input(1));
   std::optional<Sizes> ends = getScalarsAsSizes(b, n.input(2));
-  if (!starts || !ends || starts->size() != ends->size())
-    return n.fail("the number of starts and ends is not known, or differs");
+  if (!starts || !ends)
+    return n.unsupported("the number of starts and ends must be known, and at most 16");
+  if (starts->size() != ends->size())
+    return n.fail("has " + Twine(starts->size()) + " starts but " + Twine(ends->size()) + " ends");
   SmallVector<int64_t> axes = llvm::to_vector(llvm::seq<int64_t>(0, starts->size()));
   if (Value input = n.input(3)) {
     std::optional<SmallVector<int64_t>> given = lowering::getConstantInts(input);
     if (!given)
-      return n.fail("the axes must be constants");
+      return n.unsupported("the axes must be constants");
     axes = *given;
   }
   SmallVector<int64_t> steps(starts->size(), 1);
   if (Value input = n.input(4)) {
     std::optional<SmallVector<int64_t>> given = lowering::getConstantInts(input);
     if (!given)
-      return n.fail("the steps must be constants");
+      return n.unsupported("the steps must be constants");
     steps = *given;
   }
   if (axes.size() != starts->size() || steps.size() != starts->size())
@@ -323,8 +325,10 @@ static FailureOr<Sizes> getParts(NodeLowering &n, OpFoldResult size) {
   int64_t count = n.node.getNumResults();
   if (Value input = n.input(1)) {
     std::optional<Sizes> parts = getScalarsAsSizes(b, input);
-    if (!parts || static_cast<int64_t>(parts->size()) != count)
-      return n.fail("the number of parts is not known, or not that of the outputs");
+    if (!parts)
+      return n.unsupported("the number of parts must be known, and at most 16");
+    if (static_cast<int64_t>(parts->size()) != count)
+      return n.fail("has " + Twine(parts->size()) + " parts but " + Twine(count) + " outputs");
     OpFoldResult sum = b.getIndexAttr(0);
     Value ok;
     for (OpFoldResult &part : *parts) {

@@ -7,6 +7,7 @@
 
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/Unsupported.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -46,6 +47,10 @@ LogicalResult NodeLowering::fail(const Twine &reason) {
   return emitError(node.getLoc()) << describe() << ": " << reason;
 }
 
+LogicalResult NodeLowering::unsupported(const Twine &reason) {
+  return emitUnsupported(node.getLoc()) << describe() << ": " << reason;
+}
+
 void NodeLowering::check(Value condition, const Twine &message) {
   if (matchPattern(condition, m_One()))
     return;
@@ -68,7 +73,7 @@ FailureOr<SmallVector<int64_t>> NodeLowering::axesInput(unsigned position, int64
     return SmallVector<int64_t>();
   std::optional<SmallVector<int64_t>> axes = lowering::getConstantInts(tensor);
   if (!axes)
-    return fail("the axes must be constants");
+    return unsupported("the axes must be constants");
   for (int64_t &axis : *axes) {
     int64_t given = axis;
     axis += axis < 0 ? rank : 0;
@@ -98,8 +103,8 @@ static RankedTensorType mergeTypes(RankedTensorType computed, RankedTensorType d
 
 LogicalResult NodeLowering::replace(ValueRange values) {
   if (values.size() != node.getNumResults())
-    return fail("has " + Twine(node.getNumResults()) + " outputs where " + Twine(values.size()) +
-                " are computed");
+    return unsupported("has " + Twine(node.getNumResults()) + " outputs where " +
+                       Twine(values.size()) + " are computed");
   for (auto [result, computed] : llvm::zip(node.getResults(), values)) {
     Value value = computed;
     if (auto declared = dyn_cast<RankedTensorType>(result.getType())) {

@@ -40,8 +40,10 @@ public:
   /// Replaces the results of the node and erases it.
   LogicalResult replace(ValueRange values);
 
-  /// Reports why the node cannot be lowered.
+  /// Reports what is wrong with the node.
   LogicalResult fail(const Twine &reason);
+  /// Reports what of a valid node cannot be lowered.
+  LogicalResult unsupported(const Twine &reason);
 
   /// Name for messages: "Reshape (node 'view_1')".
   std::string describe();

@@ -114,7 +114,7 @@ static LogicalResult checkTypes(NodeLowering &n) {
   Type type = n.inputType(0).getElementType();
   bool isFloat = type.isF16() || type.isBF16() || type.isF32() || type.isF64();
   if (!isFloat && (!isa<IntegerType>(type) || type.getIntOrFloatBitWidth() < 32))
-    return n.fail("a product of this element type is not supported");
+    return n.unsupported("a product of this element type is not supported");
   for (Value input : n.inputs())
     if (input && getElementTypeOrSelf(input.getType()) != type)
       return n.fail("the inputs differ in element type");

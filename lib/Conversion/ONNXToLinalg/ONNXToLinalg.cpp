@@ -10,7 +10,9 @@
 #include "llvm/ADT/MapVector.h"
 
 #include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Dialect/ONNX/IR/Operators.h"
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/Unsupported.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_ONNXTOLINALG
@@ -72,12 +74,17 @@ static LogicalResult checkSupported(ArrayRef<onnx::NodeOp> nodes) {
   }
   if (unsupported.empty())
     return success();
-  InFlightDiagnostic error = emitError(*location);
+  InFlightDiagnostic error = emitUnsupported(*location);
   error << unsupported.size() << (unsupported.size() == 1 ? " operator is" : " operators are")
         << " not supported: ";
   llvm::interleaveComma(unsupported, error, [&](auto &entry) {
-    error << entry.first.getValue() << (entry.second.size() == 1 ? " (node " : " (nodes ")
-          << llvm::join(entry.second, ", ") << ")";
+    StringRef name = entry.first.getValue();
+    StringRef meant = onnx::suggestOperator(name.split(' ').first);
+    error << name << (entry.second.size() == 1 ? " (node " : " (nodes ")
+          << llvm::join(entry.second, ", ");
+    if (!meant.empty())
+      error << "; did you mean '" << meant << "'?";
+    error << ")";
   });
   return error;
 }
@@ -87,13 +94,14 @@ static LogicalResult checkInputs(NodeLowering &n) {
   for (auto [position, input] : llvm::enumerate(n.inputs()))
     if (input && (!isa<RankedTensorType>(input.getType()) ||
                   !getElementTypeOrSelf(input.getType()).isIntOrFloat()))
-      return n.fail("the shape or element type of input " + Twine(position) + " is not known");
+      return n.unsupported("the shape or element type of input " + Twine(position) +
+                           " is not known");
   return success();
 }
 
-static LogicalResult lowerNode(onnx::NodeOp node) {
+LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node) {
   NodeLowering n(node);
-  if (failed(checkInputs(n)))
+  if (failed(checkSupported(node)) || failed(checkInputs(n)))
     return failure();
   return findLowering(node.getOpType(), node.getVersion())->lower(n);
 }
@@ -124,7 +132,7 @@ struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
       bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
         return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
       });
-      if (isBlocked || failed(lowerNode(node)))
+      if (isBlocked || failed(lowerNodeToLinalg(node)))
         hasFailed = true;
     }
     if (hasFailed)

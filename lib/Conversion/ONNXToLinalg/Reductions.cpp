@@ -151,7 +151,7 @@ template <Reduction kind> static LogicalResult lowerReduction(NodeLowering &n) {
   Type elementType = type.getElementType();
   if (elementType.isInteger(1) || !elementType.isIntOrFloat() ||
       (kind == Reduction::L2 && !isa<FloatType>(elementType)))
-    return n.fail("a reduction of this element type is not supported");
+    return n.unsupported("a reduction of this element type is not supported");
   FailureOr<SmallVector<int64_t>> axes = n.axesInput(1, type.getRank());
   if (failed(axes))
     return failure();

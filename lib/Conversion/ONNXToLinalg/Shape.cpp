@@ -31,7 +31,7 @@ static LogicalResult lowerConstant(NodeLowering &n) {
   }
   auto elements = dyn_cast_or_null<DenseElementsAttr>(value);
   if (!elements)
-    return n.fail("its value must be a tensor");
+    return n.unsupported("its value must be a tensor of numbers");
   return n.replace(arith::ConstantOp::create(n.b, elements).getResult());
 }
 
@@ -39,7 +39,7 @@ static LogicalResult lowerConstantOfShape(NodeLowering &n) {
   ImplicitLocOpBuilder &b = n.b;
   std::optional<Sizes> sizes = getScalarsAsSizes(b, n.input(0));
   if (!sizes)
-    return n.fail("the rank of the result is not known");
+    return n.unsupported("the rank of the result is not known");
   for (OpFoldResult &size : *sizes) {
     if (isNeverNegative(size))
       continue;
@@ -170,7 +170,7 @@ static LogicalResult lowerReshape(NodeLowering &n) {
   Value data = n.input(0);
   std::optional<Sizes> sizes = getScalarsAsSizes(b, n.input(1));
   if (!sizes)
-    return n.fail("the rank of the result is not known, or above 16");
+    return n.unsupported("the rank of the result is not known, or above 16");
   if (llvm::count_if(*sizes, [](OpFoldResult size) { return isSize(size, -1); }) > 1)
     return n.fail("more than one size is -1");
   for (OpFoldResult size : *sizes)
@@ -247,7 +247,7 @@ static LogicalResult lowerUnsqueeze(NodeLowering &n) {
     return n.fail("the axes are missing");
   std::optional<SmallVector<int64_t>> count = lowering::getConstantInts(n.input(1));
   if (!count)
-    return n.fail("the axes must be constants");
+    return n.unsupported("the axes must be constants");
   FailureOr<SmallVector<int64_t>> axes = n.axesInput(1, type.getRank() + count->size());
   if (failed(axes))
     return failure();
@@ -265,7 +265,7 @@ static LogicalResult lowerExpand(NodeLowering &n) {
   ImplicitLocOpBuilder &b = n.b;
   std::optional<Sizes> requested = getScalarsAsSizes(b, n.input(1));
   if (!requested)
-    return n.fail("the rank of the result is not known, or above 16");
+    return n.unsupported("the rank of the result is not known, or above 16");
   FailureOr<Sizes> sizes = broadcastSizes(n, {getSizes(b, n.input(0)), *requested});
   if (failed(sizes))
     return failure();

@@ -6,6 +6,7 @@
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Bufferization/Transforms/BufferViewFlowAnalysis.h"
@@ -81,11 +82,12 @@ LogicalResult checkStaysInIteration(memref::AllocOp alloc,
       return alloc.emitOpError("in a parallel loop: each worker would need its own temporary");
     for (Value alias : aliases)
       if (!parent->isAncestor(alias.getParentBlock()->getParentOp()))
-        return alloc.emitOpError("leaves its loop: not supported");
+        return emitUnsupported(alloc) << "leaves its loop: not supported";
     for (Value alias : aliases)
       if (auto argument = dyn_cast<BlockArgument>(alias))
         if (argument.getOwner()->getParentOp() == parent)
-          return alloc.emitOpError("is used by the next iteration of its loop: not supported");
+          return emitUnsupported(alloc)
+                 << "is used by the next iteration of its loop: not supported";
   }
   return success();
 }
@@ -236,8 +238,9 @@ protected:
 private:
   Value fail(Operation *user, Location loc) {
     InFlightDiagnostic diagnostic =
-        user->emitOpError("has a size that is not arithmetic on the dimensions of the inputs: "
-                          "not supported");
+        emitUnsupported(user)
+        << "has a size that is not arithmetic on the dimensions of the inputs: "
+           "not supported";
     diagnostic.attachNote(loc) << "depends on this";
     return Value();
   }

@@ -7,6 +7,8 @@
 #include "ContribMoE.h"
 
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/Suggest.h"
+#include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/TypeUtilities.h"
@@ -80,6 +82,9 @@ public:
 private:
   InFlightDiagnostic error() {
     return emitError(moe.node.getLoc()) << describeNode(moe.node) << ": ";
+  }
+  InFlightDiagnostic unsupported() {
+    return emitUnsupported(moe.node.getLoc()) << describeNode(moe.node) << ": ";
   }
 
   // Attributes.
@@ -168,25 +173,27 @@ LogicalResult Reader::floatAttr(StringRef name, double fallback, FloatAttr &resu
 }
 
 LogicalResult Reader::checkAttributeNames() {
-  static constexpr StringLiteral kCommon[] = {"activation_type",
-                                              "k",
-                                              "normalize_routing_weights",
-                                              "use_sparse_mixer",
-                                              "swiglu_fusion",
-                                              "swiglu_limit",
-                                              "activation_alpha",
-                                              "activation_beta"};
+  SmallVector<StringRef> known = {"activation_type",
+                                  "k",
+                                  "normalize_routing_weights",
+                                  "use_sparse_mixer",
+                                  "swiglu_fusion",
+                                  "swiglu_limit",
+                                  "activation_alpha",
+                                  "activation_beta"};
   // accuracy_level allows a less accurate product; ours is always the accurate one.
-  static constexpr StringLiteral kQuantized[] = {"expert_weight_bits", "block_size", "quant_type",
-                                                 "weights_prepacked", "accuracy_level"};
+  if (moe.quantized)
+    known.append(
+        {"expert_weight_bits", "block_size", "quant_type", "weights_prepacked", "accuracy_level"});
   for (NamedAttribute attribute : moe.node.getNodeAttributes()) {
     StringRef name = attribute.getName();
-    bool known = llvm::is_contained(kCommon, name) ||
-                 (moe.quantized && llvm::is_contained(kQuantized, name));
-    if (!known)
-      return error() << "attribute '" << name
-                     << "' is not one of the operator's; remove it, or re-export the model for "
-                        "com.microsoft version 1";
+    if (llvm::is_contained(known, name))
+      continue;
+    std::string hint = suggestName(name, known);
+    return error() << "attribute '" << name << "' is not one of the operator's"
+                   << (hint.empty() ? "; remove it, or re-export the model for com.microsoft "
+                                      "version 1"
+                                    : hint);
   }
   return success();
 }
@@ -266,9 +273,11 @@ LogicalResult Reader::readQuantization() {
   FailureOr<StringRef> type = stringAttr("quant_type", "int");
   if (failed(type))
     return failure();
+  static constexpr StringLiteral kFloatTypes[] = {"fp4", "nvfp4", "wfp4afp8", "fp8"};
   if (*type != "int")
-    return error() << "quant_type is '" << *type
-                   << "', expected 'int'; export the experts with 2-, 4- or 8-bit integer weights";
+    return (llvm::is_contained(kFloatTypes, *type) ? unsupported() : error())
+           << "quant_type is '" << *type
+           << "', expected 'int'; export the experts with 2-, 4- or 8-bit integer weights";
   FailureOr<int64_t> bits = intAttr("expert_weight_bits", 4), block = intAttr("block_size", 0),
                      prepacked = intAttr("weights_prepacked", -1);
   if (failed(bits) || failed(block) || failed(prepacked))
@@ -279,8 +288,9 @@ LogicalResult Reader::readQuantization() {
     return error() << "block_size is " << *block
                    << ", expected a power of two of at least 16, or 0 for one scale per row";
   if (*prepacked == 1)
-    return error() << "weights_prepacked is 1: the bytes are in a device's own order, which the "
-                      "model does not describe; export it with weights_prepacked = 0";
+    return unsupported()
+           << "weights_prepacked is 1: the bytes are in a device's own order, which the "
+              "model does not describe; export it with weights_prepacked = 0";
   // -1, the default, leaves it open: bytes are read as raw, as on the CPU.
   if (*prepacked != 0 && *prepacked != -1)
     return error() << "weights_prepacked is " << *prepacked << ", expected 0 (raw) or -1";
@@ -339,9 +349,10 @@ LogicalResult Reader::refuseInputs() {
     return success();
   for (auto [i, name] : llvm::enumerate(kNames))
     if (moe.node.getInput(15 + i))
-      return error() << "input " << name << " (position " << 15 + i
-                     << ") belongs to a float quantisation, which is not supported; export the "
-                        "experts with integer weights";
+      return unsupported()
+             << "input " << name << " (position " << 15 + i
+             << ") belongs to a float quantisation, which is not supported; export the "
+                "experts with integer weights";
   return success();
 }
 
@@ -367,8 +378,8 @@ LogicalResult Reader::checkModelType(StringRef what, Value value) {
 LogicalResult Reader::checkTypes() {
   for (Value operand : moe.node.getInputs())
     if (!isa<RankedTensorType>(operand.getType()))
-      return error() << "an operand is " << operand.getType()
-                     << ", expected a known rank; run shape inference (--normalize-onnx) first";
+      return unsupported() << "an operand is " << operand.getType()
+                           << ", expected a known rank; state the shape in the model";
   moe.elementType = elementTypeOf(moe.input);
   if (!isa<Float32Type, Float16Type, BFloat16Type>(moe.elementType))
     return error() << "input is " << moe.input.getType() << ", expected f32, f16 or bf16";
@@ -383,6 +394,14 @@ LogicalResult Reader::checkTypes() {
 
 LogicalResult Reader::checkMatrixTypes(const ContribMatrix &matrix) {
   std::string weights = matrix.name.str() + "_experts_weights";
+  std::pair<StringRef, Value> parts[] = {{"_experts_weights", matrix.weights},
+                                         {"_experts_bias", matrix.bias},
+                                         {"_scales", matrix.scales},
+                                         {"_zero_points", matrix.zeroPoints}};
+  for (auto [name, value] : parts)
+    if (value && !cast<RankedTensorType>(value.getType()).hasStaticShape())
+      return unsupported() << matrix.name << name << " is " << shapeText(value)
+                           << ", expected known sizes; fix them in the model or with --dim";
   if (failed(checkModelType(matrix.name.str() + "_experts_bias", matrix.bias)))
     return failure();
   if (!moe.quantized)
@@ -424,9 +443,10 @@ LogicalResult Reader::readSizes() {
                    << ", expected 2 dimensions [tokens, H] or 3 [batch, sequence, H]";
   moe.hidden = input.getShape().back();
   if (ShapedType::isDynamic(moe.hidden) || moe.hidden == 0)
-    return error() << "input is " << shapeText(moe.input)
-                   << ", expected a known last dimension H of at least 1; fix it in the model or "
-                      "with --dim";
+    return unsupported()
+           << "input is " << shapeText(moe.input)
+           << ", expected a known last dimension H of at least 1; fix it in the model or "
+              "with --dim";
 
   auto logits = cast<RankedTensorType>(moe.logits.getType());
   if (logits.getRank() != 2)
@@ -434,8 +454,9 @@ LogicalResult Reader::readSizes() {
                    << ", expected 2 dimensions [tokens, E], also for an input of 3";
   moe.experts = logits.getDimSize(1);
   if (ShapedType::isDynamic(moe.experts))
-    return error() << "router_probs is " << shapeText(moe.logits)
-                   << ", expected a known last dimension E; fix it in the model or with --dim";
+    return unsupported()
+           << "router_probs is " << shapeText(moe.logits)
+           << ", expected a known last dimension E; fix it in the model or with --dim";
 
   auto down = cast<RankedTensorType>(moe.fc2.weights.getType());
   int64_t codes =

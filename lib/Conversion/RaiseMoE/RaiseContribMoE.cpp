@@ -9,10 +9,30 @@
 #include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 #include "moec/Support/NodeLocation.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 
 using namespace mlir;
 using namespace mlir::moe;
+
+/// True for two inputs of the model whose first dimensions have one name: the library
+/// checks that they agree.
+static bool haveSameSymbol(Value lhs, Value rhs) {
+  auto symbolOf = [](Value value) -> StringAttr {
+    auto argument = dyn_cast<BlockArgument>(value);
+    auto func = argument ? dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp()) : nullptr;
+    auto dims = func ? func.getArgAttrOfType<ArrayAttr>(argument.getArgNumber(), onnx::kDimsAttr)
+                     : ArrayAttr();
+    return dims && !dims.empty() ? dyn_cast<StringAttr>(dims[0]) : StringAttr();
+  };
+  StringAttr symbol = symbolOf(lhs);
+  bool sameRank =
+      cast<ShapedType>(lhs.getType()).getRank() == cast<ShapedType>(rhs.getType()).getRank();
+  return sameRank && symbol && !symbol.empty() && symbol.getValue() != "?" &&
+         symbol == symbolOf(rhs);
+}
 
 namespace {
 
@@ -113,8 +133,27 @@ struct Raiser {
     return ffn;
   }
 
+  /// The run fails unless `value` has as many rows as `x`, where that is not known.
+  void checkTokens(StringRef name, Value value, Value x) {
+    auto sizeOf = [](Value value) { return cast<RankedTensorType>(value.getType()).getDimSize(0); };
+    bool isStatic = !ShapedType::isDynamic(sizeOf(value)) && !ShapedType::isDynamic(sizeOf(x));
+    if (isStatic || haveSameSymbol(value, moe.input))
+      return;
+    Value rows = tensor::DimOp::create(rewriter, loc, value, 0);
+    Value tokens = tensor::DimOp::create(rewriter, loc, x, 0);
+    Value equal = arith::CmpIOp::create(rewriter, loc, arith::CmpIPredicate::eq, rows, tokens);
+    Value call =
+        CurrentCallOp::create(rewriter, loc, LLVM::LLVMPointerType::get(moe.node.getContext()));
+    CheckOp::create(rewriter, loc, call, equal,
+                    describeNode(moe.node) + ": " + name.str() +
+                        " and input differ in the number of tokens");
+  }
+
   Value raise() {
     Value x = flattenTokens();
+    checkTokens("router_probs", moe.logits, x);
+    if (moe.routerWeights)
+      checkTokens("router_weights", moe.routerWeights, x);
     Value routing = route();
     auto rowsType = RankedTensorType::get({ShapedType::kDynamic, moe.hidden}, moe.elementType);
     Value rows = DispatchOp::create(rewriter, loc, rowsType, x, routing);

@@ -136,6 +136,12 @@ struct RaiseRouter : OpRewritePattern<DispatchOp> {
     auto weightType = dyn_cast<RankedTensorType>(product->weight.getType());
     if (!weightType || weightType.getShape() != ArrayRef(shape))
       return rewriter.notifyMatchFailure(op, "the router's weight is not [H, E] or [E, H]");
+    auto hasType = [&](Value operand) {
+      return !operand ||
+             cast<TensorType>(operand.getType()).getElementType() == type.getElementType();
+    };
+    if (!hasType(op.getX()) || !hasType(product->weight) || !hasType(product->bias))
+      return rewriter.notifyMatchFailure(op, "the product mixes element types");
     // Rows of H elements on both sides of equal elements are equal rows.
     if (stripReshapes(op.getX()) != stripReshapes(product->x) || lastDim(product->x) != hidden)
       return rewriter.notifyMatchFailure(op, "the router does not read the experts' input");

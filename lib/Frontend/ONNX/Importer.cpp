@@ -4,11 +4,13 @@
 #include "moec/Dialect/ONNX/IR/ElementType.h"
 #include "moec/Frontend/ONNX/Importer.h"
 
-#include "DimExpression.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 #include "moec/Frontend/ONNX/ModelReader.h"
+#include "moec/Support/DimExpression.h"
 #include "moec/Support/NodeLocation.h"
+#include "moec/Support/Suggest.h"
+#include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Verifier.h"
@@ -35,6 +37,12 @@ struct Scope {
       if (auto it = scope->values.find(name); it != scope->values.end())
         return it->second;
     return std::nullopt;
+  }
+
+  SmallVector<StringRef> getNames() const {
+    SmallVector<StringRef> names(values.keys());
+    llvm::sort(names);
+    return names;
   }
 
   const Scope *parent;
@@ -72,6 +80,7 @@ private:
     return FileLineColLoc::get(builder.getContext(), model.fileName, 0, 0);
   }
   InFlightDiagnostic emitError() { return mlir::emitError(getFileLocation()); }
+  InFlightDiagnostic emitUnsupported() { return moe::emitUnsupported(getFileLocation()); }
   /// An error of the options, not of the model.
   InFlightDiagnostic emitOptionError() {
     if (options.badOption)
@@ -148,13 +157,18 @@ LogicalResult Importer::collectSizes() {
     if (size < 0)
       return emitOptionError() << "dimension '" << name << "' cannot be " << size;
     if (!known.contains(name)) {
+      SmallVector<StringRef> candidates(inOrder.begin(), inOrder.end());
+      std::string hint = suggestName(name, candidates);
       InFlightDiagnostic diagnostic = emitOptionError()
-                                      << "no input has a dimension '" << name << "'; there are:";
+                                      << "no input has a dimension '" << name << "'" << hint
+                                      << (hint.empty() ? "; there are:" : " There are:");
       for (const std::string &symbol : inOrder)
         diagnostic << " '" << symbol << "'";
       return diagnostic;
     }
-    sizes[name] = size;
+    if (!sizes.insert({name, size}).second && sizes[name] != size)
+      return emitOptionError() << "dimension '" << name << "' is given two sizes: " << sizes[name]
+                               << " and " << size;
   }
   return success();
 }
@@ -189,8 +203,8 @@ FailureOr<Type> Importer::convertElementType(int32_t type, const Twine &owner) {
     return Type(onnx::UnknownType::get(builder.getContext()));
   if (Type result = onnx::getElementType(type, builder.getContext()))
     return result;
-  return emitError() << owner << " is of type " << getElementTypeName(type)
-                     << ", which is not supported";
+  return emitUnsupported() << owner << " is of type " << getElementTypeName(type)
+                           << ", which is not supported";
 }
 
 /// Whether the number of elements is one that can be counted in bits. Sizes that
@@ -215,10 +229,10 @@ static TensorType makeTensorType(const ModelType &type, Type element) {
 
 FailureOr<TensorType> Importer::convertType(const ModelType &type, const Twine &owner) {
   if (type.kind == ModelType::Other)
-    return emitError() << owner
-                       << " is not a tensor; sequences, maps, "
-                          "optional and sparse values are not "
-                          "supported";
+    return emitUnsupported() << owner
+                             << " is not a tensor; sequences, maps, "
+                                "optional and sparse values are not "
+                                "supported";
   FailureOr<Type> element = convertElementType(type.elementType, owner);
   if (failed(element))
     return failure();
@@ -295,16 +309,18 @@ FailureOr<ModelTensor> Importer::densify(const ModelSparseTensor &sparse, const 
   dense.dims = sparse.dims;
   unsigned bits = getElementTypeBits(dense.elementType);
   if (bits < 8)
-    return emitError() << owner << " is sparse with elements of type "
-                       << getElementTypeName(dense.elementType) << ", which is not supported";
+    return emitUnsupported() << owner << " is sparse with elements of type "
+                             << getElementTypeName(dense.elementType) << ", which is not supported";
   unsigned width = bits / 8;
   int64_t elements = 1;
-  for (int64_t dim : dense.dims)
-    if (dim < 0 || llvm::MulOverflow(elements, dim, elements) ||
-        elements > int64_t(kMaxSparseBytes / width))
-      return emitError() << owner
-                         << " is sparse and too large to be written "
-                            "out in full";
+  for (int64_t dim : dense.dims) {
+    if (dim < 0)
+      return emitError() << owner << " has the negative dimension " << dim;
+    if (llvm::MulOverflow(elements, dim, elements) || elements > int64_t(kMaxSparseBytes / width))
+      return emitUnsupported() << owner
+                               << " is sparse and too large to be written "
+                                  "out in full";
+  }
   if (sparse.values.dims.size() != 1 || sparse.indices.elementType != 7)
     return emitError() << owner << " needs values of rank 1 and int64 indices";
   size_t count = sparse.values.dims[0], rank = dense.dims.size();
@@ -346,8 +362,9 @@ FailureOr<FlatSymbolRefAttr> Importer::createWeight(Location loc, const ModelTen
   if (failed(element))
     return failure();
   if (!element->isIntOrFloat())
-    return emitError() << owner << " is a large tensor of type "
-                       << getElementTypeName(tensor.elementType) << ", which is not supported";
+    return emitUnsupported() << owner << " is a large tensor of type "
+                             << getElementTypeName(tensor.elementType)
+                             << ", which is not supported";
   auto type = RankedTensorType::get(tensor.dims, *element);
   Attribute source;
   if (tensor.file.empty()) {
@@ -382,6 +399,9 @@ FailureOr<Value> Importer::createConstant(Location loc, const ModelTensor &tenso
   FailureOr<DenseElementsAttr> value = convertTensor(tensor, owner);
   if (failed(value))
     return failure();
+  if (isa<FloatType>(value->getElementType()) &&
+      llvm::any_of(value->getValues<APFloat>(), [](const APFloat &x) { return x.isNaN(); }))
+    mlir::emitWarning(loc) << owner << " holds NaN, which is kept";
   auto opset = model.opsets.find("");
   return NodeOp::create(builder, loc, TypeRange(value->getType()), "Constant", ArrayRef<Value>(),
                         opset == model.opsets.end() ? kMinOpset : opset->second,
@@ -686,15 +706,16 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index, Scope 
   unsigned topNode = frame.topNode.value_or(index);
   std::string name =
       frame.prefix + (node.name.empty() ? node.opType + "_" + std::to_string(index) : node.name);
-  Location loc = getNodeLocation(builder.getContext(), model.fileName, topNode, name);
-  auto fail = [&]() {
-    return mlir::emitError(loc) << "node '" << name << "' (" << qualifyOp(node) << "): ";
-  };
+  Location loc =
+      getNodeLocation(builder.getContext(), model.fileName, topNode, name, qualifyOp(node));
+  std::string start = "node '" + name + "' (" + qualifyOp(node) + "): ";
+  auto fail = [&]() { return mlir::emitError(loc) << start; };
   if (++numNodes > kMaxNodes)
-    return fail() << "the graph has more than " << kMaxNodes
-                  << " nodes once its functions are inlined";
+    return moe::emitUnsupported(loc) << start << "the graph has more than " << kMaxNodes
+                                     << " nodes once its functions are inlined";
   if (frame.depth > kMaxDepth)
-    return fail() << "is inside more than " << kMaxDepth << " function calls and sub-graphs";
+    return moe::emitUnsupported(loc)
+           << start << "is inside more than " << kMaxDepth << " function calls and sub-graphs";
 
   SmallVector<Value> inputs;
   for (auto [position, input] : llvm::enumerate(node.inputs)) {
@@ -722,6 +743,9 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index, Scope 
   for (const ModelAttribute &stated : node.attributes) {
     const ModelAttribute *attribute = &stated;
     if (stated.kind == ModelAttribute::Reference) {
+      if (!frame.function)
+        return fail() << "attribute '" << stated.name << "' refers to the attribute '"
+                      << stated.reference << "' of a function, but the node is in none";
       attribute = frame.attributes.lookup(stated.reference);
       // Neither given at the call nor with a default: the attribute is unset.
       if (!attribute || attribute->kind == ModelAttribute::Reference)
@@ -831,7 +855,8 @@ LogicalResult Importer::importMain(func::FuncOp &main) {
     if (llvm::any_of(graph.outputs, [&](const ModelValue &output) { return output.name == name; }))
       continue;
     if (!scope.lookup(name))
-      return emitOptionError() << "cannot keep '" << name << "': the graph has no such value";
+      return emitOptionError() << "cannot keep '" << name << "': the graph has no such value"
+                               << suggestName(name, scope.getNames());
     auto info =
         llvm::find_if(graph.values, [&](const ModelValue &value) { return value.name == name; });
     graph.outputs.push_back({name, {}});

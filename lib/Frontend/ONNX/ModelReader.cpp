@@ -3,6 +3,8 @@
 
 #include "moec/Frontend/ONNX/ModelReader.h"
 
+#include "moec/Support/Unsupported.h"
+
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/Location.h"
 #include "llvm/ADT/StringMap.h"
@@ -98,9 +100,11 @@ public:
   FailureOr<Model> read();
 
 private:
-  InFlightDiagnostic emitError() {
-    return mlir::emitError(FileLineColLoc::get(context, path::filename(filePath), 0, 0));
+  Location getFileLocation() {
+    return FileLineColLoc::get(context, path::filename(filePath), 0, 0);
   }
+  InFlightDiagnostic emitError() { return mlir::emitError(getFileLocation()); }
+  InFlightDiagnostic emitUnsupported() { return moe::emitUnsupported(getFileLocation()); }
 
   /// Names end up in JSON and in the package, which hold UTF-8 only.
   LogicalResult checkText(StringRef text, StringRef what);
@@ -156,8 +160,8 @@ Reader::readOpsets(const google::protobuf::RepeatedPtrField<::onnx::OperatorSetI
       return emitError() << owner << " imports version " << version << " of the operator set '"
                          << domain << "'; expected a positive one";
     if (domain.empty() && (version < kMinOpset || version > kMaxOpset))
-      return emitError() << owner << " uses ONNX operator set " << version << "; supported are "
-                         << kMinOpset << " to " << kMaxOpset;
+      return emitUnsupported() << owner << " uses ONNX operator set " << version
+                               << "; supported are " << kMinOpset << " to " << kMaxOpset;
     auto [it, added] = out.insert({domain, version});
     if (!added && it->second != version)
       return emitError() << owner << " imports two versions of the operator "
@@ -492,9 +496,14 @@ LogicalResult Reader::readAttribute(const ::onnx::AttributeProto &in, StringRef 
       if (failed(readTensor(tensor, owner, out.tensors.emplace_back())))
         return failure();
     return success();
+  case Proto::GRAPHS:
+  case Proto::SPARSE_TENSORS:
+  case Proto::TYPE_PROTOS:
+    return emitUnsupported() << owner << " is of kind " << Proto::AttributeType_Name(inferKind(in))
+                             << ", which is not supported";
   default:
-    return emitError() << owner << " is of kind " << int(inferKind(in))
-                       << ", which is not supported";
+    return emitError() << owner << " has no value and is of the unknown kind "
+                       << int(inferKind(in));
   }
 }
 
@@ -567,13 +576,20 @@ FailureOr<Model> Reader::read() {
     model.folder = ".";
 
   llvm::Expected<SlimModel> slim = makeSlimModel((*buffer)->getBuffer());
-  if (!slim)
-    return emitError() << llvm::toString(slim.takeError());
+  if (!slim) {
+    std::string message;
+    std::error_code code;
+    llvm::handleAllErrors(slim.takeError(), [&](const llvm::StringError &error) {
+      message = error.getMessage();
+      code = error.convertToErrorCode();
+    });
+    return (code == std::errc::not_supported ? emitUnsupported() : emitError()) << message;
+  }
   payloads = std::move(slim->payloads);
   ::onnx::ModelProto proto;
   if (slim->bytes.size() > INT_MAX)
-    return emitError() << "the graph without its large tensors is larger than "
-                          "2 GB";
+    return emitUnsupported() << "the graph without its large tensors is larger than "
+                                "2 GB";
   if (!proto.ParseFromArray(slim->bytes.data(), slim->bytes.size()))
     return emitError() << "not a valid ONNX file: its messages cannot be parsed";
   slim->bytes = std::string();
@@ -583,8 +599,8 @@ FailureOr<Model> Reader::read() {
     return emitError() << "not an ONNX model: it has no "
                        << (proto.has_graph() ? "IR version" : "graph");
   if (model.irVersion < kMinIRVersion || model.irVersion > kMaxIRVersion)
-    return emitError() << "the model has ONNX IR version " << model.irVersion << "; supported are "
-                       << kMinIRVersion << " to " << kMaxIRVersion;
+    return emitUnsupported() << "the model has ONNX IR version " << model.irVersion
+                             << "; supported are " << kMinIRVersion << " to " << kMaxIRVersion;
   if (failed(readOpsets(proto.opset_import(), "the model", model.opsets)) ||
       failed(readGraph(proto.graph(), model.graph)))
     return failure();

@@ -3,8 +3,11 @@
 
 #include "moec/Frontend/ONNX/Importer.h"
 
+#include "mlir/Bytecode/BytecodeReader.h"
 #include "mlir/IR/AsmState.h"
+#include "mlir/IR/Diagnostics.h"
 #include "mlir/Parser/Parser.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/SourceMgr.h"
 
@@ -12,10 +15,58 @@ using namespace mlir;
 
 bool mlir::moe::isONNXFileName(StringRef path) { return path.ends_with(".onnx"); }
 
+/// Most brackets inside one another, and minus signs in a row: each is a level of
+/// recursion in MLIR's parser, which has no limit of its own.
+static constexpr unsigned kMaxNesting = 1000;
+
+/// Where text is nested too deeply for MLIR's parser; npos when nowhere. Strings and
+/// comments do not count.
+static size_t findDeepNesting(StringRef text) {
+  unsigned depth = 0, signs = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    StringRef rest = text.drop_front(i);
+    if (rest.starts_with("//")) {
+      i += rest.find('\n') == StringRef::npos ? rest.size() : rest.find('\n');
+      continue;
+    }
+    if (rest.front() == '"')
+      for (++i; i < text.size() && text[i] != '"'; ++i)
+        i += text[i] == '\\';
+    else if (rest.starts_with("->"))
+      ++i;
+    else if (StringRef("([{<").contains(rest.front()))
+      ++depth;
+    else if (StringRef(")]}>").contains(rest.front()))
+      depth -= depth > 0;
+    if (!llvm::isSpace(rest.front()))
+      signs = rest.front() == '-' ? signs + 1 : 0;
+    if (depth > kMaxNesting || signs > kMaxNesting)
+      return i;
+  }
+  return StringRef::npos;
+}
+
+static LogicalResult checkNesting(StringRef path, MLIRContext *context) {
+  auto file = llvm::MemoryBuffer::getFile(path);
+  // The parser reports a file that cannot be read.
+  if (!file || isBytecode((*file)->getMemBufferRef()))
+    return success();
+  StringRef text = (*file)->getBuffer();
+  size_t position = findDeepNesting(text);
+  if (position == StringRef::npos)
+    return success();
+  StringRef before = text.take_front(position);
+  size_t column = position - (before.rfind('\n') + 1) + 1;
+  return emitError(FileLineColLoc::get(context, path, before.count('\n') + 1, column))
+         << "the text is nested more than " << kMaxNesting << " levels deep";
+}
+
 OwningOpRef<ModuleOp> mlir::moe::loadModule(StringRef path, MLIRContext *context,
                                             const ImportOptions &options) {
   if (isONNXFileName(path))
     return importONNX(path, context, options);
+  if (failed(checkNesting(path, context)))
+    return {};
   return parseSourceFile<ModuleOp>(path, context);
 }
 

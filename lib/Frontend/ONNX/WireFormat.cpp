@@ -156,7 +156,8 @@ Error Slimmer::copyLengthField(const Message &message, uint32_t number, uint64_t
   case Field::Drop:
     return Error::success();
   case Field::Refuse:
-    return fail(message, fieldBegin, "segmented tensors are not supported");
+    return createStringError(std::errc::not_supported,
+                             "a tensor is stored in segments, which is not supported");
   case Field::Enter: {
     std::string inner;
     if (Error error = copy(*field->message, begin, end, depth + 1, inner))

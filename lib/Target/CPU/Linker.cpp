@@ -39,11 +39,23 @@ StringRef mlir::moe::stringifyThreads(Threads threads) {
   llvm_unreachable("unknown kind of threads");
 }
 
+StringRef mlir::moe::stringifySanitizer(Sanitizer sanitizer) {
+  switch (sanitizer) {
+  case Sanitizer::None:
+    return "none";
+  case Sanitizer::Address:
+    return "address";
+  case Sanitizer::Thread:
+    return "thread";
+  }
+  llvm_unreachable("unknown sanitizer");
+}
+
 //===----------------------------------------------------------------------===//
 // Finding things
 //===----------------------------------------------------------------------===//
 
-static Expected<std::string> findLinker() {
+Expected<std::string> mlir::moe::findLinker() {
   // The one of our LLVM first; PATH may name another version.
   const StringRef own[] = {MOEC_LLVM_TOOLS};
   for (ArrayRef<StringRef> folders : {ArrayRef<StringRef>(own), ArrayRef<StringRef>()})
@@ -66,12 +78,30 @@ static Expected<std::string> findLibrary(StringRef name, StringRef package) {
   return createStringError("the library " + name + " was not found; install " + package);
 }
 
-static Expected<std::string> findRuntime(const LinkOptions &options) {
+Expected<std::string> mlir::moe::findRuntime(const LinkOptions &options) {
   SmallString<128> path(options.runtimeFolder);
+  if (options.sanitizer != Sanitizer::None)
+    sys::path::append(path, stringifySanitizer(options.sanitizer));
   sys::path::append(path, "runtime_" + stringifyThreads(options.threads) + ".o");
   if (sys::fs::exists(path))
     return std::string(path);
   return createStringError("the runtime '" + path + "' was not found");
+}
+
+Expected<std::vector<std::string>> mlir::moe::findSystemLibraries(Threads threads) {
+  SmallVector<std::pair<StringRef, StringRef>> libraries = {
+      {"libm.so.6", "libc6"}, {"libc.so.6", "libc6"}, {"ld-linux-x86-64.so.2", "libc6"}};
+  if (threads == Threads::OpenMP)
+    libraries.insert(libraries.begin(),
+                     {"libomp.so.5", "libomp5-" MOEC_TO_TEXT(LLVM_VERSION_MAJOR)});
+  std::vector<std::string> paths;
+  for (auto [name, package] : libraries) {
+    auto path = findLibrary(name, package);
+    if (!path)
+      return path.takeError();
+    paths.push_back(*path);
+  }
+  return paths;
 }
 
 //===----------------------------------------------------------------------===//
@@ -125,22 +155,6 @@ static Error writeText(StringRef path, StringRef text) {
   return code ? createStringError(path + ": cannot write: " + code.message()) : Error::success();
 }
 
-static Error addSystemLibraries(const LinkOptions &options, std::vector<std::string> &line) {
-  line.push_back("--as-needed");
-  SmallVector<std::pair<StringRef, StringRef>> libraries = {
-      {"libm.so.6", "libc6"}, {"libc.so.6", "libc6"}, {"ld-linux-x86-64.so.2", "libc6"}};
-  if (options.threads == Threads::OpenMP)
-    libraries.insert(libraries.begin(),
-                     {"libomp.so.5", "libomp5-" MOEC_TO_TEXT(LLVM_VERSION_MAJOR)});
-  for (auto [name, package] : libraries) {
-    auto path = findLibrary(name, package);
-    if (!path)
-      return path.takeError();
-    line.push_back(*path);
-  }
-  return Error::success();
-}
-
 Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const LinkOptions &options) {
   auto runtime = findRuntime(options);
   if (!runtime)
@@ -161,7 +175,6 @@ Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const Lin
                                    ("lib" + options.name + ".so"),
                                    "--gc-sections",
                                    "--strip-all",
-                                   "--no-undefined",
                                    "--hash-style=gnu",
                                    "--build-id=none",
                                    "-z",
@@ -175,8 +188,13 @@ Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const Lin
                                    "--version-script=" + std::string(script->path),
                                    object.str(),
                                    *runtime};
-  if (Error error = addSystemLibraries(options, line))
-    return error;
+  if (options.sanitizer == Sanitizer::None)
+    line.push_back("--no-undefined");
+  auto libraries = findSystemLibraries(options.threads);
+  if (!libraries)
+    return libraries.takeError();
+  line.push_back("--as-needed");
+  append_range(line, *libraries);
   return runLinker(line);
 }
 
@@ -216,6 +234,11 @@ Error mlir::moe::linkStaticLibrary(StringRef object, StringRef output, const Lin
     return buffer.takeError();
   std::string memberName = options.name + ".o";
   NewArchiveMember member(MemoryBufferRef((*buffer)->getBuffer(), memberName));
-  return writeArchive(output, member, SymtabWritingMode::NormalSymtab, object::Archive::K_GNU,
-                      /*Deterministic=*/true, /*Thin=*/false);
+  // Not writeArchive, whose temporary file takes over the signals of the whole program.
+  auto archive =
+      writeArchiveToBuffer(member, SymtabWritingMode::NormalSymtab, object::Archive::K_GNU,
+                           /*Deterministic=*/true, /*Thin=*/false);
+  if (!archive)
+    return archive.takeError();
+  return writeText(output, (*archive)->getBuffer());
 }

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include "moec/Target/CPU/Machine.h"
+#include "moec/Support/Suggest.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallVector.h"
@@ -27,23 +28,13 @@ static constexpr StringLiteral usefulFeatures[] = {
     "movbe",        "popcnt",     "sse3",        "sse4.1",   "sse4.2",     "ssse3"};
 
 static Error unknownCPU(StringRef name, ArrayRef<StringRef> known) {
-  StringRef nearest = "native";
-  unsigned best = name.edit_distance(nearest);
-  for (StringRef candidate : known) {
-    unsigned distance = name.edit_distance(candidate, /*AllowReplacements=*/true, best);
-    if (distance < best) {
-      best = distance;
-      nearest = candidate;
-    }
-  }
-  // A name that shares next to nothing is no help.
-  std::string hint = formatv("did you mean '{0}'?", nearest);
-  if (best > 1 + name.size() / 3)
-    hint.clear();
+  SmallVector<StringRef> names = {"native"};
+  names.append(known.begin(), known.end());
+  std::string hint = suggestName(name, names);
   return createStringError(
-      formatv("unknown CPU '{0}'; {1}{2}use native, x86-64-v3, x86-64-v4, or another 64-bit x86 "
-              "CPU name of LLVM",
-              name, hint, hint.empty() ? "" : " Or "));
+      formatv("unknown CPU '{0}'{1} {2} native, x86-64-v3, x86-64-v4, or another 64-bit x86 CPU "
+              "name of LLVM",
+              name, hint.empty() ? ";" : hint, hint.empty() ? "use" : "Or use"));
 }
 
 /// The features of this machine as CPUID and the operating system report them.

@@ -15,8 +15,12 @@
 #include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
+#include "llvm/Transforms/Instrumentation/AddressSanitizer.h"
+#include "llvm/Transforms/Instrumentation/ThreadSanitizer.h"
+#include "llvm/Transforms/Scalar/Scalarizer.h"
 
 #include <cstddef>
+#include <mutex>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -29,10 +33,14 @@ static constexpr StringLiteral targetTriple = "x86_64-unknown-linux-gnu";
 
 static std::unique_ptr<llvm::TargetMachine> createTargetMachine(const Machine &machine,
                                                                 unsigned level) {
-  LLVMInitializeX86TargetInfo();
-  LLVMInitializeX86Target();
-  LLVMInitializeX86TargetMC();
-  LLVMInitializeX86AsmPrinter();
+  // The registry has no lock, and programs may compile in several threads.
+  static std::once_flag once;
+  std::call_once(once, [] {
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+  });
   std::string error;
   llvm::Triple triple(targetTriple);
   const llvm::Target *target = llvm::TargetRegistry::lookupTarget(triple, error);
@@ -285,7 +293,33 @@ Error mlir::moe::addModelDescription(llvm::Module &module, const ModelDescriptio
 // Code generation
 //===----------------------------------------------------------------------===//
 
-static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned level) {
+/// As clang does: after the optimizations, in functions that ask for it.
+static void addSanitizer(llvm::Module &module, Sanitizer sanitizer, llvm::PassBuilder &builder) {
+  if (sanitizer == Sanitizer::None)
+    return;
+  bool address = sanitizer == Sanitizer::Address;
+  for (llvm::Function &function : module)
+    if (!function.isDeclaration())
+      function.addFnAttr(address ? llvm::Attribute::SanitizeAddress
+                                 : llvm::Attribute::SanitizeThread);
+  builder.registerOptimizerLastEPCallback([address](llvm::ModulePassManager &passes,
+                                                    llvm::OptimizationLevel,
+                                                    llvm::ThinOrFullLTOPhase) {
+    if (address) {
+      passes.addPass(llvm::AddressSanitizerPass(llvm::AddressSanitizerOptions()));
+      return;
+    }
+    // ThreadSanitizer passes over accesses of more than 16 bytes.
+    llvm::ScalarizerPassOptions options;
+    options.ScalarizeLoadStore = true;
+    passes.addPass(llvm::createModuleToFunctionPassAdaptor(llvm::ScalarizerPass(options)));
+    passes.addPass(llvm::ModuleThreadSanitizerPass());
+    passes.addPass(llvm::createModuleToFunctionPassAdaptor(llvm::ThreadSanitizerPass()));
+  });
+}
+
+static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned level,
+                     Sanitizer sanitizer) {
   llvm::PipelineTuningOptions tuning;
   tuning.LoopVectorization = level >= 2;
   tuning.SLPVectorization = level >= 2;
@@ -294,6 +328,7 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned
   llvm::FunctionAnalysisManager functions;
   llvm::CGSCCAnalysisManager components;
   llvm::ModuleAnalysisManager modules;
+  addSanitizer(module, sanitizer, builder);
   builder.registerModuleAnalyses(modules);
   builder.registerCGSCCAnalyses(components);
   builder.registerFunctionAnalyses(functions);
@@ -305,12 +340,12 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned
 }
 
 Error mlir::moe::emitObject(llvm::Module &module, const Machine &machine, unsigned level,
-                            llvm::raw_pwrite_stream &out) {
+                            Sanitizer sanitizer, llvm::raw_pwrite_stream &out) {
   assert(level >= 1 && level <= 3 && "LLVM's levels are 1 to 3");
   auto target = createTargetMachine(machine, level);
   if (!target)
     return createStringError("this build of LLVM has no x86 target");
-  optimize(module, *target, level);
+  optimize(module, *target, level, sanitizer);
   llvm::legacy::PassManager passes;
   if (target->addPassesToEmitFile(passes, out, nullptr, llvm::CodeGenFileType::ObjectFile))
     return createStringError("this build of LLVM cannot write x86 object files");

@@ -6,6 +6,7 @@
 #include "moec/Support/Safetensors.h"
 #include "moec/Target/CPU/PlanWeights.h"
 #include "moec/Target/CPU/WeightTransforms.h"
+#include "llvm/ADT/SmallPtrSet.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/BLAKE3.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -14,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <limits>
 #include <unistd.h>
 
 using namespace mlir;
@@ -42,7 +44,8 @@ public:
 private:
   Error declare();
   Error writeItem(const Item &item);
-  Error writeBytes(ArrayRef<char> bytes);
+  Error writeBytes(WeightOp weight, ArrayRef<char> bytes);
+  void warnOfNaN(WeightOp weight, ArrayRef<char> bytes);
 
   ModuleOp module;
   SourceFiles files;
@@ -52,6 +55,7 @@ private:
   SafetensorsWriter file{kExpertAlignment};
   llvm::BLAKE3 hash;
   uint64_t written = 0;
+  llvm::SmallPtrSet<Operation *, 4> warned;
 };
 } // namespace
 
@@ -152,19 +156,55 @@ static Error reserve(StringRef path, uint64_t bytes) {
       formatv("{0}: cannot reserve {1} bytes: {2}", path, bytes, std::strerror(failure)));
 }
 
-Error Writer::writeBytes(ArrayRef<char> bytes) {
+/// Whether an element of a floating-point type of 2 or 4 bytes is NaN: its bits without
+/// the sign are above those of infinity.
+template <typename T> static bool anyAbove(ArrayRef<char> bytes, T infinity) {
+  bool found = false;
+  for (size_t i = 0; i + sizeof(T) <= bytes.size(); i += sizeof(T)) {
+    T element;
+    std::memcpy(&element, bytes.data() + i, sizeof(T));
+    found |= (element & (std::numeric_limits<T>::max() >> 1)) > infinity;
+  }
+  return found;
+}
+
+static bool hasNaN(ArrayRef<char> bytes, Type type) {
+  if (type.isF32())
+    return anyAbove<uint32_t>(bytes, 0x7f800000u);
+  if (type.isBF16())
+    return anyAbove<uint16_t>(bytes, 0x7f80u);
+  return type.isF16() && anyAbove<uint16_t>(bytes, 0x7c00u);
+}
+
+/// NaN is kept, but is hardly ever meant. Constants inside the program were looked at
+/// when they were imported.
+void Writer::warnOfNaN(WeightOp weight, ArrayRef<char> bytes) {
+  bool isInFile = llvm::any_of(weight.getSources(), llvm::IsaPred<SegmentAttr>);
+  if (!isInFile || warned.contains(weight) ||
+      !hasNaN(bytes, weight.getTensorType().getElementType()))
+    return;
+  warned.insert(weight);
+  emitWarning(weight.getLoc()) << "weight '" << weight.getSymName() << "' holds NaN, which is kept";
+}
+
+static Error interrupted() { return createStringError("interrupted"); }
+
+Error Writer::writeBytes(WeightOp weight, ArrayRef<char> bytes) {
   // In pieces, so that progress is shown and mapped pages are dropped.
   constexpr size_t piece = 8 << 20;
   for (; !bytes.empty(); bytes = bytes.drop_front(std::min(piece, bytes.size()))) {
     ArrayRef<char> front = bytes.take_front(piece);
+    warnOfNaN(weight, front);
     hash.update({reinterpret_cast<const uint8_t *>(front.data()), front.size()});
     if (Error error = file.write(front))
       return error;
-    if (written / piece != (written + front.size()) / piece) {
-      files.releasePages();
-      progress(written, file.getDataSize());
-    }
+    uint64_t before = written;
     written += front.size();
+    if (before / piece != written / piece) {
+      files.releasePages();
+      if (!progress(written, file.getDataSize()))
+        return interrupted();
+    }
   }
   return Error::success();
 }
@@ -172,11 +212,11 @@ Error Writer::writeBytes(ArrayRef<char> bytes) {
 Error Writer::writeItem(const Item &item) {
   WeightPacker &packer = packers[item.packer];
   if (item.expert >= 0)
-    return writeBytes(packer.pack(item.expert));
+    return writeBytes(item.weight, packer.pack(item.expert));
   if (ArrayRef<char> whole = packer.getWhole(); !whole.empty())
-    return writeBytes(whole);
+    return writeBytes(item.weight, whole);
   for (int64_t e = 0; e < packer.getNumExperts(); ++e)
-    if (Error error = writeBytes(packer.pack(e)))
+    if (Error error = writeBytes(item.weight, packer.pack(e)))
       return error;
   return Error::success();
 }
@@ -203,7 +243,8 @@ Expected<WeightsFileInfo> Writer::write(StringRef path) {
   file.setMetadata("moec.digest", info.digest);
   if (Error error = file.finish())
     return std::move(error);
-  progress(info.dataBytes, info.dataBytes);
+  if (!progress(info.dataBytes, info.dataBytes))
+    return interrupted();
   return info;
 }
 

@@ -78,3 +78,35 @@ func.func @other(%i: index) -> index {
 func.func private @helper(%x: tensor<4xf32>) -> tensor<4xf32> {
   return %x : tensor<4xf32>
 }
+
+// -----
+
+// Checks of sizes run before the entry; one that holds is not needed, and one that looks
+// at elements stays.
+
+// CHECK-LABEL: func.func @main
+// CHECK-COUNT-1: moe.check %{{.*}}, %{{.*}}, "an element is negative"
+// CHECK-NOT: moe.check
+// CHECK: return
+// CHECK-LABEL: func.func @main_checks(%{{.*}}: memref<?x8xf32>, %{{.*}}: memref<?x8xf32>) -> i1
+// CHECK-SAME: attributes {moe.messages = ["the rows differ"]}
+// CHECK-DAG: %[[X:.*]] = memref.dim
+// CHECK-DAG: %[[Z:.*]] = memref.dim
+// CHECK: %[[OK:.*]] = arith.cmpi eq
+// CHECK: return %[[OK]] : i1
+// CHECK-LABEL: func.func @main_shapes
+func.func @main(%x: tensor<?x8xf32>, %z: tensor<?x8xf32>) -> tensor<?x8xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %call = moe.current_call : !llvm.ptr
+  %e = tensor.extract %x[%c0, %c0] : tensor<?x8xf32>
+  %positive = arith.cmpf oge, %e, %zero : f32
+  moe.check %call, %positive, "an element is negative" : !llvm.ptr
+  %rows = tensor.dim %x, %c0 : tensor<?x8xf32>
+  %others = tensor.dim %z, %c0 : tensor<?x8xf32>
+  %same = arith.cmpi eq, %rows, %others : index
+  moe.check %call, %same, "the rows differ" : !llvm.ptr
+  %itself = arith.cmpi eq, %rows, %rows : index
+  moe.check %call, %itself, "never" : !llvm.ptr
+  return %x : tensor<?x8xf32>
+}

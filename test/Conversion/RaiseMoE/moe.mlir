@@ -202,3 +202,29 @@ func.func @bfloat(%x: tensor<?x64xbf16>, %l: tensor<?x8xbf16>, %w1: tensor<8x128
     -> tensor<?x64xbf16>
   return %y : tensor<?x64xbf16>
 }
+
+// The number of tokens is checked where one name of a dimension does not say that it is
+// the same.
+
+// CHECK-LABEL: func @other_rows
+// CHECK-SAME: (%[[X:.*]]: tensor<?x64xf32> {{{.*}}}, %[[L:.*]]: tensor<?x8xf32> {{{.*}}},
+// CHECK: %[[ROWS:.*]] = tensor.dim %[[L]]
+// CHECK: %[[TOKENS:.*]] = tensor.dim %[[X]]
+// CHECK: %[[SAME:.*]] = arith.cmpi eq, %[[ROWS]], %[[TOKENS]]
+// CHECK: moe.check %{{.*}}, %[[SAME]], "com.microsoft.MoE: router_probs and input differ in the number of tokens"
+func.func @other_rows(%x: !x {onnx.dims = ["tokens", "64"]}, %l: !l {onnx.dims = ["rows", "8"]},
+                      %w1: !up, %w2: !down) -> !x {
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) {absent = array<i32: 3>, version = 1 : i64}
+    : (!x, !l, !up, !down) -> !x
+  return %y : !x
+}
+
+// CHECK-LABEL: func @same_rows
+// CHECK-NOT: moe.check
+// CHECK: return
+func.func @same_rows(%x: !x {onnx.dims = ["tokens", "64"]}, %l: !l {onnx.dims = ["tokens", "8"]},
+                     %w1: !up, %w2: !down) -> !x {
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) {absent = array<i32: 3>, version = 1 : i64}
+    : (!x, !l, !up, !down) -> !x
+  return %y : !x
+}

@@ -132,3 +132,29 @@ func.func @transposed(%x: tensor<64x64xf32>, %w1: !up, %w2: !down) -> tensor<64x
     : (tensor<64x64xf32>, tensor<64x8xf32>, !up, !down) -> tensor<64x64xf32>
   return %y : tensor<64x64xf32>
 }
+
+// A weight or a bias of another type than x.
+
+moe.weight @whole from [#moe.segment<"m.data", offset = 0, length = 4096, tensor<64x8xi64>>] : tensor<64x8xi64>
+
+// CHECK-LABEL: func @integer_weight
+func.func @integer_weight(%x: !x, %w1: !up, %w2: !down) -> !x {
+  // CHECK: onnx.node "MatMul"
+  // CHECK-NOT: moe.logits
+  %w = moe.load_weight @whole : tensor<64x8xi64>
+  %l = onnx.node "MatMul"(%x, %w) {version = 13 : i64} : (!x, tensor<64x8xi64>) -> !l
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) {absent = array<i32: 3>, version = 1 : i64}
+    : (!x, !l, !up, !down) -> !x
+  return %y : !x
+}
+
+// CHECK-LABEL: func @integer_bias
+func.func @integer_bias(%x: !x, %b: tensor<8xi64>, %w1: !up, %w2: !down) -> !x {
+  // CHECK: onnx.node "Gemm"
+  // CHECK-NOT: moe.logits
+  %w = moe.load_weight @router : tensor<64x8xf32>
+  %l = onnx.node "Gemm"(%x, %w, %b) {version = 13 : i64} : (!x, tensor<64x8xf32>, tensor<8xi64>) -> !l
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) {absent = array<i32: 3>, version = 1 : i64}
+    : (!x, !l, !up, !down) -> !x
+  return %y : !x
+}

@@ -114,3 +114,19 @@ func.func @outputs(%x: tensor<f32>) {
   %0:2 = onnx.node "Neg"(%x) {version = 13 : i64} : (tensor<f32>) -> (tensor<f32>, tensor<f32>)
   return
 }
+
+// -----
+
+func.func @attribute(%x: tensor<2xf32>) {
+  // expected-error @below {{C8: Softmax has no attribute 'axs'; did you mean 'axis'?}}
+  %0 = onnx.node "Softmax"(%x) {attributes = {axs = 0 : i64}, version = 13 : i64} : (tensor<2xf32>) -> tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @foreign_attribute(%x: tensor<2xf32>) {
+  // expected-error @below {{C8: Abs has no attribute 'temperature'}}
+  %0 = onnx.node "Abs"(%x) {attributes = {__comment = "fine", temperature = 1.0 : f32}, version = 13 : i64} : (tensor<2xf32>) -> tensor<2xf32>
+  return
+}

@@ -3,16 +3,20 @@
 """Bad input gives one clear error and an exit status, never a crash or a package."""
 
 import dataclasses
+import functools
 import json
 import os
+import resource
 import shutil
 
 import numpy as np
 import onnx
 import pytest
-from harness import ROOT
+from harness import ROOT, TOLERANCES, run, tool
+from moec.runtime import MoecError, load
 from onnx import TensorProto, helper, numpy_helper
 from references import generate
+from references.evaluate import evaluate, relative_error
 
 FIXTURES = ROOT / "test" / "models" / "tinymoe"
 MOE = generate.Layer(experts=4, k=2, hidden=32, intermediate=48, activation="silu", biases=True)
@@ -144,6 +148,120 @@ def test_output_that_can_not_be_written(compiler, tmp_path):
     assert done.returncode == OUTPUT and "layer.moec" in done.stderr
 
 
+@pytest.mark.parametrize("output", ["/proc/layer.moec", "."])
+def test_places_where_nothing_can_be_written(compiler, tmp_path, output):
+    done = compiler.run(FIXTURES / "layer0_moe.onnx", "-o", output, check=False, cwd=tmp_path)
+    assert done.returncode == (USAGE if output == "." else OUTPUT), done.stderr
+    assert done.stderr.count("error:") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def limit_files():
+    """No file may grow beyond 100 kB, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_full_disk(compiler, tmp_path, existing):
+    """The weights do not fit: one error, an existing package as it was, nothing else left."""
+    package = tmp_path / "layer.moec"
+    if existing:
+        compiler.run(FIXTURES / "layer1_qmoe_int4.onnx", "-O1", "-o", package)
+    before = contents(package) if existing else None
+    done = compiler.run(FIXTURES / "layer0_moe.onnx", "-O1", "-o", package, check=False, preexec_fn=limit_files)
+    assert done.returncode == OUTPUT and done.stderr.count("error:") == 1, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == (["layer.moec"] if existing else [])
+    assert not existing or contents(package) == before
+
+
+def test_full_file_system(compiler, tmp_path):
+    """The same on a file system of 300 kB, where one may be mounted."""
+    script = 'mount -t tmpfs -o size=300k tmpfs "$1" || exit 99; "$2" "$3" -O1 -o "$1/layer.moec"; s=$?; ls -A "$1"; exit $s'
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", tmp_path, tool("moec"), FIXTURES / "layer0_moe.onnx"]
+    if not shutil.which("unshare"):
+        pytest.skip("no unshare")
+    done = run(*command, check=False)
+    if done.returncode in (1, 99) and "error: " not in done.stderr:
+        pytest.skip("mounts are not allowed here")
+    assert done.returncode == OUTPUT and done.stderr.count("error:") == 1, done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["--report=out"], ["--compile-to=normalize-onnx", "-o", "out"]])
+def test_files_appear_as_a_whole(compiler, tmp_path, arguments):
+    """A report or phase that does not fit leaves the file of that name as it was."""
+    (tmp_path / "out").write_text("before")
+    path = compiler.save(generate.build(dataclasses.replace(MOE, hidden=8, intermediate=8)))
+    if "-o" not in arguments:
+        arguments = [*arguments, "--compile-to=import", "-o", "/dev/null"]
+    tiny = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (64, 64))
+    done = compiler.run(path, *arguments, check=False, cwd=tmp_path, preexec_fn=tiny)
+    assert done.returncode == OUTPUT and done.stderr.count("error:") == 1, done.stderr
+    assert contents(tmp_path) == {"out": b"before"}
+
+
+def test_failure_keeps_the_package(compiler, tmp_path):
+    package = tmp_path / "layer.moec"
+    compiler.run(FIXTURES / "layer1_qmoe_int4.onnx", "-O1", "-o", package)
+    before = contents(package)
+    bad = compiler.save(with_attribute(MOE, k=5))
+    assert compiler.run(bad, "-o", package, check=False).returncode == BAD_MODEL
+    assert contents(package) == before
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fc2", "fc1_bias"])
+def test_nan_weights_are_kept_with_a_warning(compiler, tmp_path, name):
+    values = initializer(MOE, name).copy()
+    values[1, 2] = np.nan
+    model = with_initializer(MOE, name, values)
+    package = tmp_path / "nan.moec"
+    done = compiler.run(compiler.save(model), "-o", package)
+    assert done.stderr.count("warning:") == 1 and name in done.stderr and "NaN" in done.stderr
+    inputs = generate.draw_inputs(MOE, 12)
+    actual = load(package).run(inputs)["output"]
+    expected = evaluate(model, inputs)["output"]
+    assert 0 < np.isnan(expected).sum() < expected.size
+    assert relative_error(actual, expected) < TOLERANCES["float32"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_nan_in_half_precision(compiler, tmp_path, dtype):
+    layer = dataclasses.replace(MOE, dtype=dtype)
+    done = compiler.run(compiler.save(generate.build(layer)), "-O1", "-o", tmp_path / "good.moec")
+    assert not done.stderr
+    values = initializer(layer, "fc1").copy()
+    values[1, 2, 3] = np.nan
+    model = with_initializer(layer, "fc1", values)
+    done = compiler.run(compiler.save(model), "-O1", "-o", tmp_path / "nan.moec")
+    assert done.stderr.count("warning:") == 1 and "NaN" in done.stderr
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
+@pytest.mark.parametrize("dims", [("tokens", "rows"), (5, "rows"), ("tokens", 5)], ids=str)
+def test_rows_of_input_and_logits_that_differ(compiler, level, dims):
+    """Only the run can know: nothing is computed then, and nothing is written."""
+    model = generate.build(MOE)
+    for value, size in zip(model.graph.input, dims):
+        dim = value.type.tensor_type.shape.dim[0]
+        dim.Clear()
+        setattr(dim, "dim_value" if isinstance(size, int) else "dim_param", size)
+    package = compiler.package(model, level)
+    inputs = generate.draw_inputs(MOE, 5)
+    exact = evaluate(model, inputs)["output"]
+    assert relative_error(load(package.path).run(inputs)["output"], exact) < TOLERANCES["float32"]
+    for name, rows in (("hidden", 300), ("logits", 300), ("hidden", 0), ("logits", 0)):
+        other = {**inputs, name: np.resize(inputs[name], (rows, inputs[name].shape[1]))}
+        with pytest.raises(MoecError, match="differ in the number of tokens|expected 5"):
+            load(package.path).run(other)
+
+
 # --- versions and operators ------------------------------------------------------------------
 
 
@@ -183,6 +301,36 @@ def test_all_unsupported_operators_at_once(compiler, tmp_path):
     )
 
 
+def test_weights_that_are_inputs(compiler, tmp_path):
+    """Only -O0 has a lowering for expert weights that are no constants."""
+    model = generate.build(MOE)
+    (weights,) = [tensor for tensor in model.graph.initializer if tensor.name == "fc1"]
+    model.graph.input.append(helper.make_tensor_value_info("fc1", weights.data_type, weights.dims))
+    model.graph.initializer.remove(weights)
+    message = expect_failure(compiler, tmp_path, model, "'experts'", "-O0", status=UNSUPPORTED)
+    assert message.count("error:") == 1
+
+
+def test_empty_graph(compiler, tmp_path):
+    model = generate.build(MOE)
+    model.graph.Clear()
+    expect_failure(compiler, tmp_path, model, "no outputs")
+
+
+def test_name_with_a_line_break(compiler, tmp_path):
+    """A message stays one line."""
+    model = generate.build(MOE)
+    model.graph.node[0].input[0] = "two\nlines\x1b[31m"
+    message = expect_failure(compiler, tmp_path, model, "two\\x0Alines\\x1B[31m")
+    assert message.count("\n") == 1
+
+
+def test_reference_to_an_attribute_outside_of_a_function(compiler, tmp_path):
+    model = generate.build(MOE)
+    model.graph.node[0].attribute[0].ref_attr_name = "k"
+    expect_failure(compiler, tmp_path, model, "'k'", "function")
+
+
 def test_undefined_value(compiler, tmp_path):
     model = generate.build(MOE)
     model.graph.node[0].input[0] = "nowhere"
@@ -200,9 +348,7 @@ def test_undefined_value(compiler, tmp_path):
         (MOE, dict(activation_type="tanh"), ["tanh"]),
         (MOE, dict(use_sparse_mixer=1, k=3), ["k"]),
         (MOE, dict(swiglu_fusion=3), ["swiglu_fusion", "3"]),
-        (QMOE, dict(quant_type="fp4"), ["quant_type", "fp4"]),
         (QMOE, dict(quant_type="zzz"), ["quant_type", "zzz"]),
-        (QMOE, dict(weights_prepacked=1), ["weights_prepacked"]),
         (QMOE, dict(expert_weight_bits=3), ["expert_weight_bits", "3"]),
         (QMOE, dict(expert_weight_bits=8), []),
         (QMOE, dict(block_size=48), ["block_size", "48"]),
@@ -215,6 +361,12 @@ def test_attributes(compiler, tmp_path, layer, changes, words):
     message = expect_failure(compiler, tmp_path, with_attribute(layer, **changes), *words)
     # The message points at the node: model.onnx:<index>:1: error: ... experts
     assert ":0:1: error:" in message or ":1:1: error:" in message, message
+
+
+@pytest.mark.parametrize("changes", [dict(quant_type="fp4"), dict(quant_type="nvfp4"), dict(weights_prepacked=1)])
+def test_attributes_that_are_not_supported(compiler, tmp_path, changes):
+    (name,) = changes
+    expect_failure(compiler, tmp_path, with_attribute(QMOE, **changes), name, status=UNSUPPORTED)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +430,8 @@ def test_float8_weights(compiler, tmp_path):
         ["model.onnx", "--dim", "tokens"],
         ["model.onnx", "--dim", "tokens=many"],
         ["model.onnx", "--dim", "no_such_dim=1"],
+        ["model.onnx", "--dim=tokens=-2"],
+        ["model.onnx", "--dim=tokens=1", "--dim=tokens=2"],
         ["model.onnx", "--keep=no_such_tensor"],
     ],
     ids=lambda words: " ".join(words) or "nothing",

@@ -7,7 +7,7 @@ import concurrent.futures
 import numpy as np
 import pytest
 from harness import TOLERANCES
-from moec_ctypes import Library, MoecError, tensor
+from moec.runtime import MoecError, TensorInfo, borrow, load
 from references import generate
 from references.evaluate import evaluate, relative_error
 
@@ -22,13 +22,13 @@ def layer(request):
 
 
 @pytest.fixture
-def library(compiler, layer):
-    return Library(compiler.package(generate.build(layer), "-O3").path)
+def package(compiler, layer):
+    return compiler.package(generate.build(layer), "-O3")
 
 
 @pytest.fixture
-def model(library):
-    with library.open() as opened:
+def model(package):
+    with load(package.path) as opened:
         yield opened
 
 
@@ -45,7 +45,7 @@ def test_results_do_not_depend_on_the_number_of_threads(model, layer):
     inputs = generate.draw_inputs(layer, 133)
     outputs = []
     for workers in (1, 2, 4):
-        with model.context(workers=workers) as context:
+        with model.context(threads=workers) as context:
             outputs.append(context.run(inputs)["output"])
     for other in outputs[1:]:
         np.testing.assert_array_equal(outputs[0], other)
@@ -73,7 +73,7 @@ def test_several_threads_share_a_model(model, layer):
         expected = [context.run(inputs)["output"] for inputs in cases]
 
     def work(index):
-        with model.context(workers=2) as context:
+        with model.context(threads=2) as context:
             return [context.run(cases[index])["output"] for _ in range(20)]
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -85,7 +85,7 @@ def test_several_threads_share_a_model(model, layer):
 def test_tasks_may_run_in_any_order(model, layer):
     """A parallel_for of ours that runs the tasks backwards, and one worker at random."""
     inputs = generate.draw_inputs(layer, 50)
-    with model.context(workers=1) as context:
+    with model.context(threads=1) as context:
         expected = context.run(inputs)["output"]
     random = np.random.default_rng(0)
 
@@ -93,7 +93,7 @@ def test_tasks_may_run_in_any_order(model, layer):
         for task in reversed(range(n)):
             body(task, int(random.integers(3)))
 
-    with model.context(workers=3, parallel_for=backwards) as context:
+    with model.context(threads=3, parallel_for=backwards) as context:
         np.testing.assert_array_equal(context.run(inputs)["output"], expected)
 
 
@@ -106,8 +106,8 @@ def test_libraries_without_openmp(compiler, layer, threads):
         for task in range(n):
             body(task, 0)
 
-    options = dict(workers=1, parallel_for=serial) if threads == "custom" else {}
-    with Library(package.path).open() as opened, opened.context(**options) as context:
+    options = dict(threads=1, parallel_for=serial) if threads == "custom" else {}
+    with load(package.path) as opened, opened.context(**options) as context:
         output = context.run(inputs)["output"]
     assert relative_error(output, evaluate(generate.build(layer), inputs)["output"]) < TOLERANCES[layer.dtype]
 
@@ -178,11 +178,11 @@ def test_strided_inputs_and_outputs(context, layer):
 def test_byte_offset_is_honoured(context, layer):
     inputs = generate.draw_inputs(layer, 12)
     expected = context.run(inputs)["output"]
-    ins = [tensor(inputs["hidden"]), tensor(inputs["logits"])]
+    ins = [borrow(inputs["hidden"]), borrow(inputs["logits"])]
     padded = np.concatenate([np.zeros(layer.hidden, np.float32), inputs["hidden"].ravel()])
     ins[0].data, ins[0].byte_offset = padded.ctypes.data, 4 * layer.hidden
     output = np.empty_like(expected)
-    context.run_tensors(ins, [tensor(output)])
+    context.run_tensors(ins, [borrow(output)])
     np.testing.assert_array_equal(output, expected)
 
 
@@ -195,7 +195,8 @@ def test_inputs_are_not_changed(context, layer):
 
 
 def test_output_shapes(context, layer):
-    assert context.output_shapes(generate.draw_inputs(layer, 17)) == {"output": ((17, layer.hidden), np.float32)}
+    expected = TensorInfo("output", "float32", (17, layer.hidden))
+    assert context.output_shapes(generate.draw_inputs(layer, 17)) == {"output": expected}
 
 
 def test_zero_tokens(context, layer):
@@ -303,34 +304,30 @@ class TestBadCalls:
         with expect_error("TENSOR", "output"):
             context.run(inputs, {"output": output})
 
-    def test_missing_tensor(self, context, layer):
+    def test_missing_borrow(self, context, layer):
         inputs = generate.draw_inputs(layer, 3)
         output = np.zeros((3, layer.hidden), np.float32)
         with expect_error("ARGUMENT"):
-            context.run_tensors([tensor(inputs["hidden"])], [tensor(output)])
+            context.run_tensors([borrow(inputs["hidden"])], [borrow(output)])
 
     def test_null_data(self, context, layer):
         inputs = generate.draw_inputs(layer, 3)
-        ins = [tensor(inputs["hidden"]), tensor(inputs["logits"])]
+        ins = [borrow(inputs["hidden"]), borrow(inputs["logits"])]
         ins[0].data = None
         output = np.zeros((3, layer.hidden), np.float32)
         with expect_error("TENSOR", "hidden"):
-            context.run_tensors(ins, [tensor(output)])
+            context.run_tensors(ins, [borrow(output)])
 
     def test_unknown_entry(self, context, layer):
         inputs = generate.draw_inputs(layer, 3)
-        ins = [tensor(inputs["hidden"]), tensor(inputs["logits"])]
+        ins = [borrow(inputs["hidden"]), borrow(inputs["logits"])]
         output = np.zeros((3, layer.hidden), np.float32)
         with expect_error("ARGUMENT", "nothing"):
-            context.run_tensors(ins, [tensor(output)], entry="nothing")
-
-    def test_wrong_interface_version(self, library, layer):
-        with expect_error("ARGUMENT"):
-            library.open(abi_version=999)
+            context.run_tensors(ins, [borrow(output)], entry="nothing")
 
     def test_custom_threads_need_a_parallel_for(self, compiler, layer):
         package = compiler.package(generate.build(layer), "-O3", "--threads=custom")
-        with Library(package.path).open() as opened:
+        with load(package.path) as opened:
             with expect_error("PARALLEL"):
                 opened.context()
 
@@ -340,37 +337,35 @@ class TestBadCalls:
 
 @pytest.mark.parametrize("layer", [MOE], ids=["moe"])
 class TestWeightsFiles:
-    def copy(self, library, tmp_path):
-        (original,) = library.package.glob("*.safetensors")
-        path = tmp_path / original.name
-        path.write_bytes(original.read_bytes())
+    def copy(self, package, tmp_path):
+        path = tmp_path / package.weights.name
+        path.write_bytes(package.weights.read_bytes())
         return path
 
-    def test_another_place(self, library, layer, tmp_path):
+    def test_another_place(self, package, model, layer, tmp_path):
         inputs = generate.draw_inputs(layer, 3)
-        with library.open() as model, model.context() as context:
-            expected = context.run(inputs)["output"]
-        with library.open(self.copy(library, tmp_path)) as model, model.context() as context:
-            np.testing.assert_array_equal(context.run(inputs)["output"], expected)
+        expected = model.run(inputs)["output"]
+        with load(package.path, weights=self.copy(package, tmp_path)) as other:
+            np.testing.assert_array_equal(other.run(inputs)["output"], expected)
 
-    def test_missing(self, library, tmp_path):
+    def test_missing(self, package, tmp_path):
         with expect_error("WEIGHTS", "absent.safetensors"):
-            library.open(tmp_path / "absent.safetensors")
+            load(package.path, weights=tmp_path / "absent.safetensors")
 
-    def test_truncated(self, library, tmp_path):
-        path = self.copy(library, tmp_path)
+    def test_truncated(self, package, tmp_path):
+        path = self.copy(package, tmp_path)
         path.write_bytes(path.read_bytes()[:-100])
         with expect_error("WEIGHTS"):
-            library.open(path)
+            load(package.path, weights=path)
 
-    def test_of_another_model(self, compiler, library, tmp_path):
+    def test_of_another_model(self, compiler, package, tmp_path):
         other = compiler.package(generate.build(generate.Layer(**{**vars(MOE), "seed": 5})), "-O3")
-        assert other.weights.stat().st_size == self.copy(library, tmp_path).stat().st_size
+        assert other.weights.stat().st_size == package.weights.stat().st_size
         with expect_error("WEIGHTS", "digest"):
-            library.open(other.weights)
+            load(package.path, weights=other.weights)
 
-    def test_not_a_weights_file(self, library, tmp_path):
+    def test_not_a_weights_file(self, package, tmp_path):
         path = tmp_path / "text.safetensors"
         path.write_text("not a weights file" * 100)
         with expect_error("WEIGHTS"):
-            library.open(path)
+            load(package.path, weights=path)

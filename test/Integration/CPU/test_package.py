@@ -5,6 +5,7 @@ that use it."""
 
 import filecmp
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import onnx
 import pytest
 import safetensors
 from harness import TOLERANCES, run
-from moec_ctypes import Library, run_package
+from moec.runtime import load
 from references import generate
 from references.evaluate import evaluate, relative_error
 
@@ -43,14 +44,30 @@ def test_files(package):
     assert names == {f"lib{name}.so", f"lib{name}.a", f"{name}.h", "moec.h", f"{name}.safetensors", f"{name}.json"}
 
 
-def test_same_input_same_bytes(compiler, tmp_path):
-    """From another folder, under another working directory."""
-    packages = []
-    for folder in (tmp_path / "a", tmp_path / "deeper" / "b"):
+def with_external_data(source, folder):
+    """A copy whose weights are in a file of their own."""
+    path = folder / source.name
+    onnx.save(onnx.load(source), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def without_external_data(source, folder):
+    return pathlib.Path(shutil.copy(source, folder))
+
+
+@pytest.mark.parametrize("copy", [without_external_data, with_external_data])
+@pytest.mark.parametrize("layer", ["layer0_moe", "layer1_qmoe_int4"])
+def test_same_input_same_bytes(compiler, tmp_path, layer, copy):
+    """From another folder, under another working directory, to another folder, with
+    another environment; by relative and by absolute paths."""
+    near, far, output = tmp_path / "a", tmp_path / "deeper" / "b", tmp_path / "output"
+    for folder in (near, far, output):
         folder.mkdir(parents=True)
-        shutil.copy(FIXTURES / "layer0_moe.onnx", folder)
-        compiler.run("layer0_moe.onnx", "-o", "layer0.moec", "-O3", cwd=folder)
-        packages.append(folder / "layer0.moec")
+    compiler.run(copy(FIXTURES / f"{layer}.onnx", near).name, "-o", "x.moec", "-O3", cwd=near)
+    environment = {**os.environ, "LC_ALL": "C", "TZ": "Asia/Kathmandu", "HOME": str(far), "TMPDIR": str(far)}
+    model = copy(FIXTURES / f"{layer}.onnx", far)
+    compiler.run(model, "-o", output / "x.moec", "-O3", cwd=output, env=environment)
+    packages = near / "x.moec", output / "x.moec"
     names = sorted(path.name for path in packages[0].iterdir())
     assert names == sorted(path.name for path in packages[1].iterdir())
     same, different, unreadable = filecmp.cmpfiles(*packages, names, shallow=False)
@@ -117,7 +134,7 @@ def test_experts_are_listed_one_range_each(package):
 
 
 def test_info_is_the_file_beside_it(package):
-    assert Library(package.path).info == package.info
+    assert load(package.path).info == package.info
     (entry,) = package.info["entries"]
     (value,) = entry["inputs"]
     assert (value["name"], value["dtype"], value["dims"]) == ("hidden_states", "float32", ["tokens", 128])
@@ -295,7 +312,7 @@ def test_external_data_in_several_files(compiler, tmp_path):
     path = tmp_path / "external.onnx"
     path.write_bytes(model.SerializeToString())
     package = compiler.package(path, "-O3")
-    assert relative_error(run_package(package.path, inputs)["output"], expected) < TOLERANCES["float32"]
+    assert relative_error(load(package.path).run(inputs)["output"], expected) < TOLERANCES["float32"]
 
 
 def test_package_does_not_need_the_model(compiler, tmp_path):
@@ -306,4 +323,4 @@ def test_package_does_not_need_the_model(compiler, tmp_path):
     target.parent.mkdir()
     shutil.move(tmp_path / "moved.moec", target)
     x = np.random.default_rng(0).normal(size=(5, 128)).astype(np.float32)
-    assert np.isfinite(run_package(target, {"hidden_states": x})["output"]).all()
+    assert np.isfinite(load(target).run({"hidden_states": x})["output"]).all()

@@ -8,7 +8,7 @@ import os
 import pytest
 from harness import TOLERANCES
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
-from moec_ctypes import Library
+from moec.runtime import MoecError, load
 from references import generate
 from references.evaluate import evaluate, relative_error
 
@@ -30,12 +30,12 @@ def check(compiler, layer, token_counts, *flags):
     """Compiles a layer and compares its output with float64 for each number of tokens."""
     model = generate.build(layer)
     package = compiler.package(model, *flags)
-    with Library(package.path).open() as opened, opened.context() as context:
+    with load(package.path) as opened:
         for tokens in token_counts:
             inputs = generate.draw_inputs(layer, tokens)
             if layer.sparse_mixer:
                 assume(generate.sparse_mixer_is_decided(inputs["logits"]))
-            error = relative_error(context.run(inputs)["output"], evaluate(model, inputs)["output"])
+            error = relative_error(opened.run(inputs)["output"], evaluate(model, inputs)["output"])
             assert error < TOLERANCES[layer.dtype], f"{tokens} tokens"
 
 
@@ -98,8 +98,6 @@ def test_equal_logits_choose_the_lower_expert(compiler, bits):
 @pytest.mark.parametrize("bits", [0, 4])
 def test_named_cpus(compiler, cpu, bits):
     """Compiles for each CPU; runs where this one has its features."""
-    from moec_ctypes import MoecError
-
     layer = generate.Layer(**ODD, **SWIGLU, bits=bits)
     try:
         check(compiler, layer, [1, 17], "-O3", f"--cpu={cpu}")

@@ -70,9 +70,18 @@ static void test(int64_t T, const char *weights) {
   require(bytes >= 96 && bytes % 64 == 0, "workspace", T);
   char *workspace = aligned_alloc(64, bytes + 64);
   memset(workspace, 0x7f, bytes + 64);
+  memset(y, 0x5a, T * 16);
   moec_entry_main_run(args, workspace, weights, NULL);
   for (int64_t i = 0; i < 64; ++i)
     require(workspace[bytes + i] == 0x7f, "end of the workspace", T);
+
+  // A check of sizes that fails comes before everything else.
+  if (failedChecks) {
+    for (int64_t i = 0; i < T * 16; ++i)
+      require(((char *)y)[i] == 0x5a, "y after a failed check", T);
+    free(x), free(y), free(z), free(both), free(n), free(workspace);
+    return;
+  }
 
   for (int64_t i = 0; i < T; ++i) {
     for (int64_t c = 0; c < 4; ++c) {

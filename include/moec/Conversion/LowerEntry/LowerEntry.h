@@ -20,7 +20,10 @@ constexpr llvm::StringLiteral kWeightsAttr = "moe.weights";
 constexpr llvm::StringLiteral kCallAttr = "moe.call";
 /// Suffixes of the functions that accompany an entry.
 constexpr llvm::StringLiteral kShapesSuffix = "_shapes";
+constexpr llvm::StringLiteral kChecksSuffix = "_checks";
 constexpr llvm::StringLiteral kWorkspaceSuffix = "_workspace";
+/// On a checks function: what to say when a result is false.
+constexpr llvm::StringLiteral kMessagesAttr = "moe.messages";
 
 /// The argument of `func` that carries the unit attribute `name`, or null.
 Value getMarkedArgument(func::FuncOp func, StringRef name);

@@ -20,7 +20,9 @@ def LowerEntry : Pass<"lower-entry", "::mlir::ModuleOp"> {
     Inputs are never written. `moe.current_call` becomes the last argument. Beside it
     `@f_shapes` appears: from the inputs to every dimension of every output, in
     order, as index values. It is an error when such a dimension depends on the
-    elements of a tensor.
+    elements of a tensor. Each `moe.check` of a condition on sizes only becomes a result
+    of `@f_checks`, which has the messages as its attribute `moe.messages`: nothing of
+    the entry runs unless all of them hold.
   }];
   let dependentDialects = [
     "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",

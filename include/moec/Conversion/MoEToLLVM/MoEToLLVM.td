@@ -19,7 +19,7 @@ def MoEToLLVM : Pass<"moe-to-llvm", "::mlir::ModuleOp"> {
     private functions become internal.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
-                           "::mlir::LLVM::LLVMDialect"];
+                           "::mlir::LLVM::LLVMDialect", "::mlir::scf::SCFDialect"];
 }
 
 #endif

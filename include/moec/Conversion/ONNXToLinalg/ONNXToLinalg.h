@@ -10,6 +10,10 @@
 
 namespace mlir::moe {
 
+namespace onnx {
+class NodeOp;
+} // namespace onnx
+
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "moec/Conversion/ONNXToLinalg/ONNXToLinalg.h.inc"
@@ -17,6 +21,10 @@ namespace mlir::moe {
 /// True when `--onnx-to-linalg` has a lowering for operator `opType` (qualified
 /// by its domain unless that is ai.onnx) at operator set `version`.
 bool isLoweredToLinalg(StringRef opType, int64_t version);
+
+/// Replaces one node, whose inputs are values of other dialects, as the pass does. When it
+/// cannot, an error is emitted at the node, which stays.
+LogicalResult lowerNodeToLinalg(onnx::NodeOp node);
 
 } // namespace mlir::moe
 

@@ -15,6 +15,10 @@ def ParallelToRuntime : Pass<"parallel-to-runtime", "::mlir::ModuleOp"> {
     Values from outside travel in a struct on the caller's stack, constants are made
     again. `moe.worker_id` is the third argument. A parallel loop inside another one
     runs in order. The enclosing function needs an argument marked `moe.call`.
+
+    Bodies must not wait for one another: the runtime promises no concurrency. It is an
+    error when a loop has more than one dimension or reductions, when the function has
+    no `moe.call` argument, or when `moe.worker_id` stands outside of a loop.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
                            "::mlir::LLVM::LLVMDialect", "::mlir::scf::SCFDialect"];

@@ -23,7 +23,8 @@ def RaiseMoE : Pass<"raise-moe", "::mlir::ModuleOp"> {
     and no route is dropped for its weight being zero or negative.
   }];
   let dependentDialects = ["::mlir::moe::MoEDialect", "::mlir::moe::onnx::ONNXDialect",
-                           "::mlir::tensor::TensorDialect", "::mlir::arith::ArithDialect"];
+                           "::mlir::tensor::TensorDialect", "::mlir::arith::ArithDialect",
+                           "::mlir::LLVM::LLVMDialect"];
 }
 
 #endif

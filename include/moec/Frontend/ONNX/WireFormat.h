@@ -39,7 +39,7 @@ inline constexpr uint64_t kLargeTensorBytes = 4096;
 /// Copies the serialized ModelProto `data` without its large payloads, whose
 /// pages are never touched. Checks all tags and lengths on its way: truncated
 /// or malformed data, and nesting deeper than 96 messages, is an error that
-/// says where.
+/// says where; std::errc::not_supported for a segmented tensor.
 llvm::Expected<SlimModel> makeSlimModel(llvm::StringRef data,
                                         uint64_t threshold = kLargeTensorBytes);
 

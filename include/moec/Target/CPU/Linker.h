@@ -9,6 +9,7 @@
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 #include <string>
+#include <vector>
 
 namespace mlir::moe {
 
@@ -17,16 +18,32 @@ namespace mlir::moe {
 enum class Threads { OpenMP, None, Custom };
 llvm::StringRef stringifyThreads(Threads threads);
 
+/// What watches the memory accesses of a library: nothing, AddressSanitizer, or
+/// ThreadSanitizer, whose runtime must be in the program that loads it.
+enum class Sanitizer { None, Address, Thread };
+llvm::StringRef stringifySanitizer(Sanitizer sanitizer);
+
 struct LinkOptions {
   /// Name of the model: NAME_moec is the function that stays visible.
   std::string name;
-  /// Folder of runtime_{openmp,none,custom}.o.
+  /// Folder of runtime_{openmp,none,custom}.o; below it, `address` and `thread`
+  /// with the same under those sanitizers.
   std::string runtimeFolder;
   Threads threads = Threads::OpenMP;
+  Sanitizer sanitizer = Sanitizer::None;
 };
 
+/// The program that links. The error says what to install.
+llvm::Expected<std::string> findLinker();
+/// The object of the runtime that belongs to `options.threads`.
+llvm::Expected<std::string> findRuntime(const LinkOptions &options);
+/// The paths of the libraries that a shared library is linked with, the OpenMP runtime
+/// first if it is among them. The error says what to install.
+llvm::Expected<std::vector<std::string>> findSystemLibraries(Threads threads);
+
 /// A stripped shared library that exports NAME_moec and moec_library only and
-/// needs libc and libm (and the OpenMP runtime). All symbols must resolve.
+/// needs libc and libm (and the OpenMP runtime). All symbols must resolve, but
+/// those of a sanitizer: the program has them.
 llvm::Error linkSharedLibrary(llvm::StringRef object, llvm::StringRef output,
                               const LinkOptions &options);
 

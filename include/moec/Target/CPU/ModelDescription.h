@@ -31,6 +31,9 @@ struct EntryDescription {
   std::string name;
   std::vector<TensorDescription> inputs, outputs;
   std::vector<std::string> symbols;
+  /// Bytes of workspace as an expression of the symbols and of `workers`, their
+  /// number (see DimExpression.h); empty when it cannot be written so.
+  std::string workspace;
 };
 
 struct ModelDescription {

@@ -7,6 +7,7 @@
 #define MOEC_TARGET_CPU_OBJECTFILE_H
 
 #include "mlir/IR/BuiltinOps.h"
+#include "moec/Target/CPU/Linker.h"
 #include "moec/Target/CPU/Machine.h"
 #include "moec/Target/CPU/ModelDescription.h"
 #include "llvm/IR/Module.h"
@@ -31,9 +32,10 @@ Machine getUsedMachine(const llvm::Module &module, const Machine &machine);
 llvm::Error addModelDescription(llvm::Module &module, const ModelDescription &description,
                                 const Machine &used);
 
-/// Runs LLVM's pipeline of that level (1 to 3) and writes the object file.
+/// Runs LLVM's pipeline of that level (1 to 3), instruments the code for the
+/// sanitizer, and writes the object file.
 llvm::Error emitObject(llvm::Module &module, const Machine &machine, unsigned level,
-                       llvm::raw_pwrite_stream &out);
+                       Sanitizer sanitizer, llvm::raw_pwrite_stream &out);
 
 } // namespace mlir::moe
 

@@ -19,7 +19,8 @@ def PlanWeights : Pass<"plan-weights", "::mlir::ModuleOp"> {
     expert can be read, moved or dropped alone. Within it each member starts at a
     multiple of 64, and `expert_stride` is the size of the range.
 
-    Places depend only on the order of the weights in the module.
+    Places depend only on the order of the weights in the module. It is an error when
+    the file would become larger than files can be.
   }];
   let statistics = [
     Statistic<"numErased", "erased", "weights without a user">,

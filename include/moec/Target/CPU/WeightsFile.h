@@ -28,8 +28,8 @@ struct WeightsFileInfo {
   std::string digest;
 };
 
-/// Called with the bytes written until now and in all.
-using WeightsProgress = llvm::function_ref<void(uint64_t, uint64_t)>;
+/// Called with the bytes written until now and in all; false stops the writing.
+using WeightsProgress = llvm::function_ref<bool(uint64_t, uint64_t)>;
 
 /// The planned weights as JSON: a list of {"name", "type", "offset",
 /// "expert_stride", "experts", "bank"?}.

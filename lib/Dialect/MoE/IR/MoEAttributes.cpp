@@ -3,6 +3,8 @@
 
 #include "moec/Dialect/MoE/IR/MoE.h"
 
+#include "Shapes.h"
+
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
 #include "llvm/ADT/StringSwitch.h"
@@ -64,6 +66,8 @@ LogicalResult SegmentAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
   if (!type.hasStaticShape() || !type.getElementType().isIntOrFloat())
     return emitError() << "a segment has a static shape of integers or floats, got " << type;
   uint64_t bits = type.getElementTypeBitWidth();
+  if (!isCountable(type.getShape()) || bits > 128)
+    return emitError() << "a segment of type " << type << " does not fit in memory";
   // A bool has a byte of its own; elements of 2 and 4 bits are packed.
   uint64_t bytes = llvm::divideCeil(type.getNumElements() * (bits == 1 ? 8 : bits), 8);
   if (bytes != length)
@@ -287,14 +291,13 @@ int64_t moe::countExperts(ArrayAttr kinds, int64_t experts, ExpertKind kind) {
 
 RankedTensorType ReshapeAttr::getResultType(RankedTensorType input,
                                             function_ref<InFlightDiagnostic()> emitError) const {
-  auto result = RankedTensorType::get(getShape().asArrayRef(), input.getElementType());
-  if (!result.hasStaticShape() || result.getNumElements() != input.getNumElements() ||
-      result.getRank() == 0 || input.getRank() == 0 ||
-      result.getDimSize(0) != input.getDimSize(0)) {
-    emitError() << "cannot reshape " << input << " to " << result << " expert by expert";
+  ArrayRef<int64_t> shape = getShape().asArrayRef();
+  if (!isCountable(shape) || ShapedType::getNumElements(shape) != input.getNumElements() ||
+      shape.empty() || input.getRank() == 0 || shape[0] != input.getDimSize(0)) {
+    emitError() << "cannot reshape " << input << " to [" << shape << "] expert by expert";
     return {};
   }
-  return result;
+  return RankedTensorType::get(shape, input.getElementType());
 }
 
 RankedTensorType PermuteAttr::getResultType(RankedTensorType input,
@@ -319,7 +322,8 @@ RankedTensorType UnpackAttr::getResultType(RankedTensorType input,
                                            function_ref<InFlightDiagnostic()> emitError) const {
   bool fits = (getBits() == 2 || getBits() == 4 || getBits() == 8) && getAxis() > 0 &&
               getAxis() < input.getRank() && input.getElementType().isUnsignedInteger(8) &&
-              getCount() > 0 && (getCount() * getBits() + 7) / 8 == input.getDimSize(getAxis());
+              getCount() > 0 &&
+              getPackedBytes(getCount(), getBits()) == input.getDimSize(getAxis());
   if (!fits) {
     emitError() << "cannot unpack " << getCount() << " codes of " << getBits()
                 << " bits from dimension " << getAxis() << " of " << input;
@@ -347,8 +351,12 @@ RankedTensorType PanelsAttr::getResultType(RankedTensorType input,
   int64_t panels = numPanels(input, getWidth(), getGlu(), emitError);
   if (panels < 0)
     return {};
-  return RankedTensorType::get({input.getDimSize(0), panels, input.getDimSize(2), getWidth()},
-                               input.getElementType());
+  int64_t shape[] = {input.getDimSize(0), panels, input.getDimSize(2), getWidth()};
+  if (!isCountable(shape)) {
+    emitError() << "panels of " << input << " with width " << getWidth() << " do not fit in memory";
+    return {};
+  }
+  return RankedTensorType::get(shape, input.getElementType());
 }
 
 RankedTensorType CodePanelsAttr::getResultType(RankedTensorType input,
@@ -358,7 +366,7 @@ RankedTensorType CodePanelsAttr::getResultType(RankedTensorType input,
     return {};
   int64_t bits = getBits(), k = getColumns();
   if ((bits != 2 && bits != 4 && bits != 8) || !input.getElementType().isUnsignedInteger(8) ||
-      k < 1 || llvm::divideCeil(k * bits, 8) != uint64_t(input.getDimSize(2))) {
+      k < 1 || getPackedBytes(k, bits) != input.getDimSize(2)) {
     emitError() << "codes of " << bits << " bits with K = " << k << " do not fit " << input;
     return {};
   }

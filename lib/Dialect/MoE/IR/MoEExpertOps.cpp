@@ -5,6 +5,8 @@
 
 #include "Verify.h"
 
+#include "llvm/Support/MathExtras.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -72,7 +74,9 @@ static LogicalResult verifyFeedForward(FeedForwardOp op, int64_t experts) {
   ActivationAttr activation = op.getActivation();
   unsigned out = outDim(op.getLayout()), in = inDim(op.getLayout());
   int64_t h = dim(op.getInput(), 1), i = dim(op.getDown(), in);
-  int64_t rows = activation.isFused() && !ShapedType::isDynamic(i) ? 2 * i : i;
+  int64_t rows = i;
+  if (activation.isFused() && !ShapedType::isDynamic(i) && llvm::MulOverflow<int64_t>(i, 2, rows))
+    return op.emitOpError() << "C2: I = " << i << " is too large";
 
   if (failed(checkDim(op, "C1", "H of up", dim(op.getUp(), in), h)) ||
       failed(checkDim(op, "C1", "H of the result and the input", dim(op.getResult(), 1), h)) ||

@@ -3,6 +3,7 @@
 
 // moe.weight, moe.load_weight and moe.dequantize.
 
+#include "Shapes.h"
 #include "Verify.h"
 
 using namespace mlir;
@@ -54,10 +55,11 @@ RankedTensorType WeightOp::getSourceType() {
     for (int64_t i = 0; i < type.getRank(); ++i)
       if (i != 1 && shape[i] != type.getDimSize(i))
         return {};
-    shape[1] += type.getDimSize(1);
+    if (llvm::AddOverflow(shape[1], type.getDimSize(1), shape[1]))
+      return {};
     stacked = RankedTensorType::get(shape, type.getElementType());
   }
-  return stacked;
+  return stacked && isCountable(stacked.getShape()) ? stacked : RankedTensorType();
 }
 
 /// C3, against the bank's member before this one.
@@ -89,7 +91,7 @@ LogicalResult WeightOp::verify() {
   RankedTensorType type = getSourceType();
   if (!type)
     return emitOpError() << "C1: needs sources (#moe.segment, #moe.tensor or dense) of one element "
-                            "type that differ in dimension 1 only";
+                            "type that differ in dimension 1 only and fit in memory";
   auto emit = [&] { return emitOpError() << "C2: "; };
   for (Attribute transform : getTransforms()) {
     auto step = dyn_cast<WeightTransformInterface>(transform);
@@ -129,7 +131,7 @@ LogicalResult DequantizeOp::verify() {
   if (!type.hasStaticShape())
     return emitOpError() << "C2: needs a static result shape, got " << type;
   int64_t e = type.getDimSize(0), n = type.getDimSize(1), k = type.getDimSize(2);
-  auto packed = [&](int64_t count) { return int64_t(llvm::divideCeil(count * bits, 8)); };
+  auto packed = [&](int64_t count) { return getPackedBytes(count, bits); };
   if (dim(getCodes(), 0) != e || dim(getCodes(), 1) != n || dim(getCodes(), 2) != packed(k))
     return emitOpError() << "C2: codes " << getCodes().getType() << ", expected [" << e << ", " << n
                          << ", " << packed(k) << "]";

@@ -45,7 +45,7 @@ bool isNumRows(Value tokens, Value x) {
 }
 
 struct FuseExperts : OpRewritePattern<CombineOp> {
-  FuseExperts(MLIRContext *context, llvm::Statistic &numFused)
+  FuseExperts(MLIRContext *context, llvm::Statistic *numFused)
       : OpRewritePattern(context), numFused(numFused) {}
 
   LogicalResult matchAndRewrite(CombineOp combine, PatternRewriter &rewriter) const override {
@@ -82,21 +82,27 @@ struct FuseExperts : OpRewritePattern<CombineOp> {
     rewriter.replaceOp(combine, experts);
     rewriter.eraseOp(ffn);
     rewriter.eraseOp(dispatch);
-    ++numFused;
+    if (numFused)
+      ++*numFused;
     return success();
   }
 
 private:
-  llvm::Statistic &numFused;
+  llvm::Statistic *numFused;
 };
 
 struct FuseExpertsPass : moe::impl::MoEFuseExpertsPassBase<FuseExpertsPass> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    patterns.add<FuseExperts>(&getContext(), numFused);
+    populateMoEFuseExpertsPatterns(patterns, &numFused);
     MissedRemarks remarks(getArgument());
     walkAndApplyPatterns(getOperation(), std::move(patterns), &remarks);
   }
 };
 
 } // namespace
+
+void mlir::moe::populateMoEFuseExpertsPatterns(RewritePatternSet &patterns,
+                                               llvm::Statistic *numFused) {
+  patterns.add<FuseExperts>(patterns.getContext(), numFused);
+}

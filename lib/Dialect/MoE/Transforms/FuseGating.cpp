@@ -32,7 +32,7 @@ bool isOnlyUsedBy(Value value, Operation *a, Operation *b) {
 }
 
 struct FuseGating : OpRewritePattern<WeighOp> {
-  FuseGating(MLIRContext *context, llvm::Statistic &numFused)
+  FuseGating(MLIRContext *context, llvm::Statistic *numFused)
       : OpRewritePattern(context), numFused(numFused) {}
 
   LogicalResult matchAndRewrite(WeighOp weigh, PatternRewriter &rewriter) const override {
@@ -77,7 +77,8 @@ struct FuseGating : OpRewritePattern<WeighOp> {
     rewriter.eraseOp(select);
     if (score)
       rewriter.eraseOp(score);
-    ++numFused;
+    if (numFused)
+      ++*numFused;
     return success();
   }
 
@@ -90,7 +91,7 @@ private:
     return WeighSource::Operand;
   }
 
-  llvm::Statistic &numFused;
+  llvm::Statistic *numFused;
 };
 
 /// A capacity that only counts entries becomes part of the gating before it.
@@ -124,7 +125,7 @@ private:
 struct FuseGatingPass : moe::impl::MoEFuseGatingPassBase<FuseGatingPass> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    patterns.add<FuseGating>(&getContext(), numFused);
+    populateMoEFuseGatingPatterns(patterns, &numFused);
     MissedRemarks remarks(getArgument());
     walkAndApplyPatterns(getOperation(), std::move(patterns), &remarks);
     RewritePatternSet capacities(&getContext());
@@ -134,3 +135,8 @@ struct FuseGatingPass : moe::impl::MoEFuseGatingPassBase<FuseGatingPass> {
 };
 
 } // namespace
+
+void mlir::moe::populateMoEFuseGatingPatterns(RewritePatternSet &patterns,
+                                              llvm::Statistic *numFused) {
+  patterns.add<FuseGating>(patterns.getContext(), numFused);
+}

@@ -3,13 +3,14 @@
 
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 
-#include "OperatorCounts.h"
-
 #include "mlir/IR/DialectImplementation.h"
+#include "moec/Dialect/ONNX/IR/Operators.h"
+#include "moec/Support/Suggest.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
+using namespace mlir::moe;
 using namespace mlir::moe::onnx;
 
 #include "moec/Dialect/ONNX/IR/ONNXDialect.cpp.inc"
@@ -85,25 +86,34 @@ static bool isNodeAttrValue(Attribute value) {
 }
 
 /// Passes take the inputs that every version of an operator has for granted.
-static LogicalResult verifyCounts(NodeOp node) {
-  const OperatorCounts *counts = lookupCounts(node.getOpType());
-  if (!counts)
-    return success();
+static LogicalResult verifyCounts(NodeOp node, const OperatorSignature &signature) {
   unsigned inputs = node.getNumInputs(), outputs = node.getNumResults();
-  if (inputs < counts->minInputs)
+  if (inputs < signature.minInputs)
     return node.emitOpError("C7: ") << node.getOpType() << " has " << inputs
-                                    << " inputs, expected at least " << counts->minInputs;
-  if (inputs > counts->maxInputs)
+                                    << " inputs, expected at least " << signature.minInputs;
+  if (inputs > signature.maxInputs)
     return node.emitOpError("C7: ") << node.getOpType() << " has " << inputs
-                                    << " inputs, expected at most " << counts->maxInputs;
-  for (unsigned i = 0; i < counts->minInputs; ++i)
+                                    << " inputs, expected at most " << signature.maxInputs;
+  for (unsigned i = 0; i < signature.minInputs; ++i)
     if (!node.getInput(i))
       return node.emitOpError("C7: ")
              << "input " << i << " of " << node.getOpType() << " is missing";
-  if (outputs == 0 || outputs > counts->maxOutputs)
+  if (outputs == 0 || outputs > signature.maxOutputs)
     return node.emitOpError("C7: ")
            << node.getOpType() << " has " << outputs << " outputs, expected 1"
-           << (counts->maxOutputs > 1 ? " or more" : "");
+           << (signature.maxOutputs > 1 ? " or more" : "");
+  return success();
+}
+
+/// A misspelt attribute would otherwise silently mean its default. ONNX leaves names
+/// that begin with "__" to whoever wrote them.
+static LogicalResult verifyAttributeNames(NodeOp node, const OperatorSignature &signature) {
+  for (NamedAttribute attribute : node.getNodeAttributes()) {
+    StringRef name = attribute.getName();
+    if (!name.starts_with("__") && !llvm::is_contained(signature.attributes, name))
+      return node.emitOpError("C8: ") << node.getOpType() << " has no attribute '" << name << "'"
+                                      << suggestName(name, signature.attributes);
+  }
   return success();
 }
 
@@ -140,7 +150,11 @@ LogicalResult NodeOp::verify() {
     if (!isNodeAttrValue(attribute.getValue()))
       return emitOpError("C6: attribute '") << attribute.getName().getValue()
                                             << "' has an unexpected value " << attribute.getValue();
-  return verifyCounts(*this);
+  const OperatorSignature *signature = lookupSignature(getOpType());
+  if (!signature)
+    return success();
+  return success(succeeded(verifyCounts(*this, *signature)) &&
+                 succeeded(verifyAttributeNames(*this, *signature)));
 }
 
 /// Name under which `node_attributes` is written: the ODS accessor for

@@ -87,7 +87,7 @@ moe.weight @w from [#moe.segment<"m", offset = 0, length = 24, tensor<2x3xf32>>]
 
 // -----
 
-// expected-error@+1 {{C2: cannot reshape 'tensor<2x3xf32>' to 'tensor<3x2xf32>' expert by expert}}
+// expected-error@+1 {{C2: cannot reshape 'tensor<2x3xf32>' to [3, 2] expert by expert}}
 moe.weight @w from [#moe.segment<"m", offset = 0, length = 24, tensor<2x3xf32>>] through [#moe.reshape<[3, 2]>] : tensor<3x2xf32>
 
 // -----
@@ -697,5 +697,65 @@ func.func @f(%x: tensor<?x16xf32>, %r: !moe.routing<experts = 4, k = 2>, %t: ind
 func.func @f(%x: tensor<?x16xf32>, %r: !moe.routing<experts = 4, k = 2, weighted>, %t: index) {
   // expected-error@+1 {{C2: H of the result and the rows: found 17, expected 16}}
   %0 = moe.combine %x, %r tokens(%t) : (tensor<?x16xf32>, !moe.routing<experts = 4, k = 2, weighted>, index) -> tensor<?x17xf32>
+  return
+}
+
+// Sizes that overflow.
+
+// -----
+
+// expected-error@+1 {{does not fit in memory}}
+func.func private @f() attributes {s = #moe.segment<"m", offset = 0, length = 0, tensor<4611686018427387904x4xf32>>}
+
+// -----
+
+// expected-error@+1 {{does not fit in memory}}
+func.func private @f() attributes {s = #moe.segment<"m", offset = 0, length = 2097120, tensor<8xi2097120>>}
+
+// -----
+
+// expected-error@+1 {{C2: cannot reshape 'tensor<2x3xf32>' to [2, -1, -3] expert by expert}}
+moe.weight @w from [#moe.segment<"m", offset = 0, length = 24, tensor<2x3xf32>>]
+    through [#moe.reshape<[2, -1, -3]>, #moe.reshape<[2, 3]>] : tensor<2x3xf32>
+
+// -----
+
+// expected-error@+1 {{C2: cannot unpack 4611686018427387904 codes of 4 bits}}
+moe.weight @w from [#moe.segment<"m", offset = 0, length = 0, tensor<2x0xui8>>]
+    through [#moe.unpack<bits = 4, axis = 1, count = 4611686018427387904>] : tensor<2x4611686018427387904xi8>
+
+// -----
+
+// expected-error@+1 {{C2: panels of 'tensor<2x4x4xf32>' with width 4611686018427387904 do not fit in memory}}
+moe.weight @w from [#moe.segment<"m", offset = 0, length = 128, tensor<2x4x4xf32>>]
+    through [#moe.panels<width = 4611686018427387904>] : tensor<2x1x4x4611686018427387904xf32>
+
+// -----
+
+// expected-error@+1 {{C2: codes of 4 bits with K = 4611686018427387904 do not fit}}
+moe.weight @w from [#moe.segment<"m", offset = 0, length = 0, tensor<2x4x0xui8>>]
+    through [#moe.code_panels<bits = 4, k = 4611686018427387904>] : tensor<2x1x4611686018427387904x16xi8>
+
+// -----
+
+// expected-error@+1 {{C1: needs sources}}
+moe.weight @w from [dense<0.0> : tensor<2x4611686018427387904xf32>,
+                    dense<0.0> : tensor<2x4611686018427387904xf32>] : tensor<2x3xf32>
+
+// -----
+
+func.func @f(%codes: tensor<2x4x0xui8>, %scales: tensor<2x4xf32>) {
+  // expected-error@+1 {{C2: codes}}
+  %0 = moe.dequantize %codes scales(%scales) {bits = 4 : i64}
+      : (tensor<2x4x0xui8>, tensor<2x4xf32>) -> tensor<2x4x4611686018427387904xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<3x8xf32>, %r: !moe.routing<experts = 2, k = 1, weighted>, %up: tensor<2x0x8xf32>, %down: tensor<2x8x4611686018427387904xf32>) {
+  // expected-error@+1 {{C2: I = 4611686018427387904 is too large}}
+  %0 = moe.expert_ffn %x, %r up(%up) down(%down) <silu, glu = concat>
+      : (tensor<3x8xf32>, !moe.routing<experts = 2, k = 1, weighted>, tensor<2x0x8xf32>, tensor<2x8x4611686018427387904xf32>) -> tensor<3x8xf32>
   return
 }

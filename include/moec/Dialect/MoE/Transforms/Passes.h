@@ -6,9 +6,19 @@
 #ifndef MOEC_DIALECT_MOE_TRANSFORMS_PASSES_H
 #define MOEC_DIALECT_MOE_TRANSFORMS_PASSES_H
 
+#include "mlir/IR/PatternMatch.h"
 #include "mlir/Pass/Pass.h"
 
 namespace mlir::moe {
+
+/// moe.score, moe.select and moe.weigh to moe.gating. `numFused` counts, if not null.
+void populateMoEFuseGatingPatterns(RewritePatternSet &patterns,
+                                   llvm::Statistic *numFused = nullptr);
+
+/// moe.dispatch, moe.expert_ffn and moe.combine to moe.experts. `numFused` counts, if not
+/// null.
+void populateMoEFuseExpertsPatterns(RewritePatternSet &patterns,
+                                    llvm::Statistic *numFused = nullptr);
 
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION

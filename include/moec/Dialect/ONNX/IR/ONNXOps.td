@@ -35,6 +35,10 @@ def ONNX_Dialect : Dialect {
 def ONNX_UnknownType : TypeDef<ONNX_Dialect, "Unknown"> {
   let mnemonic = "unknown";
   let summary = "an element type that the model does not state";
+  let description = [{
+    Stands in tensors until `--normalize-onnx` infers the type; what still has it then
+    cannot be lowered.
+  }];
 }
 
 def ONNX_NodeOp : Op<ONNX_Dialect, "node", [
@@ -58,7 +62,8 @@ def ONNX_NodeOp : Op<ONNX_Dialect, "node", [
     and its positions lie before the last input. C4: one name per result.
     C5: one distinct name per region. C6: attribute values are of the kinds above.
     C7: a standard operator has the inputs that every version of it has, not more
-    than any version has, and an output.
+    than any version has, and an output. C8: a standard operator has only
+    attributes that some version of it has, or whose names begin with `__`.
 
     ```mlir
     %y = onnx.node "com.microsoft.MoE"(%x, %logits, %w1, %w2)
@@ -140,6 +145,10 @@ def ONNX_NodeOp : Op<ONNX_Dialect, "node", [
 def ONNX_YieldOp : Op<ONNX_Dialect, "yield", [
     Pure, Terminator, HasParent<"NodeOp">]> {
   let summary = "outputs of a sub-graph";
+  let description = [{
+    Ends a region of `onnx.node`. The values are the outputs of the sub-graph in their
+    order, tensors of any shape; what they mean is up to the operator (`If`, `Loop`, …).
+  }];
   let arguments = (ins Variadic<AnyTensor>:$values);
   let assemblyFormat = "attr-dict ($values^ `:` type($values))?";
 }

@@ -1,0 +1,247 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// Source: the operator schemas of ONNX, operator sets 11 to 28.
+
+#include "moec/Dialect/ONNX/IR/Operators.h"
+
+#include "moec/Support/Suggest.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringMap.h"
+
+#include <climits>
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::onnx;
+
+using Table = llvm::StringMap<OperatorSignature>;
+
+static void addAttributes(Table &table) {
+  auto set = [&](std::initializer_list<StringRef> ops, std::initializer_list<StringRef> names) {
+    for (StringRef op : ops)
+      table[op].attributes.assign(names);
+  };
+  set({"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+       "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"},
+      {"axes", "keepdims", "noop_with_empty_axes"});
+  set({"Concat", "Flatten", "Gather", "GatherElements", "Hardmax", "LogSoftmax", "OneHot",
+       "Softmax"},
+      {"axis"});
+  set({"Celu", "Elu", "LeakyRelu", "ThresholdedRelu"}, {"alpha"});
+  set({"Squeeze", "Unsqueeze"}, {"axes"});
+  set({"LayerNormalization", "RMSNormalization"}, {"axis", "epsilon", "stash_type"});
+  set({"ArgMax", "ArgMin"}, {"axis", "keepdims", "select_last_index"});
+  set({"Reshape"}, {"allowzero"});
+  set({"HardSigmoid"}, {"alpha", "beta"});
+  set({"Gemm"}, {"alpha", "beta", "transA", "transB"});
+  set({"Selu"}, {"alpha", "gamma"});
+  set({"Gelu"}, {"approximate"});
+  set({"TopK"}, {"axis", "largest", "sorted"});
+  set({"Split"}, {"axis", "num_outputs", "split"});
+  set({"ScatterElements"}, {"axis", "reduction"});
+  set({"GatherND"}, {"batch_dims"});
+  set({"IsInf"}, {"detect_negative", "detect_positive"});
+  set({"Shape"}, {"end", "start"});
+  set({"CumSum"}, {"exclusive", "reverse"});
+  set({"Mod"}, {"fmod"});
+  set({"Transpose"}, {"perm"});
+  set({"Dropout"}, {"ratio", "seed"});
+  set({"ScatterND"}, {"reduction"});
+  set({"CastLike"}, {"round_mode", "saturate"});
+  set({"Cast"}, {"round_mode", "saturate", "to"});
+  set({"Constant"}, {"sparse_value", "value", "value_float", "value_floats", "value_int",
+                     "value_ints", "value_string", "value_strings"});
+  set({"Range"}, {"stash_type"});
+  set({"Trilu"}, {"upper"});
+  set({"ConstantOfShape"}, {"value"});
+}
+
+static Table makeTable() {
+  Table table;
+  auto add = [&](OperatorSignature counts, std::initializer_list<StringRef> ops) {
+    for (StringRef op : ops)
+      table[op] = counts;
+  };
+  add({0, 0, 1}, {"Constant"});
+  add({1, 1, 1}, {"Abs",         "Acos",
+                  "Acosh",       "ArgMax",
+                  "ArgMin",      "Asin",
+                  "Asinh",       "Atan",
+                  "Atanh",       "BitwiseNot",
+                  "Cast",        "Ceil",
+                  "Celu",        "ConstantOfShape",
+                  "Cos",         "Cosh",
+                  "Elu",         "Erf",
+                  "Exp",         "Flatten",
+                  "Floor",       "Gelu",
+                  "HardSigmoid", "HardSwish",
+                  "Hardmax",     "Identity",
+                  "IsInf",       "IsNaN",
+                  "LeakyRelu",   "Log",
+                  "LogSoftmax",  "Mish",
+                  "Neg",         "NonZero",
+                  "Not",         "Reciprocal",
+                  "Relu",        "Round",
+                  "Selu",        "Shape",
+                  "Sigmoid",     "Sign",
+                  "Sin",         "Sinh",
+                  "Size",        "Softmax",
+                  "Softplus",    "Softsign",
+                  "Sqrt",        "Tan",
+                  "Tanh",        "ThresholdedRelu",
+                  "Transpose"});
+  add({1, 2, 1},
+      {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+       "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Squeeze", "Trilu", "Unsqueeze"});
+  add({1, 2, UINT_MAX}, {"Split"});
+  add({1, 3, 1}, {"Clip"});
+  add({1, 3, 2}, {"Dropout"});
+  add({1, UINT_MAX, 1}, {"Concat", "Max", "Mean", "Min", "Sum"});
+  add({2, 2, 1}, {"Add",       "And",         "BitwiseAnd",
+                  "BitwiseOr", "BitwiseXor",  "CastLike",
+                  "CumSum",    "Div",         "Equal",
+                  "Expand",    "Gather",      "GatherElements",
+                  "GatherND",  "Greater",     "GreaterOrEqual",
+                  "Less",      "LessOrEqual", "MatMul",
+                  "Mod",       "Mul",         "Or",
+                  "PRelu",     "Pow",         "RMSNormalization",
+                  "Reshape",   "Sub",         "Tile",
+                  "Xor"});
+  add({2, 2, 2}, {"TopK"});
+  add({2, 3, 1}, {"Gemm"});
+  add({2, 3, 3}, {"LayerNormalization"});
+  add({3, 3, 1}, {"OneHot", "Range", "ScatterElements", "ScatterND", "Where"});
+  add({3, 5, 1}, {"Slice"});
+  addAttributes(table);
+  return table;
+}
+
+static const Table &getTable() {
+  static const Table table = makeTable();
+  return table;
+}
+
+const OperatorSignature *mlir::moe::onnx::lookupSignature(StringRef opType) {
+  auto it = getTable().find(opType);
+  return it == getTable().end() ? nullptr : &it->second;
+}
+
+/// The operators of ai.onnx that are not in the table above.
+static constexpr StringLiteral otherOperators[] = {"AffineGrid",
+                                                   "Attention",
+                                                   "AveragePool",
+                                                   "BatchNormalization",
+                                                   "Bernoulli",
+                                                   "BitCast",
+                                                   "BitShift",
+                                                   "BlackmanWindow",
+                                                   "CausalConvWithState",
+                                                   "CenterCropPad",
+                                                   "Col2Im",
+                                                   "Compress",
+                                                   "ConcatFromSequence",
+                                                   "Conv",
+                                                   "ConvInteger",
+                                                   "ConvTranspose",
+                                                   "CumProd",
+                                                   "DFT",
+                                                   "DeformConv",
+                                                   "DepthToSpace",
+                                                   "DequantizeLinear",
+                                                   "Det",
+                                                   "DynamicQuantizeLinear",
+                                                   "Einsum",
+                                                   "EyeLike",
+                                                   "GRU",
+                                                   "GlobalAveragePool",
+                                                   "GlobalLpPool",
+                                                   "GlobalMaxPool",
+                                                   "GridSample",
+                                                   "GroupNormalization",
+                                                   "HammingWindow",
+                                                   "HannWindow",
+                                                   "If",
+                                                   "ImageDecoder",
+                                                   "InstanceNormalization",
+                                                   "LRN",
+                                                   "LSTM",
+                                                   "LinearAttention",
+                                                   "Loop",
+                                                   "LpNormalization",
+                                                   "LpPool",
+                                                   "MatMulInteger",
+                                                   "MaxPool",
+                                                   "MaxRoiPool",
+                                                   "MaxUnpool",
+                                                   "MeanVarianceNormalization",
+                                                   "MelWeightMatrix",
+                                                   "Multinomial",
+                                                   "NegativeLogLikelihoodLoss",
+                                                   "NonMaxSuppression",
+                                                   "Optional",
+                                                   "OptionalGetElement",
+                                                   "OptionalHasElement",
+                                                   "Pad",
+                                                   "QLinearConv",
+                                                   "QLinearMatMul",
+                                                   "QuantizeLinear",
+                                                   "RNN",
+                                                   "RandomNormal",
+                                                   "RandomNormalLike",
+                                                   "RandomUniform",
+                                                   "RandomUniformLike",
+                                                   "RegexFullMatch",
+                                                   "Resize",
+                                                   "ReverseSequence",
+                                                   "RoiAlign",
+                                                   "RotaryEmbedding",
+                                                   "STFT",
+                                                   "Scan",
+                                                   "Scatter",
+                                                   "SequenceAt",
+                                                   "SequenceConstruct",
+                                                   "SequenceEmpty",
+                                                   "SequenceErase",
+                                                   "SequenceInsert",
+                                                   "SequenceLength",
+                                                   "SequenceMap",
+                                                   "Shrink",
+                                                   "SoftmaxCrossEntropyLoss",
+                                                   "SpaceToDepth",
+                                                   "SplitToSequence",
+                                                   "StringConcat",
+                                                   "StringNormalizer",
+                                                   "StringSplit",
+                                                   "SwiGLU",
+                                                   "Swish",
+                                                   "TensorScatter",
+                                                   "TfIdfVectorizer",
+                                                   "Unique",
+                                                   "Upsample"};
+
+bool mlir::moe::onnx::isStandardOperator(StringRef opType) {
+  return lookupSignature(opType) || llvm::is_contained(otherOperators, opType);
+}
+
+/// The operator's name without its domain.
+static StringRef dropDomain(StringRef opType) {
+  return opType.contains('.') ? opType.rsplit('.').second : opType;
+}
+
+StringRef mlir::moe::onnx::suggestOperator(StringRef opType) {
+  static const StringRef contrib[] = {"com.microsoft.MoE", "com.microsoft.QMoE"};
+  if (isStandardOperator(opType) || llvm::is_contained(contrib, opType))
+    return {};
+  // Names without their domains, and what they stand for. Other domains have
+  // operators of their own; only for MoE is another domain a likely mistake.
+  SmallVector<StringRef> names, operators(std::begin(contrib), std::end(contrib));
+  if (!opType.contains('.')) {
+    llvm::append_range(operators, getTable().keys());
+    llvm::append_range(operators, otherOperators);
+    llvm::sort(MutableArrayRef(operators).drop_front(std::size(contrib)));
+  }
+  llvm::transform(operators, std::back_inserter(names), dropDomain);
+  StringRef nearest = findNearestName(dropDomain(opType), names);
+  return nearest.empty() ? StringRef() : operators[llvm::find(names, nearest) - names.begin()];
+}

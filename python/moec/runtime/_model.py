@@ -1,0 +1,226 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""A compiled model, for any number of threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pathlib
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from ._arrays import Array
+from ._context import Context, ParallelFor
+from ._dlpack import Tensor
+from ._errors import MoecError
+from ._interface import ABI_VERSION, HANDLE, OPEN_PREFETCH, Options
+from ._library import Entry, Library, TensorInfo
+
+if TYPE_CHECKING:
+    import numpy.typing
+
+    NumPyArray = numpy.typing.NDArray[Any]
+
+
+class Model:
+    """A compiled model: `load` and `moec.compile` give one.
+
+    It may be used by any number of threads at the same time, each run in a context of its own.
+    Contexts are kept for later runs; after the first run at some sizes, runs at the same or
+    smaller ones allocate nothing but their results.
+    """
+
+    def __init__(
+        self,
+        package: str | os.PathLike[str],
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        threads: int = 0,
+        prefetch: bool = False,
+    ) -> None:
+        """Loads the code; the weights are opened by `open`, or by the first run."""
+        self.library = Library(package)
+        self._weights = weights
+        self._threads = threads
+        self._flags = OPEN_PREFETCH if prefetch else 0
+        self._handle = HANDLE()
+        # Of _handle and _closed. A finalizer may close the model while this thread has the lock.
+        self._lock = threading.RLock()
+        self._closed = False
+        self._idle: list[Context] = []
+
+    # --- description ---
+
+    @property
+    def package(self) -> pathlib.Path:
+        """The folder NAME.moec."""
+        return self.library.package
+
+    @property
+    def name(self) -> str:
+        return str(self.info["name"])
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What NAME.json says: entries, source, target, MoE blocks, layout of the weights."""
+        return self.library.info
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The functions of the model by name; most have one, "main"."""
+        return self.library.entries
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The inputs of the first entry."""
+        return self.library.first_entry.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The outputs of the first entry."""
+        return self.library.first_entry.outputs
+
+    def __repr__(self) -> str:
+        def text(tensors: tuple[TensorInfo, ...]) -> str:
+            return ", ".join(f"{one.name}: {one.dtype}[{', '.join(map(str, one.dims))}]" for one in tensors)
+
+        return f"<moec model {self.name}: ({text(self.inputs)}) -> ({text(self.outputs)})>"
+
+    # --- life ---
+
+    def open(self) -> Model:
+        """Checks the CPU, maps the weights and checks that they are this model's, unless that was
+        done before."""
+        with self._lock:
+            if self._closed:
+                raise MoecError("ARGUMENT", f"the model '{self.name}' is closed")
+            if not self._handle:
+                options = Options(ctypes.sizeof(Options), ABI_VERSION, self._flags)
+                path = None if self._weights is None else os.fsencode(self._weights)
+                table = self.library.table
+                self.library.check(table.open(path, ctypes.byref(options), ctypes.byref(self._handle)))
+        return self
+
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        """The `moec_model *` of the open model."""
+        self.open()
+        return self._handle
+
+    def close(self) -> None:
+        """Frees all that the model holds, when the runs that still go on have ended. Later calls
+        fail."""
+        with self._lock:
+            self._closed = True
+            handle, self._handle = self._handle, HANDLE()
+            self.library.table.close(handle)
+            self._idle.clear()
+
+    def __enter__(self) -> Model:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self.close()
+
+    # --- runs ---
+
+    def context(
+        self,
+        threads: int | None = None,
+        parallel_for: ParallelFor | None = None,
+        allocate: Callable[[int, int], int] | None = None,
+        deallocate: Callable[[int, int], None] | None = None,
+    ) -> Context:
+        """A context of the caller's own: one call at a time.
+
+        `threads`: the most that work at the same time, 0 for all processors (or
+        OMP_NUM_THREADS), None for those of the model. `parallel_for(n, body)` runs parallel loops
+        instead of the library's threads: it calls `body(task, worker)` once for each task of
+        0 … n-1, with `worker` less than `threads`. `allocate(bytes, alignment)` returns the
+        address of memory, `deallocate(address, bytes)` frees it: both or neither.
+        """
+        threads = self._threads if threads is None else threads
+        with self._lock:
+            return Context(self, threads, parallel_for, allocate, deallocate)
+
+    def __call__(self, /, **inputs: Array) -> dict[str, NumPyArray]:
+        """Runs the first entry on arrays by name: the outputs by name, as `run`."""
+        return self.run(inputs)
+
+    @overload
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        out: Mapping[str, Any] | None = None,
+        entry: str | None = None,
+        results: Literal["numpy"] = "numpy",
+    ) -> dict[str, NumPyArray]: ...
+
+    @overload
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        out: Mapping[str, Any] | None = None,
+        entry: str | None = None,
+        *,
+        results: Literal["dlpack"],
+    ) -> dict[str, Tensor]: ...
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        out: Mapping[str, Any] | None = None,
+        entry: str | None = None,
+        results: str = "numpy",
+    ) -> dict[str, Any]:
+        """Runs an entry (None: the first) and returns its outputs by name.
+
+        `inputs`: an array for each input, with exactly the described dtype and with sizes that
+        agree; sizes of zero are fine. Arrays with the buffer interface (NumPy's, also read-only
+        ones) and with `__dlpack__` (PyTorch, JAX, …; on the CPU) are read in place when they are
+        row-major and aligned; other strides are honoured through a copy that the context keeps.
+
+        `out`: arrays to write outputs to, in place, strided or not; they are returned. They must
+        not overlap the inputs nor each other. Other outputs are new: NumPy arrays, or with
+        `results="dlpack"` tensors that `from_dlpack` of any library takes without a copy.
+
+        Raises MoecError.
+        """
+        try:
+            context = self._idle.pop()
+        except IndexError:
+            context = self.context()
+        try:
+            return context.run(inputs, out, entry, results)
+        finally:
+            self._give_back(context)
+
+    def _give_back(self, context: Context) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(context)
+
+
+def load(
+    package: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    threads: int = 0,
+    prefetch: bool = False,
+) -> Model:
+    """Opens a package NAME.moec. Takes milliseconds at any size: the weights are mapped into memory
+    and shared by all processes that use them.
+
+    `weights`: the weights file, if it is not NAME.safetensors in the package. `threads`: the most
+    that work at the same time in a run; 0: all processors, or OMP_NUM_THREADS. `prefetch`: read the
+    whole weights file ahead.
+
+    Raises MoecError: "PACKAGE", "WEIGHTS", "CPU", "MEMORY".
+    """
+    return Model(package, weights=weights, threads=threads, prefetch=prefetch).open()
