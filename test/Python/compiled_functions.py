@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 from harness import run, tool
-from moec_ctypes import Library
+from moec.runtime import load
 
 
 def split_types(text):
@@ -69,12 +69,12 @@ class CompiledFunctions:
         source.write_text("".join(functions.values()))
         package = folder / f"functions{level}.moec"
         run(tool("moec"), source, f"-O{level}", "-o", package, *flags)
-        self.model = Library(package).open()
+        self.model = load(package)
         self.contexts = {}
 
     def context(self, workers):
         if workers not in self.contexts:
-            self.contexts[workers] = self.model.context(workers=workers)
+            self.contexts[workers] = self.model.context(threads=workers)
         return self.contexts[workers]
 
     def lower(self, type, argument):

@@ -36,7 +36,8 @@ LogicalResult Lowering::lower(Operation *op) {
     return emitUnsupported(op) << "is inside of a region: no CPU kernel";
   for (Type type : llvm::concat<const Type>(op->getOperandTypes(), op->getResultTypes()))
     if (isa<TensorType>(type) && getElementTypeOrSelf(type).isF64())
-      return emitUnsupported(op) << "computes in float64, which has no CPU kernel; compile with -O0";
+      return emitUnsupported(op)
+             << "computes in float64, which has no CPU kernel; compile with -O0";
   return dispatchOp(op, [&](auto op) { return lowerOp(op); });
 }
 

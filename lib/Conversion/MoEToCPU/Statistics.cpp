@@ -6,6 +6,7 @@
 
 #include "Keys.h"
 #include "Lowering.h"
+#include "moec/Support/Unsupported.h"
 
 #include "moec/Support/Unsupported.h"
 
