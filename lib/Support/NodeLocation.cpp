@@ -38,6 +38,10 @@ StringRef mlir::moe::getNodeOperator(Location location) {
   return opType;
 }
 
+std::string mlir::moe::describeNode(Location location, StringRef opType) {
+  return ("node '" + getNodeName(location) + "' (" + opType + ")").str();
+}
+
 std::pair<StringRef, unsigned> mlir::moe::getNodePosition(Location location) {
   std::pair<StringRef, unsigned> position("", 0);
   location->walk([&](Location inner) {

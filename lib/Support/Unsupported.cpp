@@ -19,11 +19,12 @@ InFlightDiagnostic mlir::moe::emitUnsupported(Location location) {
 
 InFlightDiagnostic mlir::moe::emitUnsupported(Operation *op) {
   InFlightDiagnostic error = emitUnsupported(op->getLoc());
-  StringRef node = getNodeName(op->getLoc());
-  if (node.empty())
-    error << "'" << op->getName() << "' op ";
+  Location location = op->getLoc();
+  StringRef opType = getNodeOperator(location), opName = op->getName().getStringRef();
+  if (getNodeName(location).empty())
+    error << "'" << opName << "' op ";
   else
-    error << "node '" << node << "' (" << op->getName() << "): ";
+    error << describeNode(location, opType.empty() ? opName : opType) << ": ";
   return error;
 }
 

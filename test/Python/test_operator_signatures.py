@@ -33,8 +33,22 @@ def _tensors(count):
     return ", ".join(["tensor<f32>"] * count)
 
 
+KIND = onnx.defs.OpSchema.AttrType
+VALUES = {
+    KIND.INT: "1 : i64",
+    KIND.FLOAT: "1.0 : f32",
+    KIND.STRING: '"1"',
+    KIND.INTS: "array<i64: 1>",
+    KIND.FLOATS: "array<f32: 1.0>",
+    KIND.STRINGS: '["1"]',
+    KIND.TENSOR: "dense<1> : tensor<1xi64>",
+    KIND.SPARSE_TENSOR: "dense<1> : tensor<1xi64>",
+    KIND.TYPE_PROTO: "tensor<f32>",
+}
+
+
 def _node(name, inputs, outputs=1, attributes=(), version=13):
-    values = ", ".join(f"{attribute} = 1 : i64" for attribute in attributes)
+    values = ", ".join(f"{attribute} = {value}" for attribute, value in dict(attributes).items())
     operands = ", ".join(["%x"] * inputs)
     settings = f"{{attributes = {{{values}}}, version = {version} : i64}}"
     return f'onnx.node "{name}"({operands}) {settings} : ({_tensors(inputs)}) -> ({_tensors(outputs)})'
@@ -50,7 +64,7 @@ def test_what_the_schemas_allow_is_accepted(tmp_path):
     nodes = []
     for name, schemas in SCHEMAS.items():
         for schema in schemas:
-            attributes = [n for n, attribute in schema.attributes.items() if attribute.type != GRAPH]
+            attributes = [(n, VALUES[one.type]) for n, one in schema.attributes.items() if one.type != GRAPH]
             outputs = max(1, schema.min_output)
             nodes.append(_node(name, schema.min_input, outputs, attributes))
             nodes.append(_node(name, min(schema.max_input, 9), min(max(1, schema.max_output), 9)))
@@ -62,9 +76,13 @@ def test_what_the_schemas_allow_is_accepted(tmp_path):
 def test_what_no_schema_has_is_refused(name, tmp_path):
     fewest = min(schema.min_input for schema in SCHEMAS[name])
     most = max(schema.max_input for schema in SCHEMAS[name])
-    assert f"{name} has {fewest - 1} inputs, expected at least" in _read(tmp_path, [_node(name, fewest - 1)]).stderr
-    assert f"{name} has {most + 1} inputs, expected at most" in _read(tmp_path, [_node(name, most + 1)]).stderr
-    assert f"{name} has no attribute 'moec'" in _read(tmp_path, [_node(name, fewest, 1, ["moec"])]).stderr
+    assert f"({name}): has {fewest - 1} inputs, expected at least" in _read(tmp_path, [_node(name, fewest - 1)]).stderr
+    assert f"({name}): has {most + 1} inputs, expected at most" in _read(tmp_path, [_node(name, most + 1)]).stderr
+    assert f"({name}): has no attribute 'moec'" in _read(tmp_path, [_node(name, fewest, 1, {"moec": "1 : i64"})]).stderr
+    for attribute in SCHEMAS[name][-1].attributes.values():
+        for value in {text for kind, text in VALUES.items() if kind != attribute.type}:
+            wrong = _read(tmp_path, [_node(name, fewest, 1, {attribute.name: value})]).stderr
+            assert f"({name}): attribute '{attribute.name}' is a" in wrong, wrong
 
 
 def _unsupported(tmp_path, names):

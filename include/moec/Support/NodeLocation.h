@@ -26,6 +26,9 @@ StringRef getNodeName(Location location);
 /// location has none.
 StringRef getNodeOperator(Location location);
 
+/// Start of each message about a node: "node 'layers.0/add' (Add)".
+std::string describeNode(Location location, StringRef opType);
+
 /// File and node index of a location; an empty file name when it has none.
 std::pair<StringRef, unsigned> getNodePosition(Location location);
 

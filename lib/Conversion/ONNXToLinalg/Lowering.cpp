@@ -3,8 +3,6 @@
 
 #include "Lowering.h"
 
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
-
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/NodeLocation.h"
 #include "moec/Support/Unsupported.h"
@@ -39,9 +37,7 @@ SmallVector<Value> NodeLowering::inputs() {
   return values;
 }
 
-std::string NodeLowering::describe() {
-  return (node.getOpType() + " (node '" + getNodeName(node.getLoc()) + "')").str();
-}
+std::string NodeLowering::describe() { return describeNode(node.getLoc(), node.getOpType()); }
 
 LogicalResult NodeLowering::fail(const Twine &reason) {
   return emitError(node.getLoc()) << describe() << ": " << reason;
@@ -54,8 +50,7 @@ LogicalResult NodeLowering::unsupported(const Twine &reason) {
 void NodeLowering::check(Value condition, const Twine &message) {
   if (matchPattern(condition, m_One()))
     return;
-  Value call = CurrentCallOp::create(b, LLVM::LLVMPointerType::get(b.getContext()));
-  CheckOp::create(b, call, condition, b.getStringAttr(describe() + ": " + message));
+  CheckOp::create(b, condition, describe() + ": " + message);
 }
 
 FailureOr<int64_t> NodeLowering::axis(StringRef name, int64_t defaultValue, int64_t rank,
@@ -101,12 +96,58 @@ static RankedTensorType mergeTypes(RankedTensorType computed, RankedTensorType d
   return RankedTensorType::get(shape, computed.getElementType());
 }
 
+/// As much of `tensor` as `type` has room for, the rest zeros.
+static Value fitInto(ImplicitLocOpBuilder &b, Value tensor, RankedTensorType type) {
+  Sizes from = getSizes(b, tensor), to;
+  for (auto [dim, size] : llvm::enumerate(from)) {
+    to.push_back(type.isDynamicDim(dim) ? size : b.getIndexAttr(type.getDimSize(dim)));
+    tensor = takeFirst(b, tensor, dim, minSizes(b, size, to.back()));
+  }
+  Value room = filledTensor(b, to, type.getElementType(), 0);
+  if (llvm::is_contained(type.getShape(), 0))
+    return room;
+  Sizes sizes = getSizes(b, tensor), offsets(to.size(), b.getIndexAttr(0)),
+        strides(to.size(), b.getIndexAttr(1));
+  return tensor::InsertSliceOp::create(b, tensor, room, offsets, sizes, strides);
+}
+
+FailureOr<Value> NodeLowering::castToStated(Value value, RankedTensorType stated, StringRef name) {
+  bool ofData = false;
+  for (auto [dim, expected] : llvm::enumerate(stated.getShape())) {
+    OpFoldResult size = getSize(b, value, dim);
+    if (ShapedType::isDynamic(expected) || isSize(size, expected))
+      continue;
+    std::string what = ("dimension " + Twine(dim) + " of output '" + name + "' ").str();
+    if (std::optional<int64_t> known = getConstantIntValue(size))
+      return fail(what + "is " + Twine(*known) + ", but the model states " + Twine(expected));
+    ofData |= dependsOnData(size);
+    check(equalSizes(b, size, b.getIndexAttr(expected)),
+          what + "is not " + Twine(expected) + ", as the model states");
+  }
+  // Nothing runs after a check of sizes alone fails; after others all goes on, and a slice
+  // is memory of another tensor, which may end before the stated size does.
+  bool isSlice = value.getDefiningOp<tensor::ExtractSliceOp>() != nullptr;
+  return ofData && isSlice ? fitInto(b, value, stated) : castTo(b, value, stated);
+}
+
+/// Sizes of `from` that others ask for, computed from what makes `to`, which no later
+/// cast changes.
+static void traceSizes(ImplicitLocOpBuilder &b, Value from, Value to) {
+  for (Operation *user : llvm::make_early_inc_range(from.getUsers())) {
+    auto dim = dyn_cast<tensor::DimOp>(user);
+    if (!dim || !dim.getConstantIndex())
+      continue;
+    dim.replaceAllUsesWith(toValue(b, getSize(b, to, *dim.getConstantIndex())));
+    dim.erase();
+  }
+}
+
 LogicalResult NodeLowering::replace(ValueRange values) {
   if (values.size() != node.getNumResults())
     return unsupported("has " + Twine(node.getNumResults()) + " outputs where " +
                        Twine(values.size()) + " are computed");
-  for (auto [result, computed] : llvm::zip(node.getResults(), values)) {
-    Value value = computed;
+  for (auto [index, computed] : llvm::enumerate(values)) {
+    Value result = node.getResult(index), value = computed;
     if (auto declared = dyn_cast<RankedTensorType>(result.getType())) {
       RankedTensorType merged = mergeTypes(cast<RankedTensorType>(value.getType()), declared);
       if (!merged) {
@@ -115,7 +156,11 @@ LogicalResult NodeLowering::replace(ValueRange values) {
             << "computes " << value.getType() << " where the model declares " << declared;
         return fail(text);
       }
-      value = castTo(b, value, merged);
+      FailureOr<Value> fitting = castToStated(value, merged, node.getOutputName(index));
+      if (failed(fitting))
+        return failure();
+      traceSizes(b, result, value);
+      value = *fitting;
     }
     // Other nodes take any type; the rest keeps the declared one.
     result.replaceUsesWithIf(value,

@@ -45,7 +45,7 @@ public:
   /// Reports what of a valid node cannot be lowered.
   LogicalResult unsupported(const Twine &reason);
 
-  /// Name for messages: "Reshape (node 'view_1')".
+  /// Start of a message: "node 'view_1' (Reshape)".
   std::string describe();
 
   /// Makes the call fail with "<node>: message" unless `condition` holds.
@@ -58,6 +58,11 @@ public:
   /// Constant axes at input `position`, counted from the front, sorted. An absent
   /// input gives none.
   FailureOr<SmallVector<int64_t>> axesInput(unsigned position, int64_t rank);
+
+private:
+  /// `value`, computed for the result `name`, as `stated`. The call fails when it has
+  /// other sizes.
+  FailureOr<Value> castToStated(Value value, RankedTensorType stated, StringRef name);
 };
 
 using LoweringFn = LogicalResult (*)(NodeLowering &);

@@ -174,6 +174,16 @@ bool lowering::isNeverNegative(OpFoldResult size) {
   return false;
 }
 
+bool lowering::dependsOnData(OpFoldResult size) {
+  auto value = dyn_cast<Value>(size);
+  Operation *op = value ? value.getDefiningOp() : nullptr;
+  if (!op || isa<tensor::DimOp>(op))
+    return false;
+  if (!isa<arith::ArithDialect>(op->getDialect()))
+    return true;
+  return llvm::any_of(op->getOperands(), [](Value operand) { return dependsOnData(operand); });
+}
+
 namespace {
 /// A product of a known number and other factors.
 struct Factors {

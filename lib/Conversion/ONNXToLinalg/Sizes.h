@@ -30,6 +30,9 @@ bool isSize(OpFoldResult size, int64_t value);
 /// True when a computed integer cannot be negative, being made of sizes.
 bool isNeverNegative(OpFoldResult value);
 
+/// True when a size is computed from elements of a tensor.
+bool dependsOnData(OpFoldResult size);
+
 /// True when `size` = 0 implies that the product of `sizes` is 0, because it is a
 /// factor of one of them.
 bool isFactorOf(OpFoldResult size, ArrayRef<OpFoldResult> sizes);

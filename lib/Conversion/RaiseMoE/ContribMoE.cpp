@@ -20,9 +20,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 std::string mlir::moe::describeNode(onnx::NodeOp node) {
-  StringRef name = getNodeName(node.getLoc());
-  std::string text = node.getOpType().str();
-  return name.empty() ? text : text + " '" + name.str() + "'";
+  return describeNode(node.getLoc(), node.getOpType());
 }
 
 namespace {
@@ -199,6 +197,9 @@ LogicalResult Reader::checkAttributeNames() {
 }
 
 LogicalResult Reader::readAttributes() {
+  if (!moe.node.getGraphs().empty())
+    return error() << "attribute " << cast<StringAttr>(moe.node.getGraphs()[0]).getValue()
+                   << " is a graph, expected a number or a string";
   if (failed(checkAttributeNames()))
     return failure();
   if (moe.quantized && failed(readQuantization()))

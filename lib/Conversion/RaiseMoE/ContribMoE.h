@@ -43,7 +43,7 @@ struct ContribMoE {
   int64_t experts = 0, hidden = 0, intermediate = 0;
 };
 
-/// The node's operator and name, as the start of a message.
+/// The start of a message about the node.
 std::string describeNode(onnx::NodeOp node);
 
 /// Reads and checks a node. Reports the first thing that is illegal or not supported
@@ -54,6 +54,10 @@ FailureOr<ContribMoE> readContribMoE(onnx::NodeOp node);
 /// dimension 0 keeps its size. A weight becomes a new weight symbol with a reshape
 /// among its transforms, a constant another constant.
 Value relabel(RewriterBase &rewriter, Location loc, Value value, ArrayRef<int64_t> shape);
+
+/// `result` in the type that the model states for the node's result. The run fails when
+/// it states a size that is not that of `like`, whose unknown sizes the result has.
+Value castToStated(RewriterBase &rewriter, onnx::NodeOp node, Value result, Value like);
 
 void populateRaiseRouterPatterns(RewritePatternSet &patterns);
 

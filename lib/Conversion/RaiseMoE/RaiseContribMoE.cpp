@@ -142,10 +142,8 @@ struct Raiser {
     Value rows = tensor::DimOp::create(rewriter, loc, value, 0);
     Value tokens = tensor::DimOp::create(rewriter, loc, x, 0);
     Value equal = arith::CmpIOp::create(rewriter, loc, arith::CmpIPredicate::eq, rows, tokens);
-    Value call =
-        CurrentCallOp::create(rewriter, loc, LLVM::LLVMPointerType::get(moe.node.getContext()));
-    CheckOp::create(rewriter, loc, call, equal,
-                    describeNode(moe.node) + ": " + name.str() +
+    CheckOp::create(rewriter, loc, equal,
+                    describeNode(moe.node) + ": " + name +
                         " and input differ in the number of tokens");
   }
 
@@ -166,6 +164,27 @@ struct Raiser {
 
 } // namespace
 
+Value mlir::moe::castToStated(RewriterBase &rewriter, onnx::NodeOp node, Value result, Value like) {
+  auto found = cast<RankedTensorType>(result.getType());
+  auto stated = cast<ShapedType>(node.getResult(0).getType());
+  if (found == stated)
+    return result;
+  Location loc = node.getLoc();
+  for (int64_t dim = 0; stated.hasRank() && dim < found.getRank(); ++dim) {
+    if (!found.isDynamicDim(dim) || stated.isDynamicDim(dim))
+      continue;
+    // Not of the result: the cast may become part of what makes it.
+    Value size = tensor::DimOp::create(rewriter, loc, like, dim);
+    Value expected = arith::ConstantIndexOp::create(rewriter, loc, stated.getDimSize(dim));
+    Value equal = arith::CmpIOp::create(rewriter, loc, arith::CmpIPredicate::eq, size, expected);
+    CheckOp::create(rewriter, loc, equal,
+                    describeNode(node) + ": dimension " + Twine(dim) + " of output '" +
+                        node.getOutputName(0) + "' is not " + Twine(stated.getDimSize(dim)) +
+                        ", as the model states");
+  }
+  return tensor::CastOp::create(rewriter, loc, stated, result);
+}
+
 bool mlir::moe::isContribMoE(onnx::NodeOp node) { return node.isOp(kMoEOp) || node.isOp(kQMoEOp); }
 
 LogicalResult mlir::moe::raiseContribMoE(RewriterBase &rewriter, onnx::NodeOp node) {
@@ -175,9 +194,6 @@ LogicalResult mlir::moe::raiseContribMoE(RewriterBase &rewriter, onnx::NodeOp no
   OpBuilder::InsertionGuard guard(rewriter);
   rewriter.setInsertionPoint(node);
   Value result = Raiser{rewriter, *moe, node.getLoc()}.raise();
-  Type declared = node.getResult(0).getType();
-  if (result.getType() != declared)
-    result = tensor::CastOp::create(rewriter, node.getLoc(), declared, result);
-  rewriter.replaceOp(node, result);
+  rewriter.replaceOp(node, castToStated(rewriter, node, result, moe->input));
   return success();
 }

@@ -157,8 +157,7 @@ struct RaiseRouter : OpRewritePattern<DispatchOp> {
     Location loc = product->node.getLoc();
     Value raised = LogitsOp::create(rewriter, loc, type.clone({tokens, experts}), op.getX(),
                                     product->weight, product->bias, product->layout);
-    if (raised.getType() != type)
-      raised = tensor::CastOp::create(rewriter, loc, type, raised);
+    raised = castToStated(rewriter, logits.getDefiningOp<onnx::NodeOp>(), raised, op.getX());
     rewriter.replaceAllUsesWith(logits, raised);
     return success();
   }

@@ -599,8 +599,8 @@ FailureOr<int64_t> Importer::getVersion(const ModelNode &node, Location loc, con
   auto opset = frame.opsets->find(node.domain);
   if (opset != frame.opsets->end())
     return opset->second;
-  return mlir::emitError(loc) << "node '" << getNodeName(loc) << "' (" << qualifyOp(node)
-                              << "): the model imports no version of the operator set '"
+  return mlir::emitError(loc) << describeNode(loc, qualifyOp(node))
+                              << ": the model imports no version of the operator set '"
                               << (node.domain.empty() ? "ai.onnx" : node.domain) << "'";
 }
 
@@ -708,7 +708,7 @@ LogicalResult Importer::importNode(const ModelNode &node, unsigned index, Scope 
       frame.prefix + (node.name.empty() ? node.opType + "_" + std::to_string(index) : node.name);
   Location loc =
       getNodeLocation(builder.getContext(), model.fileName, topNode, name, qualifyOp(node));
-  std::string start = "node '" + name + "' (" + qualifyOp(node) + "): ";
+  std::string start = describeNode(loc, qualifyOp(node)) + ": ";
   auto fail = [&]() { return mlir::emitError(loc) << start; };
   if (++numNodes > kMaxNodes)
     return moe::emitUnsupported(loc) << start << "the graph has more than " << kMaxNodes

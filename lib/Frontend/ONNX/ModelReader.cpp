@@ -412,30 +412,66 @@ LogicalResult Reader::readSparse(const ::onnx::SparseTensorProto &in, ModelSpars
                  succeeded(readTensor(in.indices(), owner, out.indices)));
 }
 
-/// The kind of an attribute of an old model, which may not state it.
-static ::onnx::AttributeProto::AttributeType inferKind(const ::onnx::AttributeProto &in) {
+using AttributeKind = ::onnx::AttributeProto::AttributeType;
+
+/// Whether an attribute holds a value of a kind.
+static bool holds(const ::onnx::AttributeProto &in, AttributeKind kind) {
   using Proto = ::onnx::AttributeProto;
-  if (in.type() != Proto::UNDEFINED)
-    return in.type();
-  if (in.has_f())
-    return Proto::FLOAT;
-  if (in.has_i())
-    return Proto::INT;
-  if (in.has_s())
-    return Proto::STRING;
-  if (in.has_t())
-    return Proto::TENSOR;
-  if (in.has_g())
-    return Proto::GRAPH;
-  if (in.floats_size())
-    return Proto::FLOATS;
-  if (in.ints_size())
-    return Proto::INTS;
-  if (in.strings_size())
-    return Proto::STRINGS;
-  if (in.tensors_size())
-    return Proto::TENSORS;
+  switch (kind) {
+  case Proto::FLOAT:
+    return in.has_f();
+  case Proto::INT:
+    return in.has_i();
+  case Proto::STRING:
+    return in.has_s();
+  case Proto::TENSOR:
+    return in.has_t();
+  case Proto::GRAPH:
+    return in.has_g();
+  case Proto::SPARSE_TENSOR:
+    return in.has_sparse_tensor();
+  case Proto::TYPE_PROTO:
+    return in.has_tp();
+  case Proto::FLOATS:
+    return in.floats_size();
+  case Proto::INTS:
+    return in.ints_size();
+  case Proto::STRINGS:
+    return in.strings_size();
+  case Proto::TENSORS:
+    return in.tensors_size();
+  case Proto::GRAPHS:
+    return in.graphs_size();
+  case Proto::SPARSE_TENSORS:
+    return in.sparse_tensors_size();
+  case Proto::TYPE_PROTOS:
+    return in.type_protos_size();
+  default:
+    return false;
+  }
+}
+
+/// The first kind that an attribute holds a value of.
+static AttributeKind findKind(const ::onnx::AttributeProto &in) {
+  using Proto = ::onnx::AttributeProto;
+  for (int kind = Proto::AttributeType_MIN; kind <= Proto::AttributeType_MAX; ++kind)
+    if (holds(in, AttributeKind(kind)))
+      return AttributeKind(kind);
   return Proto::UNDEFINED;
+}
+
+/// The kind of an attribute. Old models do not state it.
+static AttributeKind inferKind(const ::onnx::AttributeProto &in) {
+  return in.type() != ::onnx::AttributeProto::UNDEFINED ? in.type() : findKind(in);
+}
+
+/// Whether the value is of the stated kind. Zeros and empty lists need not be written.
+static bool holdsItsKind(const ::onnx::AttributeProto &in) {
+  using Proto = ::onnx::AttributeProto;
+  AttributeKind kind = inferKind(in);
+  bool isMessage = kind == Proto::TENSOR || kind == Proto::GRAPH || kind == Proto::SPARSE_TENSOR ||
+                   kind == Proto::TYPE_PROTO;
+  return holds(in, kind) || (findKind(in) == Proto::UNDEFINED && !isMessage);
 }
 
 LogicalResult Reader::readAttribute(const ::onnx::AttributeProto &in, StringRef node,
@@ -451,6 +487,13 @@ LogicalResult Reader::readAttribute(const ::onnx::AttributeProto &in, StringRef 
     out.kind = ModelAttribute::Reference;
     out.reference = in.ref_attr_name();
     return success();
+  }
+  if (!holdsItsKind(in)) {
+    AttributeKind found = findKind(in);
+    return emitError() << owner << " is stated to be of kind "
+                       << Proto::AttributeType_Name(inferKind(in)) << ", but holds "
+                       << (found == Proto::UNDEFINED ? "nothing"
+                                                     : Proto::AttributeType_Name(found));
   }
   switch (inferKind(in)) {
   case Proto::FLOAT:

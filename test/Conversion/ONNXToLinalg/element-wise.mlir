@@ -18,7 +18,7 @@ func.func @proven(%x: tensor<?x?xf32> {onnx.dims = ["tokens", "hidden"]},
 // CHECK-SAME: %[[X:.*]]: tensor<?xf32>, %[[Y:.*]]: tensor<?xf32>
 // CHECK: %[[N:.*]] = tensor.dim %[[X]]
 // CHECK: %[[M:.*]] = tensor.dim %[[Y]]
-// CHECK: moe.check %{{.*}}, %{{.*}}, "Add (node ''): the sizes of dimension 0 cannot be broadcast to one another"
+// CHECK: moe.check %{{.*}}, %{{.*}}, "node '' (Add): the sizes of dimension 0 cannot be broadcast to one another"
 // CHECK: linalg.generic
 // CHECK: tensor.extract %[[X]]
 // CHECK: tensor.extract %[[Y]]

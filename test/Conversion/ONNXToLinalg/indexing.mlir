@@ -1,7 +1,7 @@
 // RUN: moe-opt %s --onnx-to-linalg --canonicalize --cse | FileCheck %s
 
 // CHECK-LABEL: func @gather
-// CHECK: moe.check %{{.*}}, "Gather (node ''): an index is out of range"
+// CHECK: moe.check %{{.*}}, "node '' (Gather): an index is out of range"
 // CHECK: linalg.generic
 // CHECK: arith.minsi
 // CHECK: arith.maxsi

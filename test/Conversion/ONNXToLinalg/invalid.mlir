@@ -1,7 +1,7 @@
 // RUN: moe-opt %s --onnx-to-linalg --split-input-file --verify-diagnostics
 
 func.func @broadcast(%x: tensor<3xf32>, %y: tensor<4xf32>) -> tensor<4xf32> {
-  // expected-error @+1 {{Add (node ''): sizes 3 and 4 cannot be broadcast to one another}}
+  // expected-error @+1 {{node '' (Add): sizes 3 and 4 cannot be broadcast to one another}}
   %r = onnx.node "Add"(%x, %y) {version = 14 : i64} : (tensor<3xf32>, tensor<4xf32>) -> tensor<4xf32>
   return %r : tensor<4xf32>
 }
@@ -10,7 +10,7 @@ func.func @broadcast(%x: tensor<3xf32>, %y: tensor<4xf32>) -> tensor<4xf32> {
 
 // What depends on a node that failed is not reported.
 func.func @matmul(%x: tensor<2x3xf32>, %y: tensor<4x5xf32>) -> tensor<2x5xf32> {
-  // expected-error @+1 {{MatMul (node ''): the inner sizes differ (3 and 4)}}
+  // expected-error @+1 {{node '' (MatMul): the inner sizes differ (3 and 4)}}
   %p = onnx.node "MatMul"(%x, %y) {version = 13 : i64} : (tensor<2x3xf32>, tensor<4x5xf32>) -> tensor<2x5xf32>
   %r = onnx.node "And"(%p, %p) {version = 13 : i64} : (tensor<2x5xf32>, tensor<2x5xf32>) -> tensor<2x5xf32>
   return %r : tensor<2x5xf32>
@@ -19,7 +19,7 @@ func.func @matmul(%x: tensor<2x3xf32>, %y: tensor<4x5xf32>) -> tensor<2x5xf32> {
 // -----
 
 func.func @kinds(%x: tensor<2xf32>) -> tensor<2xi1> {
-  // expected-error @+1 {{Not (node ''): element type f32 is not supported}}
+  // expected-error @+1 {{node '' (Not): element type f32 is not supported}}
   %r = onnx.node "Not"(%x) {version = 13 : i64} : (tensor<2xf32>) -> tensor<2xi1>
   return %r : tensor<2xi1>
 }
@@ -27,7 +27,7 @@ func.func @kinds(%x: tensor<2xf32>) -> tensor<2xi1> {
 // -----
 
 func.func @rank(%x: tensor<*xf32>) -> tensor<*xf32> {
-  // expected-error @+1 {{Neg (node ''): the shape or element type of input 0 is not known}}
+  // expected-error @+1 {{node '' (Neg): the shape or element type of input 0 is not known}}
   %r = onnx.node "Neg"(%x) {version = 13 : i64} : (tensor<*xf32>) -> tensor<*xf32>
   return %r : tensor<*xf32>
 }
@@ -35,7 +35,7 @@ func.func @rank(%x: tensor<*xf32>) -> tensor<*xf32> {
 // -----
 
 func.func @axes(%x: tensor<2x2xf32>, %axes: tensor<1xi64>) -> tensor<?x?xf32> {
-  // expected-error @+1 {{ReduceSum (node ''): the axes must be constants}}
+  // expected-error @+1 {{node '' (ReduceSum): the axes must be constants}}
   %r = onnx.node "ReduceSum"(%x, %axes) {version = 13 : i64} : (tensor<2x2xf32>, tensor<1xi64>) -> tensor<?x?xf32>
   return %r : tensor<?x?xf32>
 }
@@ -43,7 +43,7 @@ func.func @axes(%x: tensor<2x2xf32>, %axes: tensor<1xi64>) -> tensor<?x?xf32> {
 // -----
 
 func.func @declared(%x: tensor<2xf32>) -> tensor<3xf32> {
-  // expected-error @+1 {{Neg (node ''): computes tensor<2xf32> where the model declares tensor<3xf32>}}
+  // expected-error @+1 {{node '' (Neg): computes tensor<2xf32> where the model declares tensor<3xf32>}}
   %r = onnx.node "Neg"(%x) {version = 13 : i64} : (tensor<2xf32>) -> tensor<3xf32>
   return %r : tensor<3xf32>
 }
@@ -52,7 +52,7 @@ func.func @declared(%x: tensor<2xf32>) -> tensor<3xf32> {
 
 func.func @index(%x: tensor<3x2xf32>) -> tensor<2xf32> {
   %i = onnx.node "Constant"() {attributes = {value = dense<3> : tensor<i64>}, version = 13 : i64} : () -> tensor<i64>
-  // expected-error @+1 {{Gather (node ''): an index is out of range for size 3}}
+  // expected-error @+1 {{node '' (Gather): an index is out of range for size 3}}
   %r = onnx.node "Gather"(%x, %i) {version = 13 : i64} : (tensor<3x2xf32>, tensor<i64>) -> tensor<2xf32>
   return %r : tensor<2xf32>
 }
@@ -61,7 +61,7 @@ func.func @index(%x: tensor<3x2xf32>) -> tensor<2xf32> {
 
 func.func @count(%x: tensor<3x2xf32>) -> tensor<4xf32> {
   %s = onnx.node "Constant"() {attributes = {value = dense<4> : tensor<1xi64>}, version = 13 : i64} : () -> tensor<1xi64>
-  // expected-error @+1 {{Reshape (node ''): cannot make 6 elements into 4}}
+  // expected-error @+1 {{node '' (Reshape): cannot make 6 elements into 4}}
   %r = onnx.node "Reshape"(%x, %s) {version = 14 : i64} : (tensor<3x2xf32>, tensor<1xi64>) -> tensor<4xf32>
   return %r : tensor<4xf32>
 }
@@ -69,7 +69,7 @@ func.func @count(%x: tensor<3x2xf32>) -> tensor<4xf32> {
 // -----
 
 func.func @index_type(%x: tensor<3x2xf32>, %i: tensor<1xf32>) -> tensor<1x2xf32> {
-  // expected-error @+1 {{Gather (node ''): its indices are neither int32 nor int64}}
+  // expected-error @+1 {{node '' (Gather): its indices are neither int32 nor int64}}
   %r = onnx.node "Gather"(%x, %i) {version = 13 : i64} : (tensor<3x2xf32>, tensor<1xf32>) -> tensor<1x2xf32>
   return %r : tensor<1x2xf32>
 }
@@ -77,7 +77,7 @@ func.func @index_type(%x: tensor<3x2xf32>, %i: tensor<1xf32>) -> tensor<1x2xf32>
 // -----
 
 func.func @range(%x: tensor<?xi64>) -> tensor<?xi64> {
-  // expected-error @+1 {{Range (node ''): an input is not a scalar}}
+  // expected-error @+1 {{node '' (Range): an input is not a scalar}}
   %r = onnx.node "Range"(%x, %x, %x) {version = 11 : i64} : (tensor<?xi64>, tensor<?xi64>, tensor<?xi64>) -> tensor<?xi64>
   return %r : tensor<?xi64>
 }

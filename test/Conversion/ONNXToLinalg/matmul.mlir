@@ -27,7 +27,7 @@ func.func @accumulates_in_f32(%x: tensor<?x64xf16>, %w: tensor<64x8xf16>) -> ten
 }
 
 // CHECK-LABEL: func @inner_sizes
-// CHECK: moe.check %{{.*}}, "MatMul (node ''): the inner sizes differ"
+// CHECK: moe.check %{{.*}}, "node '' (MatMul): the inner sizes differ"
 func.func @inner_sizes(%x: tensor<4x?xf32>, %w: tensor<64x8xf32>) -> tensor<4x8xf32> {
   %r = onnx.node "MatMul"(%x, %w) {version = 13 : i64}
     : (tensor<4x?xf32>, tensor<64x8xf32>) -> tensor<4x8xf32>

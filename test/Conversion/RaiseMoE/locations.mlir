@@ -3,9 +3,9 @@
 // Errors point into the model and name the node; a good node between bad ones does not
 // hide them.
 
-// CHECK: model.onnx:4:1: error: com.microsoft.MoE 'layer0/moe': k is 3, expected 1 to 2
+// CHECK: model.onnx:4:1: error: node 'layer0/moe' (com.microsoft.MoE): k is 3, expected 1 to 2
 // CHECK-NOT: layer1
-// CHECK: model.onnx:9:1: error: com.microsoft.MoE 'layer2/moe': activation_type is 'elu'
+// CHECK: model.onnx:9:1: error: node 'layer2/moe' (com.microsoft.MoE): activation_type is 'elu'
 // CHECK-NOT: error
 func.func @main(%x: tensor<?x8xf32>, %l: tensor<?x2xf32>, %w1: tensor<2x16x8xf32>,
                 %w2: tensor<2x8x16xf32>) -> tensor<?x8xf32> {

@@ -122,7 +122,7 @@ func.func @relu_fc3(%x: !x, %l: !l, %w1: !up, %w2: !down, %w3: !up) -> !x {
 
 // CHECK-LABEL: func @swiglu_without_fusion
 func.func @swiglu_without_fusion(%x: !x, %l: !l, %w1: !fused, %w2: !down) -> !x {
-  // REMARK: model.onnx:9:1: remark: com.microsoft.MoE 'old': swiglu without swiglu_fusion and without fc3 is read as interleaved
+  // REMARK: model.onnx:9:1: remark: node 'old' (com.microsoft.MoE): swiglu without swiglu_fusion and without fc3 is read as interleaved
   // CHECK: moe.expert_ffn {{.*}} <silu, glu = interleaved>
   %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2)
     {attributes = {activation_type = "swiglu"}, absent = array<i32: 3>, version = 1 : i64}
@@ -211,12 +211,27 @@ func.func @bfloat(%x: tensor<?x64xbf16>, %l: tensor<?x8xbf16>, %w1: tensor<8x128
 // CHECK: %[[ROWS:.*]] = tensor.dim %[[L]]
 // CHECK: %[[TOKENS:.*]] = tensor.dim %[[X]]
 // CHECK: %[[SAME:.*]] = arith.cmpi eq, %[[ROWS]], %[[TOKENS]]
-// CHECK: moe.check %{{.*}}, %[[SAME]], "com.microsoft.MoE: router_probs and input differ in the number of tokens"
+// CHECK: moe.check %{{.*}}, %[[SAME]], "node '' (com.microsoft.MoE): router_probs and input differ in the number of tokens"
 func.func @other_rows(%x: !x {onnx.dims = ["tokens", "64"]}, %l: !l {onnx.dims = ["rows", "8"]},
                       %w1: !up, %w2: !down) -> !x {
   %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) {absent = array<i32: 3>, version = 1 : i64}
     : (!x, !l, !up, !down) -> !x
   return %y : !x
+}
+
+// A size that the model states of the output is checked where the input does not have it.
+
+// CHECK-LABEL: func @stated_tokens
+// CHECK-SAME: (%[[X:.*]]: tensor<?x64xf32> {{{.*}}}, %{{.*}}: tensor<?x8xf32> {{{.*}}},
+// CHECK: moe.combine
+// CHECK: %[[TOKENS:.*]] = tensor.dim %[[X]]
+// CHECK: %[[SAME:.*]] = arith.cmpi eq, %[[TOKENS]], %{{.*}}
+// CHECK: moe.check %{{.*}}, %[[SAME]], "node '' (com.microsoft.MoE): dimension 0 of output 'y' is not 3, as the model states"
+func.func @stated_tokens(%x: !x {onnx.dims = ["tokens", "64"]}, %l: !l {onnx.dims = ["tokens", "8"]},
+                         %w1: !up, %w2: !down) -> tensor<3x64xf32> {
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) {absent = array<i32: 3>, outputs = ["y"], version = 1 : i64}
+    : (!x, !l, !up, !down) -> tensor<3x64xf32>
+  return %y : tensor<3x64xf32>
 }
 
 // CHECK-LABEL: func @same_rows

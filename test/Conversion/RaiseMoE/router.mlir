@@ -23,6 +23,22 @@ func.func @matmul(%x: !x, %w1: !up, %w2: !down) -> !x {
   return %y : !x
 }
 
+// The model may state a size of logits that the input does not have.
+
+// CHECK-LABEL: func @stated_tokens
+// CHECK-SAME: (%[[X:[a-z0-9]*]]: tensor<?x64xf32>
+// CHECK: moe.logits %[[X]]
+// CHECK: %[[TOKENS:.*]] = tensor.dim %[[X]]
+// CHECK: %[[SAME:.*]] = arith.cmpi eq, %[[TOKENS]], %{{.*}}
+// CHECK: moe.check %{{.*}}, %[[SAME]], "node '' (MatMul): dimension 0 of output 'l' is not 3, as the model states"
+func.func @stated_tokens(%x: !x, %w1: !up, %w2: !down) -> !x {
+  %w = moe.load_weight @router : tensor<64x8xf32>
+  %l = onnx.node "MatMul"(%x, %w) {outputs = ["l"], version = 13 : i64} : (!x, tensor<64x8xf32>) -> tensor<3x8xf32>
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) {absent = array<i32: 3>, version = 1 : i64}
+    : (!x, tensor<3x8xf32>, !up, !down) -> !x
+  return %y : !x
+}
+
 // CHECK-LABEL: func @gemm
 func.func @gemm(%x: !x, %b: tensor<8xf32>, %w1: !up, %w2: !down) -> !x {
   // CHECK: %[[W:.*]] = moe.load_weight @router_t

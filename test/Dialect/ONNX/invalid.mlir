@@ -78,7 +78,7 @@ onnx.node "TopK"() {attributes = {k = 2 : i32}, version = 1 : i64} : () -> ()
 // -----
 
 func.func @no_input() {
-  // expected-error @below {{C7: Neg has 0 inputs, expected at least 1}}
+  // expected-error @below {{node '' (Neg): has 0 inputs, expected at least 1}}
   %0 = onnx.node "Neg"() {version = 13 : i64} : () -> tensor<2xi64>
   return
 }
@@ -86,7 +86,7 @@ func.func @no_input() {
 // -----
 
 func.func @inputs(%x: tensor<f32>) {
-  // expected-error @below {{C7: Neg has 2 inputs, expected at most 1}}
+  // expected-error @below {{node '' (Neg): has 2 inputs, expected at most 1}}
   %0 = onnx.node "Neg"(%x, %x) {version = 13 : i64} : (tensor<f32>, tensor<f32>) -> tensor<f32>
   return
 }
@@ -94,7 +94,7 @@ func.func @inputs(%x: tensor<f32>) {
 // -----
 
 func.func @required(%x: tensor<f32>) {
-  // expected-error @below {{C7: input 0 of Add is missing}}
+  // expected-error @below {{node '' (Add): input 0 is missing}}
   %0 = onnx.node "Add"(%x) {absent = array<i32: 0>, version = 14 : i64} : (tensor<f32>) -> tensor<f32>
   return
 }
@@ -102,7 +102,7 @@ func.func @required(%x: tensor<f32>) {
 // -----
 
 func.func @no_output(%x: tensor<f32>) {
-  // expected-error @below {{C7: Equal has 0 outputs, expected 1}}
+  // expected-error @below {{node '' (Equal): has 0 outputs, expected 1}}
   onnx.node "Equal"(%x, %x) {version = 13 : i64} : (tensor<f32>, tensor<f32>) -> ()
   return
 }
@@ -110,7 +110,7 @@ func.func @no_output(%x: tensor<f32>) {
 // -----
 
 func.func @outputs(%x: tensor<f32>) {
-  // expected-error @below {{C7: Neg has 2 outputs, expected 1}}
+  // expected-error @below {{node '' (Neg): has 2 outputs, expected 1}}
   %0:2 = onnx.node "Neg"(%x) {version = 13 : i64} : (tensor<f32>) -> (tensor<f32>, tensor<f32>)
   return
 }
@@ -118,7 +118,7 @@ func.func @outputs(%x: tensor<f32>) {
 // -----
 
 func.func @attribute(%x: tensor<2xf32>) {
-  // expected-error @below {{C8: Softmax has no attribute 'axs'; did you mean 'axis'?}}
+  // expected-error @below {{node '' (Softmax): has no attribute 'axs'; did you mean 'axis'?}}
   %0 = onnx.node "Softmax"(%x) {attributes = {axs = 0 : i64}, version = 13 : i64} : (tensor<2xf32>) -> tensor<2xf32>
   return
 }
@@ -126,7 +126,25 @@ func.func @attribute(%x: tensor<2xf32>) {
 // -----
 
 func.func @foreign_attribute(%x: tensor<2xf32>) {
-  // expected-error @below {{C8: Abs has no attribute 'temperature'}}
+  // expected-error @below {{node '' (Abs): has no attribute 'temperature'}}
   %0 = onnx.node "Abs"(%x) {attributes = {__comment = "fine", temperature = 1.0 : f32}, version = 13 : i64} : (tensor<2xf32>) -> tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @kind_of_attribute(%x: tensor<2xf32>) {
+  // expected-error @below {{node '' (Softmax): attribute 'axis' is a number, expected an integer}}
+  %0 = onnx.node "Softmax"(%x) {attributes = {axis = 0.0 : f32}, version = 13 : i64} : (tensor<2xf32>) -> tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @graph_as_attribute(%x: tensor<2xf32>) {
+  // expected-error @below {{node '' (Softmax): attribute 'axis' is a graph, expected an integer}}
+  %0 = onnx.node "Softmax"(%x) {graphs = ["axis"], version = 13 : i64} : (tensor<2xf32>) -> tensor<2xf32> {
+    onnx.yield %x : tensor<2xf32>
+  }
   return
 }

@@ -36,7 +36,7 @@ def expect_failure(compiler, tmp_path, model, *words, status=BAD_MODEL):
     assert "error:" in done.stderr
     for word in words:
         assert str(word) in done.stderr, done.stderr
-    for dump in ("Stack dump", "PLEASE submit", "LLVM ERROR", "Assertion", " = onnx.node"):
+    for dump in ("Stack dump", "PLEASE submit", "LLVM ERROR", "Assertion", " = onnx.node", "' op "):
         assert dump not in done.stderr
     assert not package.exists()
     return done.stderr
@@ -262,6 +262,104 @@ def test_rows_of_input_and_logits_that_differ(compiler, level, dims):
             load(package.path).run(other)
 
 
+def stating(sizes, *nodes, intermediate=None):
+    """(model, function of its inputs): x [n, 4] through `nodes` to y, of which the model
+    states `sizes`, and those of a value on the way."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node(op, inputs, [output], name=output, **attributes) for op, inputs, output, attributes in nodes],
+        "g",
+        [value("x", TensorProto.FLOAT, ["n", 4])],
+        [value("y", TensorProto.FLOAT, sizes)],
+        value_info=[value("h", TensorProto.FLOAT, intermediate)] if intermediate else [],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+STATED = {
+    "output": (stating([1, 4], ("Neg", ["x"], "y", {})), lambda x: -x),
+    "intermediate": (
+        stating(["n", 4], ("Neg", ["x"], "h", {}), ("Abs", ["h"], "y", {}), intermediate=[1, 4]),
+        lambda x: np.abs(x),
+    ),
+    "computed": (stating([2, 4], ("Concat", ["x", "x"], "y", {"axis": 0})), lambda x: np.concatenate([x, x])),
+    "transposed": (stating([4, 1], ("Transpose", ["x"], "y", {})), lambda x: x.T),
+}
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
+@pytest.mark.parametrize("name", STATED)
+def test_stated_size_that_is_not_the_computed_one(compiler, level, name):
+    """Only the run can know: nothing is written then, least of all past the output."""
+    model, expected = STATED[name]
+    package = load(compiler.package(model, level).path)
+    rows = np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 4)
+    assert np.array_equal(package.run({"x": rows})["y"], expected(rows))
+    for count in (0, 2, 3000):
+        with pytest.raises(MoecError, match="of output '.' is not ., as the model states"):
+            package.run({"x": np.resize(rows, (count, 4))})
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
+@pytest.mark.parametrize("layer", [MOE, QMOE, dataclasses.replace(MOE, rank=3)], ids=["MoE", "QMoE", "batches"])
+def test_stated_number_of_tokens_that_is_not_the_computed_one(compiler, level, layer):
+    model = generate.build(layer)
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    package = load(compiler.package(model, level).path)
+    inputs = generate.draw_inputs(layer, 1)
+    assert relative_error(package.run(inputs)["output"], evaluate(model, inputs)["output"]) < TOLERANCES["float32"]
+    many = {name: np.resize(array, (300, *array.shape[1:])) for name, array in inputs.items()}
+    with pytest.raises(MoecError, match="of output 'output' is not 1, as the model states"):
+        package.run(many)
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
+def test_stated_size_that_the_data_do_not_give(compiler, level):
+    value = helper.make_tensor_value_info
+    bounds = [value(name, TensorProto.INT64, [1]) for name in ("start", "end")]
+    graph = helper.make_graph(
+        [helper.make_node("Slice", ["x", "start", "end"], ["y"])],
+        "g",
+        [value("x", TensorProto.FLOAT, ["n"]), *bounds],
+        [value("y", TensorProto.FLOAT, [3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    package = load(compiler.package(model, level).path)
+    inputs = {"x": np.arange(8, dtype=np.float32), "start": np.array([2]), "end": np.array([5])}
+    assert np.array_equal(package.run(inputs)["y"], [2, 3, 4])
+    for end in (0, 3, 8):
+        with pytest.raises(MoecError, match="of output 'y' is not 3, as the model states"):
+            package.run({**inputs, "end": np.array([end])})
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
+def test_symbol_of_outputs_of_different_sizes(compiler, level):
+    """A name of an output's size is a comment; what is computed counts."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Concat", ["z", "z"], ["w"], axis=0)],
+        "g",
+        [value("x", TensorProto.FLOAT, ["n", 4]), value("z", TensorProto.FLOAT, ["m", 4])],
+        [value("y", TensorProto.FLOAT, ["k", 4]), value("w", TensorProto.FLOAT, ["k", 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    x, z = (np.linspace(-1, 1, 4 * rows, dtype=np.float32).reshape(rows, 4) for rows in (2, 300))
+    for symbol in ("k", "n", "m"):
+        for output in model.graph.output:
+            output.type.tensor_type.shape.dim[0].dim_param = symbol
+        outputs = load(compiler.package(model, level).path).run({"x": x, "z": z})
+        assert np.array_equal(outputs["y"], -x)
+        assert np.array_equal(outputs["w"], np.concatenate([z, z]))
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
+def test_symbol_of_inputs_of_different_sizes(compiler, level):
+    model = generate.build(MOE)
+    inputs = generate.draw_inputs(MOE, 5)
+    with pytest.raises(MoecError, match="both are 'tokens'"):
+        load(compiler.package(model, level).path).run({**inputs, "logits": inputs["logits"][:3]})
+
+
 # --- versions and operators ------------------------------------------------------------------
 
 
@@ -329,6 +427,28 @@ def test_reference_to_an_attribute_outside_of_a_function(compiler, tmp_path):
     model = generate.build(MOE)
     model.graph.node[0].attribute[0].ref_attr_name = "k"
     expect_failure(compiler, tmp_path, model, "'k'", "function")
+
+
+@pytest.mark.parametrize("kind", ["GRAPH", "TENSOR", "FLOAT", "STRINGS"])
+def test_attribute_of_another_kind_than_stated(compiler, tmp_path, kind):
+    model = generate.build(MOE)
+    (attribute,) = [one for one in model.graph.node[0].attribute if one.name == "k"]
+    attribute.type = onnx.AttributeProto.AttributeType.Value(kind)
+    expect_failure(compiler, tmp_path, model, "'k'", kind, "INT")
+
+
+EMPTY_GRAPH = helper.make_graph([], "inner", [], [])
+
+
+@pytest.mark.parametrize("value", [1.0, "1", [1], EMPTY_GRAPH], ids=["float", "string", "ints", "graph"])
+def test_attribute_of_another_kind_than_the_operator_has(compiler, tmp_path, value):
+    """It is not ignored: the default would be meant silently."""
+    node = helper.make_node("Softmax", ["x"], ["y"], name="soft", axis=value)
+    tensors = [helper.make_tensor_value_info(name, 1, [2, 3]) for name in "xy"]
+    graph = helper.make_graph([node], "g", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    expect_failure(compiler, tmp_path, model, "'soft' (Softmax): attribute 'axis' is a", "expected an integer")
+    expect_failure(compiler, tmp_path, with_attribute(MOE, k=value), "(com.microsoft.MoE): attribute k is", "expected")
 
 
 def test_undefined_value(compiler, tmp_path):

@@ -37,7 +37,7 @@ QMOE = generate.Layer(activation="swiglu", fusion=1, bits=4, block=16, zero_poin
 
 OPTIONS, BAD_MODEL, UNSUPPORTED = 1, 2, 3
 MESSAGE = re.compile(r"(?P<file>[^\n]*?)(:\d+:\d+)?: (?P<kind>error|warning|note): (?P<text>.+)")
-DUMPS = ("Stack dump", "PLEASE submit", "LLVM ERROR", "Assertion", "Sanitizer", "runtime error", "terminate called")
+DUMPS = ("' op ", "Stack dump", "PLEASE submit", "LLVM ERROR", "Assertion", "Sanitizer", "runtime error", "terminate called")
 
 
 def sample(subject, changes, count):
@@ -118,8 +118,8 @@ def public(name):
 class Subject:
     build: Callable
     tolerance: float = TOLERANCES["float32"]
-    mutations: int = 40  # tried
-    runs: int = 4  # of the accepted ones compiled as a whole and run
+    mutations: int = 16  # tried
+    runs: int = 3  # of the accepted ones compiled as a whole and run
 
 
 SUBJECTS = {
@@ -127,7 +127,7 @@ SUBJECTS = {
     "swiglu": Subject(lambda: generate.build(SWIGLU)),
     "qmoe": Subject(lambda: generate.build(QMOE)),
     "external": Subject(lambda: generate.build(MOE)),
-    "operators": Subject(build_operators, tolerance=TOLERANCES["float16"], mutations=80),
+    "operators": Subject(build_operators, tolerance=TOLERANCES["float16"], mutations=32),
     "layer0_moe": Subject(lambda: onnx.load(FIXTURES / "layer0_moe.onnx"), runs=2),
     "layer1_qmoe_int4_asym": Subject(lambda: onnx.load(FIXTURES / "layer1_qmoe_int4_asym.onnx"), runs=2),
     "gpt_oss": Subject(lambda: public("gpt_oss__contrib_qmoe_int4_block32_bias_limit"), runs=2),
@@ -244,7 +244,9 @@ class Trial:
         expected = compute(self.folder / "model.onnx", inputs)
         if done.returncode:
             check_message(done, "the run")
-            assert done.returncode in (4, 5) and expected is None, f"exit status {done.returncode}\n{done.stderr}"
+            # Others only warn of sizes that are not those that the model states.
+            wanted = expected is None or "as the model states" in done.stderr
+            assert done.returncode in (4, 5) and wanted, f"exit status {done.returncode}\n{done.stderr}"
             self.counts["error when run"] += 1
             return
         if expected is None:
@@ -329,9 +331,9 @@ def json_files(data):
 @pytest.mark.parametrize(
     "file, change, status, count",
     [
-        ("layer.moec/layer.safetensors", safetensors_files, CANNOT_OPEN, 100),
+        ("layer.moec/layer.safetensors", safetensors_files, CANNOT_OPEN, 50),
         ("layer.moec/layer.json", json_files, CANNOT_OPEN, 20),
-        ("in.safetensors", safetensors_files, BAD_TENSOR, 60),
+        ("in.safetensors", safetensors_files, BAD_TENSOR, 30),
     ],
     ids=["weights", "description", "inputs"],
 )

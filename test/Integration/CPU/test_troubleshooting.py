@@ -98,6 +98,12 @@ def nodes(*given):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
+def with_kind(node, kind):
+    """The node with another kind stated of its attribute."""
+    node.attribute[0].type = onnx.AttributeProto.AttributeType.Value(kind)
+    return node
+
+
 def version(ir=10, opset=21):
     model = generate.build(MOE)
     model.ir_version, model.opset_import[0].version = ir, opset
@@ -136,6 +142,9 @@ COMPILATIONS = [
     (with_weight(data_type=99), []),
     (edited(lambda graph: graph.node[0].input.__setitem__(0, "absent")), []),
     (nodes(helper.make_node("Add", ["x", "y"], ["t"]), helper.make_node("Neg", ["t"], ["y"])), []),
+    (nodes(helper.make_node("Softmax", ["x"], ["y"], axs=0)), []),
+    (nodes(helper.make_node("Softmax", ["x"], ["y"], axis=0.5)), []),
+    (nodes(with_kind(helper.make_node("Softmax", ["x"], ["y"], axis=0), "TENSOR")), []),
     (nodes(helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["y"])), []),
     (nodes(helper.make_node("Neg", ["x"], ["t"])), []),
     (edited(lambda graph: graph.Clear()), []),
@@ -191,6 +200,7 @@ def run_all(compiler, folder):
     model = generate.build(MOE)
     model.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "rows"
     good, other = compiler.package(model, "-O1"), compiler.package(generate.build(dataclasses.replace(MOE, seed=1)), "-O1")
+    stated = edited(lambda graph: setattr(graph.output[0].type.tensor_type.shape.dim[0], "dim_value", 1))
     inputs = generate.draw_inputs(MOE, 5)
     save_file(inputs, folder / "good.safetensors")
     save_file({"hidden": inputs["hidden"]}, folder / "less.safetensors")
@@ -205,6 +215,7 @@ def run_all(compiler, folder):
     yield run_one(good.path, right, "--weights", folder / "other.safetensors")
     yield run_one(good.path, folder / "less.safetensors")
     yield run_one(good.path, folder / "rows.safetensors")
+    yield run_one(compiler.package(stated, "-O1").path, right)
     yield run_one(good.path, right, "--output", "/proc/absent/out.safetensors")
 
 

@@ -5,6 +5,7 @@
 
 #include "mlir/IR/DialectImplementation.h"
 #include "moec/Dialect/ONNX/IR/Operators.h"
+#include "moec/Support/NodeLocation.h"
 #include "moec/Support/Suggest.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -85,34 +86,60 @@ static bool isNodeAttrValue(Attribute value) {
              TypeAttr>(value);
 }
 
-/// Passes take the inputs that every version of an operator has for granted.
+/// What is wrong with a node of a model, said without the terms of the IR.
+static InFlightDiagnostic fail(NodeOp node) {
+  return emitError(node.getLoc()) << describeNode(node.getLoc(), node.getOpType()) << ": ";
+}
+
+/// C7. Passes take the inputs that every version of an operator has for granted.
 static LogicalResult verifyCounts(NodeOp node, const OperatorSignature &signature) {
   unsigned inputs = node.getNumInputs(), outputs = node.getNumResults();
   if (inputs < signature.minInputs)
-    return node.emitOpError("C7: ") << node.getOpType() << " has " << inputs
-                                    << " inputs, expected at least " << signature.minInputs;
+    return fail(node) << "has " << inputs << " inputs, expected at least " << signature.minInputs;
   if (inputs > signature.maxInputs)
-    return node.emitOpError("C7: ") << node.getOpType() << " has " << inputs
-                                    << " inputs, expected at most " << signature.maxInputs;
+    return fail(node) << "has " << inputs << " inputs, expected at most " << signature.maxInputs;
   for (unsigned i = 0; i < signature.minInputs; ++i)
     if (!node.getInput(i))
-      return node.emitOpError("C7: ")
-             << "input " << i << " of " << node.getOpType() << " is missing";
+      return fail(node) << "input " << i << " is missing";
   if (outputs == 0 || outputs > signature.maxOutputs)
-    return node.emitOpError("C7: ")
-           << node.getOpType() << " has " << outputs << " outputs, expected 1"
-           << (signature.maxOutputs > 1 ? " or more" : "");
+    return fail(node) << "has " << outputs << " outputs, expected 1"
+                      << (signature.maxOutputs > 1 ? " or more" : "");
   return success();
 }
 
-/// A misspelt attribute would otherwise silently mean its default. ONNX leaves names
-/// that begin with "__" to whoever wrote them.
-static LogicalResult verifyAttributeNames(NodeOp node, const OperatorSignature &signature) {
+static StringRef describeKind(Attribute value) {
+  if (isa<IntegerAttr>(value))
+    return "an integer";
+  if (isa<FloatAttr>(value))
+    return "a number";
+  if (isa<StringAttr>(value))
+    return "a string";
+  if (isa<DenseI64ArrayAttr>(value))
+    return "a list of integers";
+  if (isa<DenseF32ArrayAttr>(value))
+    return "a list of numbers";
+  if (isa<DenseElementsAttr, FlatSymbolRefAttr>(value))
+    return "a tensor";
+  return isa<TypeAttr>(value) ? "a type" : "a list of strings";
+}
+
+/// C8. An attribute that is misspelt or of another kind would otherwise silently mean its
+/// default. ONNX leaves names that begin with "__" to whoever wrote them.
+static LogicalResult verifyAttributes(NodeOp node, const OperatorSignature &signature) {
   for (NamedAttribute attribute : node.getNodeAttributes()) {
     StringRef name = attribute.getName();
     if (!name.starts_with("__") && !llvm::is_contained(signature.attributes, name))
-      return node.emitOpError("C8: ") << node.getOpType() << " has no attribute '" << name << "'"
-                                      << suggestName(name, signature.attributes);
+      return fail(node) << "has no attribute '" << name << "'"
+                        << suggestName(name, signature.attributes);
+    StringRef kind = lookupAttributeKind(name), found = describeKind(attribute.getValue());
+    if (!kind.empty() && found != kind)
+      return fail(node) << "attribute '" << name << "' is " << found << ", expected " << kind;
+  }
+  for (StringRef name : node.getGraphs().getAsValueRange<StringAttr>()) {
+    StringRef kind = lookupAttributeKind(name);
+    if (kind.empty())
+      return fail(node) << "has no attribute '" << name << "'";
+    return fail(node) << "attribute '" << name << "' is a graph, expected " << kind;
   }
   return success();
 }
@@ -154,7 +181,7 @@ LogicalResult NodeOp::verify() {
   if (!signature)
     return success();
   return success(succeeded(verifyCounts(*this, *signature)) &&
-                 succeeded(verifyAttributeNames(*this, *signature)));
+                 succeeded(verifyAttributes(*this, *signature)));
 }
 
 /// Name under which `node_attributes` is written: the ODS accessor for

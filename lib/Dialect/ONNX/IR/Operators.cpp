@@ -8,6 +8,7 @@
 #include "moec/Support/Suggest.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSwitch.h"
 
 #include <climits>
 
@@ -55,6 +56,23 @@ static void addAttributes(Table &table) {
   set({"Range"}, {"stash_type"});
   set({"Trilu"}, {"upper"});
   set({"ConstantOfShape"}, {"value"});
+}
+
+StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
+  return llvm::StringSwitch<StringRef>(name)
+      .Cases({"allowzero", "axis", "batch_dims", "detect_negative", "detect_positive", "end"},
+             "an integer")
+      .Cases({"exclusive", "fmod", "keepdims", "largest", "noop_with_empty_axes", "num_outputs"},
+             "an integer")
+      .Cases({"reverse", "saturate", "seed", "select_last_index", "sorted", "start"}, "an integer")
+      .Cases({"stash_type", "to", "transA", "transB", "upper", "value_int"}, "an integer")
+      .Cases({"alpha", "beta", "epsilon", "gamma", "ratio", "value_float"}, "a number")
+      .Cases({"approximate", "reduction", "round_mode", "value_string"}, "a string")
+      .Cases({"axes", "perm", "split", "value_ints"}, "a list of integers")
+      .Case("value_floats", "a list of numbers")
+      .Case("value_strings", "a list of strings")
+      .Cases({"sparse_value", "value"}, "a tensor")
+      .Default("");
 }
 
 static Table makeTable() {

@@ -72,8 +72,7 @@ public:
   Type i1() { return IntegerType::get(node.getContext(), 1); }
 
   InFlightDiagnostic fail() {
-    return mlir::emitError(node.getLoc())
-           << "node '" << getNodeName(node.getLoc()) << "' (" << node.getOpType() << "): ";
+    return mlir::emitError(node.getLoc()) << describeNode(node.getLoc(), node.getOpType()) << ": ";
   }
   /// `axis` counted from the front of `rank` dimensions.
   FailureOr<int64_t> checkAxis(int64_t axis, int64_t rank) {
@@ -143,8 +142,8 @@ mlir::moe::onnx::broadcastShapes(NodeOp node, ArrayRef<Value> inputs, bool &fail
     if (!next) {
       failed = true;
       mlir::emitError(node.getLoc())
-          << "node '" << getNodeName(node.getLoc()) << "' (" << node.getOpType() << "): shapes "
-          << print(*result) << " and " << print(type.getShape()) << " do not broadcast";
+          << describeNode(node.getLoc(), node.getOpType()) << ": shapes " << print(*result)
+          << " and " << print(type.getShape()) << " do not broadcast";
       return std::nullopt;
     }
     result = next;
@@ -980,9 +979,8 @@ LogicalResult mlir::moe::onnx::inferTypes(NodeOp node, const ShapeValues &shapes
     TensorType merged = mergeTypes(found, stated, conflict);
     if (conflict)
       mlir::emitWarning(node.getLoc())
-          << "node '" << getNodeName(node.getLoc()) << "' (" << node.getOpType()
-          << "): the model states " << stated << " for output '" << node.getOutputName(index)
-          << "', but it is " << found;
+          << describeNode(node.getLoc(), node.getOpType()) << ": the model states " << stated
+          << " for output '" << node.getOutputName(index) << "', but it is " << found;
     value.setType(merged);
   }
   return success();

@@ -67,8 +67,7 @@ static std::optional<int64_t> getRank(Value value) {
 }
 
 static InFlightDiagnostic fail(NodeOp node) {
-  return mlir::emitError(node.getLoc())
-         << "node '" << getNodeName(node.getLoc()) << "' (" << node.getOpType() << "): ";
+  return mlir::emitError(node.getLoc()) << describeNode(node.getLoc(), node.getOpType()) << ": ";
 }
 
 Value Normalizer::createInts(ArrayRef<int64_t> values) {

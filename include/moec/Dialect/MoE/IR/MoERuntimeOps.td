@@ -43,6 +43,8 @@ def MoE_CheckOp : MoE_Op<"check"> {
     execution goes on, so the code after it must stay within bounds (clamp).
   }];
   let arguments = (ins LLVM_AnyPointer:$call, I1:$condition, StrAttr:$message);
+  // Of the call that runs the entry function around it.
+  let builders = [OpBuilder<(ins "::mlir::Value":$condition, "const ::llvm::Twine &":$message)>];
   let assemblyFormat = "$call `,` $condition `,` $message attr-dict `:` type($call)";
 }
 

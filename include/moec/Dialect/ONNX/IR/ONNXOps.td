@@ -63,7 +63,8 @@ def ONNX_NodeOp : Op<ONNX_Dialect, "node", [
     C5: one distinct name per region. C6: attribute values are of the kinds above.
     C7: a standard operator has the inputs that every version of it has, not more
     than any version has, and an output. C8: a standard operator has only
-    attributes that some version of it has, or whose names begin with `__`.
+    attributes that some version of it has, of their kind, or whose names begin with
+    `__`.
 
     ```mlir
     %y = onnx.node "com.microsoft.MoE"(%x, %logits, %w1, %w2)

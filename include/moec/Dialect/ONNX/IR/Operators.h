@@ -24,6 +24,10 @@ struct OperatorSignature {
 /// The signature of an operator of ai.onnx; null for those that no pass reads.
 const OperatorSignature *lookupSignature(StringRef opType);
 
+/// What the attribute `name` of the operators with a signature holds, such as "an
+/// integer"; empty for another name.
+StringRef lookupAttributeKind(StringRef name);
+
 /// True for every operator of ai.onnx, supported or not. Source: ONNX 1.23.
 bool isStandardOperator(StringRef opType);
 
