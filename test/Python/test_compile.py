@@ -333,7 +333,15 @@ def test_interruption(tmp_path):
     (runtime / "moec.h").unlink()
     os.mkfifo(runtime / "moec.h")
     command = [sys.executable, "-c", INTERRUPTED, MODEL, out / "layer0.moec", runtime]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        # A shell lets its background jobs, and what they start, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     with open(runtime / "moec.h", "w") as header:  # opens when the compiler does
         assert len(os.listdir(out)) == 1
         process.send_signal(signal.SIGINT)

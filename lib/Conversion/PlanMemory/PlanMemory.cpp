@@ -384,9 +384,11 @@ LogicalResult useWorkspace(func::FuncOp entry, ArrayRef<Slot> slots,
       alloc.replaceAllUsesWith(memref::ViewOp::create(builder, alloc.getLoc(), alloc.getType(),
                                                       workspace, offset, dynamicSizes)
                                    .getResult());
-      alloc.erase();
     }
   }
+  // At the end: the builder's place may be before one of them.
+  for (const Temporary &temporary : temporaries)
+    temporary.alloc->erase();
   return success();
 }
 
