@@ -214,14 +214,26 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
     FailureOr<Source> source = separate ? traceStacked(user, gate, weight) : trace(user, weight);
     if (failed(source))
       return failure();
+    auto permute = [&](ArrayRef<int64_t> order) {
+      source->transforms.push_back(
+          PermuteAttr::get(context, DenseI64ArrayAttr::get(context, order)));
+    };
+    bool isStacked = layout == Layout::InOut && separate;
     SmallVector<int64_t> asStored = {experts, n, k};
-    if (layout == Layout::InOut)
-      std::swap(asStored[1], asStored[2]);
+    if (isStacked)
+      asStored = {experts, 2, k, n / 2};
+    else if (layout == Layout::InOut)
+      asStored = {experts, k, n};
     if (failed(retype(user, *source, asStored)))
       return failure();
-    if (layout == Layout::InOut)
+    if (isStacked) {
+      // The gate's columns, then those of up.
+      permute({0, 1, 3, 2});
       source->transforms.push_back(
-          PermuteAttr::get(context, DenseI64ArrayAttr::get(context, {0, 2, 1})));
+          ReshapeAttr::get(context, DenseI64ArrayAttr::get(context, {experts, n, k})));
+    } else if (layout == Layout::InOut) {
+      permute({0, 2, 1});
+    }
     result.panels = panels(*source);
   } else {
     int64_t bits = dequantize.getBits(), block = dequantize.getBlock();
