@@ -6,6 +6,7 @@ value and every valid pair of values is drawn so often that a kernel which mixes
 attributes shows. Points that a verifier has to refuse name the constraint."""
 
 import contextlib
+import os
 
 import numpy as np
 import pytest
@@ -61,6 +62,11 @@ def differences(layer, outputs, expected):
             yield f"{name}: error {error:.1e}"
 
 
+# About an hour on two cores.
+on_request = pytest.mark.skipif("MOEC_DIFFERENTIAL" not in os.environ, reason="runs when MOEC_DIFFERENTIAL is set")
+
+
+@on_request
 @pytest.mark.parametrize("number", range(MODULES))
 def test_points(drawn, tmp_path, number):
     modules, _ = drawn
@@ -87,6 +93,7 @@ def test_points(drawn, tmp_path, number):
     assert not wrong, "\n".join(wrong)
 
 
+@on_request
 def test_coverage(drawn, record_property):
     modules, coverage = drawn
     assert not coverage.rare(OF_VALUE, OF_PAIR)
