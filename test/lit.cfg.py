@@ -13,7 +13,7 @@ from lit.llvm.subst import ToolSubst
 config.name = "MOEC"
 config.test_format = lit.formats.ShTest(execute_external=False)
 config.suffixes = [".mlir", ".test"]
-config.excludes = ["Inputs", "Integration", "models", "references", "unit", "Runtime"]
+config.excludes = ["Inputs", "Integration", "models", "references", "unit", "Runtime", "Systems"]
 config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = os.path.join(config.moec_build_dir, "test")
 

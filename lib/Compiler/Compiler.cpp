@@ -16,6 +16,7 @@
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Frontend/ONNX/Importer.h"
 #include "moec/InitAll.h"
+#include "moec/Target/CPU/ResolveWeights.h"
 #include "moec/Target/CPU/WeightTransforms.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Config/llvm-config.h"
@@ -142,6 +143,8 @@ LogicalResult Driver::checkOptions() {
                             "phase '" + options.compileTo + "' does not run at -O" + level);
   if (!isONNXFileName(options.input) && !(options.dims.empty() && options.keep.empty()))
     return compilation.fail(CompileStatus::Usage, "--dim and --keep need an .onnx model");
+  if (isONNXFileName(options.input) && !options.weightsFile.empty())
+    return compilation.fail(CompileStatus::Usage, "--weights needs an .mlir input");
   auto machine = Machine::get(options.cpu);
   if (!machine)
     return compilation.fail(CompileStatus::Usage, machine.takeError());
@@ -200,6 +203,9 @@ LogicalResult Driver::loadModule(size_t &first) {
   compilation.failure = CompileStatus::BadModel;
   compilation.module = moe::loadModule(options.input, &compilation.context);
   if (!compilation.module)
+    return failure();
+  if (!options.weightsFile.empty() &&
+      failed(resolveWeights(*compilation.module, options.modelFolder, options.weightsFile)))
     return failure();
   compilation.report["operators"] = countOperators(*compilation.module);
   return findFirstPhase(first);

@@ -106,6 +106,9 @@ static std::vector<OptionDescription> makeOptions() {
   add("keep", "tensor", "Model", "Add an internal tensor as an output", addKeep).repeatable = true;
   add("model-dir", "folder", "Model", "Where weight files lie (default: beside the input)",
       setText<&O::modelFolder>);
+  add("weights", "file", "Model",
+      "Safetensors file with the weights that an .mlir input names, in the folder of weight files",
+      setText<&O::weightsFile>);
 
   OptionDescription &level = add("O", "0-3", "Target", "Optimization level", setLevel);
   level.joined = true;

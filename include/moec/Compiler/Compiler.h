@@ -59,6 +59,9 @@ struct CompileOptions {
   /// Package folder, or the file for `compileTo` ("-" is stdout). Default:
   /// NAME.moec in the current folder, or stdout.
   std::string output;
+  /// Safetensors file, relative to `modelFolder`, that holds the named tensors
+  /// (`#moe.tensor`) of an .mlir input.
+  std::string weightsFile;
   /// Folder that weight files are relative to. Default: the folder of `input`.
   std::string modelFolder;
   /// "cpu" is the only target.

@@ -57,12 +57,18 @@ Value mlir::moe::cpu::emitActivation(KernelBuilder &b, ActivationAttr activation
   if (!linear)
     return emitPointwise(b, activation, gate);
   double limit = activation.getLimitValue();
+  bool post = activation.getClamp() == ActivationClamp::Post;
+  auto limited = [&](Value v) {
+    return arith::MinimumFOp::create(b, b.getLoc(), v, b.splat(limit)).getResult();
+  };
   if (std::isfinite(limit)) {
-    gate = arith::MinimumFOp::create(b, b.getLoc(), gate, b.splat(limit));
+    if (!post)
+      gate = limited(gate);
     linear = arith::MinimumFOp::create(b, b.getLoc(), linear, b.splat(limit));
     linear = arith::MaximumFOp::create(b, b.getLoc(), linear, b.splat(-limit));
   }
   if (double beta = activation.getBetaValue(); beta != 0)
     linear = b.addf(linear, b.splat(beta));
-  return b.mulf(emitPointwise(b, activation, gate), linear);
+  Value activated = emitPointwise(b, activation, gate);
+  return b.mulf(post ? limited(activated) : activated, linear);
 }

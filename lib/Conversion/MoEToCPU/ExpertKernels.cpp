@@ -34,7 +34,7 @@ Type f32Type(MLIRContext *context) { return Float32Type::get(context); }
 enum BlockField { FirstRow = 0, FirstPaddedRow = 1, NumRows = 2 };
 
 Value loadIndex(KernelBuilder &b, Value memref, ValueRange indices) {
-  return b.toIndex(b.load(memref, indices));
+  return b.loadIndex(memref, indices);
 }
 
 /// A block of `rows` rows is stored with the next larger number that there is code for.
@@ -49,11 +49,21 @@ Value roundUpRows(KernelBuilder &b, Value rows) {
   return result;
 }
 
-/// Makes `work(expert, panel, block)` of every task of a grouped product: tasks are
-/// (active expert × panel group), within a task panels outermost, so that a panel
-/// stays in cache while the expert's row blocks pass by.
+/// A panel of a weight: number `panel` of `expert` in `weight`.
+struct Panel {
+  PackedWeight weight;
+  Value expert, panel;
+};
+
+/// Packs panel `panel` of `expert` of an unpacked weight into row `to` of its scratch.
+Panel emitPackPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
+                    Value to);
+
+/// Makes `work(panel, number of the panel, block)` of every task of a grouped product:
+/// tasks are (active expert × panel group), within a task panels outermost, so that a
+/// panel stays in cache while the expert's row blocks pass by.
 void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active, Value first,
-                      Value counts, function_ref<void(Value, Value, Value)> work) {
+                      Value counts, function_ref<void(const Panel &, Value, Value)> work) {
   int64_t group = panelsPerTask(weight), panels = weight.numPanels();
   int64_t groups = llvm::divideCeil(panels, group);
   Value numActive = loadIndex(b, counts, b.index(0));
@@ -64,19 +74,25 @@ void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active
     Value firstBlock = loadIndex(b, first, slot), lastBlock = loadIndex(b, first, b.add(slot, 1));
     Value firstPanel = b.mul(part, group);
     Value lastPanel = b.min(b.add(firstPanel, group), b.index(panels));
-    b.forLoop(firstPanel, lastPanel, b.index(1), [&](Value panel) {
+    b.forLoop(firstPanel, lastPanel, b.index(1), [&](Value number) {
+      Panel panel = {weight, expert, number};
+      if (weight.raw)
+        panel = emitPackPanel(b, weight, expert, number, WorkerIdOp::create(b, b.getLoc()));
       b.forLoop(firstBlock, lastBlock, b.index(1),
-                [&](Value block) { work(expert, panel, block); });
+                [&](Value block) { work(panel, number, block); });
     });
   });
 }
 
-/// Copies row `source` of x to row `r` of the packed block at `base` of `rows` rows.
+/// Copies row `source` of x, times `scale` if there is one, to row `r` of the packed
+/// block at `base` of `rows` rows.
 void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value base, Value rows,
-                 Value r, int64_t columns) {
+                 Value r, int64_t columns, Value scale = {}) {
   Value start = b.add(base, r);
   b.forLoop(b.index(columns), [&](Value k) {
-    Value value = b.toF32(b.load(x, {source, k}));
+    Value value = b.loadF32(x, {source, k});
+    if (scale)
+      value = b.mulf(value, scale);
     b.store(value, packed, b.add(start, b.mul(k, rows)));
   });
 }
@@ -139,7 +155,7 @@ void emitAccumulate(KernelBuilder &b, Value a, Value aRow, int64_t rows, ArrayRe
 
 SmallVector<Value> PackedWeight::operands() const {
   SmallVector<Value> values = {panels};
-  for (Value value : {scales, zeroPoints, bias})
+  for (Value value : {scales, zeroPoints, bias, raw, rawGate, rawBias, rawGateBias})
     if (value)
       values.push_back(value);
   return values;
@@ -149,7 +165,8 @@ PackedWeight PackedWeight::withArguments(Block::BlockArgListType arguments) cons
   PackedWeight result = *this;
   unsigned next = 0;
   result.panels = arguments[next++];
-  for (Value *value : {&result.scales, &result.zeroPoints, &result.bias})
+  for (Value *value : {&result.scales, &result.zeroPoints, &result.bias, &result.raw,
+                       &result.rawGate, &result.rawBias, &result.rawGateBias})
     if (*value)
       *value = arguments[next++];
   return result;
@@ -159,13 +176,18 @@ std::string PackedWeight::key() const {
   std::string text;
   llvm::raw_string_ostream os(text);
   auto element = [](Value v) { return typeName(cast<MemRefType>(v.getType()).getElementType()); };
-  os << experts() << "x" << n << "x" << k << "_";
+  os << experts << "x" << n << "x" << k << "_";
   if (bits)
     os << "int" << bits << "_block" << block << "_" << element(scales) << (zeroPoints ? "_zp" : "");
   else
     os << element(panels);
-  if (bias)
+  if (raw) {
+    os << "_raw_" << stringifyLayout(layout) << "_" << stringifyGlu(glu);
+    for (Value value : {raw, rawGate, rawBias, rawGateBias})
+      os << "_" << (value ? element(value) : "none");
+  } else if (bias) {
     os << "_bias_" << element(bias);
+  }
   return text;
 }
 
@@ -174,6 +196,13 @@ int64_t mlir::moe::cpu::panelsPerTask(const PackedWeight &weight) {
                              : cast<MemRefType>(weight.panels.getType()).getElementTypeBitWidth();
   int64_t panelBytes = std::max<int64_t>(1, weight.k * kPanelWidth * bits / 8);
   return std::min<int64_t>(weight.numPanels(), llvm::divideCeil(kTaskBytes, panelBytes));
+}
+
+int64_t PackedWeight::numPanels() const {
+  if (!raw)
+    return cast<MemRefType>(panels.getType()).getDimSize(1);
+  return glu == Glu::None ? llvm::divideCeil(n, kPanelWidth)
+                          : llvm::divideCeil(n / 2, kPanelWidth / 2);
 }
 
 int64_t mlir::moe::cpu::hiddenColumns(const PackedWeight &up, ActivationAttr activation) {
@@ -257,18 +286,109 @@ static void emitBias(KernelBuilder &b, const PackedWeight &weight, Value expert,
 }
 
 //===----------------------------------------------------------------------===//
+// Unpacked weights
+//===----------------------------------------------------------------------===//
+
+/// Where rows of a panel come from: columns `first` … of the panel are the rows
+/// row(0), row(1), … of `weight` and `bias`, `limit` in all.
+struct PanelPart {
+  Value weight, bias;
+  int64_t first, width, limit, stride, offset;
+};
+
+static SmallVector<PanelPart> panelParts(const PackedWeight &weight) {
+  int64_t n = weight.n, half = kPanelWidth / 2;
+  switch (weight.glu) {
+  case Glu::None:
+    return {{weight.raw, weight.rawBias, 0, kPanelWidth, n, 1, 0}};
+  case Glu::Interleaved:
+    return {{weight.raw, weight.rawBias, 0, half, n / 2, 2, 0},
+            {weight.raw, weight.rawBias, half, half, n / 2, 2, 1}};
+  case Glu::Concat:
+    return {{weight.raw, weight.rawBias, 0, half, n / 2, 1, 0},
+            {weight.raw, weight.rawBias, half, half, n / 2, 1, n / 2}};
+  case Glu::Separate:
+    return {{weight.rawGate, weight.rawGateBias, 0, half, n / 2, 1, 0},
+            {weight.raw, weight.rawBias, half, half, n / 2, 1, 0}};
+  }
+  llvm_unreachable("unknown glu");
+}
+
+/// Element (row, k) of expert `e`; a weight of rank 2 has one expert.
+static Value loadRaw(KernelBuilder &b, Value weight, Layout layout, Value e, Value row, Value k) {
+  SmallVector<Value> at = {row, k};
+  if (layout == Layout::InOut)
+    std::swap(at[0], at[1]);
+  if (cast<MemRefType>(weight.getType()).getRank() == 3)
+    at.insert(at.begin(), e);
+  return b.loadF32(weight, at);
+}
+
+static void emitPackPart(KernelBuilder &b, const PackedWeight &weight, const PanelPart &part,
+                         Value e, Value panel, Value to) {
+  Value zero = b.index(0), first = b.mul(panel, part.width);
+  Value count = b.min(b.sub(b.index(part.limit), first), b.index(part.width));
+  auto row = [&](Value c) { return b.add(b.mul(b.add(first, c), part.stride), part.offset); };
+  auto column = [&](Value c) { return b.add(c, part.first); };
+  // Short runs along K, so that the lines of the scratch stay in cache in between.
+  constexpr int64_t kRun = 16;
+  b.forLoop(zero, b.index(weight.k), b.index(kRun), [&](Value begin) {
+    Value end = b.min(b.add(begin, kRun), b.index(weight.k));
+    b.forLoop(count, [&](Value c) {
+      b.forLoop(begin, end, b.index(1), [&](Value k) {
+        Value value = loadRaw(b, part.weight, weight.layout, e, row(c), k);
+        b.store(value, weight.panels, {to, zero, k, column(c)});
+      });
+    });
+    b.forLoop(count, b.index(part.width), b.index(1), [&](Value c) {
+      b.forLoop(begin, end, b.index(1), [&](Value k) {
+        b.store(b.f32(0.0), weight.panels, {to, zero, k, column(c)});
+      });
+    });
+  });
+  if (!weight.bias)
+    return;
+  b.forLoop(b.index(part.width), [&](Value c) {
+    Value value = b.f32(0.0);
+    if (part.bias)
+      value = b.branch(
+          b.less(c, count),
+          [&] {
+            SmallVector<Value> at = {row(c)};
+            if (cast<MemRefType>(part.bias.getType()).getRank() == 2)
+              at.insert(at.begin(), e);
+            return b.loadF32(part.bias, at);
+          },
+          [&] { return b.f32(0.0); });
+    b.store(value, weight.bias, {to, zero, zero, column(c)});
+  });
+}
+
+namespace {
+Panel emitPackPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
+                    Value to) {
+  for (const PanelPart &part : panelParts(weight))
+    emitPackPart(b, weight, part, expert, panel, to);
+  PackedWeight packed = weight;
+  packed.raw = Value();
+  return {packed, to, b.index(0)};
+}
+} // namespace
+
+//===----------------------------------------------------------------------===//
 // Routing lists
 //===----------------------------------------------------------------------===//
 
 func::FuncOp mlir::moe::cpu::getRoutingListsKernel(ModuleOp module, int64_t experts, int64_t k,
-                                                   KernelTarget target) {
+                                                   bool full, KernelTarget target) {
   MLIRContext *context = module.getContext();
   Type i32 = i32Type(context);
   SmallVector<Type> types = {bufferType({kDynamic, k}, i32), bufferType({experts}, i32),
                              bufferType({experts + 1}, i32), bufferType({kDynamic, 3}, i32),
                              bufferType({kDynamic}, i32),    bufferType({kDynamic, k}, i32),
                              bufferType({2, experts}, i32),  bufferType({2}, i32)};
-  std::string name = ("moec_routing_lists_" + Twine(experts) + "_" + Twine(k)).str();
+  std::string name =
+      ("moec_routing_lists_" + Twine(experts) + "_" + Twine(k) + (full ? "" : "_partial")).str();
   func::FuncOp kernel;
   getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
     Value chosen = args[0];
@@ -281,7 +401,11 @@ func::FuncOp mlir::moe::cpu::getRoutingListsKernel(ModuleOp module, int64_t expe
     auto forRoutes = [&](function_ref<void(Value, Value, Value)> body) {
       b.forLoop(tokens, [&](Value token) {
         b.forLoop(b.index(k), [&](Value slot) {
-          body(token, slot, loadIndex(b, chosen, {token, slot}));
+          Value e = loadIndex(b, chosen, {token, slot});
+          if (full)
+            body(token, slot, e);
+          else
+            b.ifThen(b.isValid(e), [&] { body(token, slot, e); });
         });
       });
     };
@@ -347,14 +471,18 @@ func::FuncOp mlir::moe::cpu::getRoutingListsKernel(ModuleOp module, int64_t expe
 // Packing, products, combine
 //===----------------------------------------------------------------------===//
 
-func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, KernelTarget target) {
+func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, bool scaled,
+                                               KernelTarget target) {
   MLIRContext *context = module.getContext();
   Type i32 = i32Type(context);
   int64_t columns = x.getDimSize(1);
   SmallVector<Type> types = {x, bufferType({kDynamic, 3}, i32), bufferType({kDynamic}, i32),
                              bufferType({2}, i32), bufferType({kDynamic}, f32Type(context))};
-  std::string name =
-      ("moec_pack_rows_" + Twine(columns) + "_" + typeName(x.getElementType())).str();
+  if (scaled)
+    types.push_back(bufferType({kDynamic}, f32Type(context)));
+  std::string name = ("moec_pack_rows_" + Twine(columns) + "_" + typeName(x.getElementType()) +
+                      (scaled ? "_scaled" : ""))
+                         .str();
   func::FuncOp kernel;
   getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
     Value x = args[0], blocks = args[1], rowToken = args[2], counts = args[3], packed = args[4];
@@ -366,8 +494,9 @@ func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, Ke
       Value base = b.mul(padded, columns);
       // Rows past the last repeat it: their products are never read.
       b.forLoop(stored, [&](Value r) {
-        Value token = loadIndex(b, rowToken, b.add(firstRow, b.min(r, last)));
-        emitPackRow(b, x, token, packed, base, stored, r, columns);
+        Value row = b.add(firstRow, b.min(r, last));
+        Value scale = scaled ? b.load(args[5], row) : Value();
+        emitPackRow(b, x, loadIndex(b, rowToken, row), packed, base, stored, r, columns, scale);
       });
     });
   });
@@ -407,6 +536,8 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
   llvm::raw_string_ostream text(name);
   text << "_" << stringifyActivationKind(activation.getKind()) << "_"
        << stringifyGlu(activation.getGlu());
+  if (activation.getClamp() == ActivationClamp::Post)
+    text << "_post";
   for (double value :
        {activation.getAlphaValue(), activation.getBetaValue(), activation.getLimitValue()})
     text << "_" << llvm::utohexstr(llvm::bit_cast<uint64_t>(value));
@@ -416,28 +547,30 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
   int64_t hiddenStride = hiddenColumns(weight, activation);
   func::FuncOp kernel;
   getOrCreateKernel(
-      module, name, productTypes(context, weight.experts(), buffer, buffer, weight), target, kernel,
+      module, name, productTypes(context, weight.experts, buffer, buffer, weight), target, kernel,
       [&](KernelBuilder &b, Block::BlockArgListType args) {
         Value packed = args[0], blocks = args[3], hidden = args[5];
         PackedWeight w = weight.withArguments(args.drop_front(6));
-        emitGroupedTasks(b, w, args[1], args[2], args[4], [&](Value e, Value panel, Value block) {
-          Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
-          Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
-          Value source = b.mul(padded, w.k), destination = b.mul(padded, hiddenStride);
-          b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
-            SmallVector<Value> acc = emitPanelProduct(b, w, e, panel, packed, source, rows);
-            emitBias(b, w, e, panel, acc);
-            int64_t vectors = target.panelVectors(), results = gated ? vectors / 2 : vectors;
-            Value firstColumn = b.mul(panel, columnsPerPanel);
-            for (int64_t r = 0; r < rows; ++r)
-              for (int64_t v = 0; v < results; ++v) {
-                Value linear = gated ? acc[r * vectors + results + v] : Value();
-                Value h = emitActivation(b, activation, acc[r * vectors + v], linear);
-                emitStoreHidden(b, h, hidden, destination, b.add(firstColumn, v * target.lanes), r,
-                                rows);
-              }
-          });
-        });
+        emitGroupedTasks(
+            b, w, args[1], args[2], args[4], [&](const Panel &p, Value panel, Value block) {
+              Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
+              Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
+              Value source = b.mul(padded, w.k), destination = b.mul(padded, hiddenStride);
+              b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
+                SmallVector<Value> acc =
+                    emitPanelProduct(b, p.weight, p.expert, p.panel, packed, source, rows);
+                emitBias(b, p.weight, p.expert, p.panel, acc);
+                int64_t vectors = target.panelVectors(), results = gated ? vectors / 2 : vectors;
+                Value firstColumn = b.mul(panel, columnsPerPanel);
+                for (int64_t r = 0; r < rows; ++r)
+                  for (int64_t v = 0; v < results; ++v) {
+                    Value linear = gated ? acc[r * vectors + results + v] : Value();
+                    Value h = emitActivation(b, activation, acc[r * vectors + v], linear);
+                    emitStoreHidden(b, h, hidden, destination, b.add(firstColumn, v * target.lanes),
+                                    r, rows);
+                  }
+              });
+            });
       });
   return kernel;
 }
@@ -450,27 +583,29 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name,
-      productTypes(context, weight.experts(), bufferType({kDynamic}, f32),
+      productTypes(context, weight.experts, bufferType({kDynamic}, f32),
                    bufferType({kDynamic, weight.numPanels() * kPanelWidth}, f32), weight),
       target, kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
         Value hidden = args[0], blocks = args[3], out = args[5];
         PackedWeight w = weight.withArguments(args.drop_front(6));
-        emitGroupedTasks(b, w, args[1], args[2], args[4], [&](Value e, Value panel, Value block) {
-          Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
-          Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
-          Value source = b.mul(padded, hiddenStride);
-          b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
-            SmallVector<Value> acc = emitPanelProduct(b, w, e, panel, hidden, source, rows);
-            emitBias(b, w, e, panel, acc);
-            int64_t vectors = target.panelVectors();
-            Value firstColumn = b.mul(panel, kPanelWidth);
-            for (int64_t i = 0; i < rows * vectors; ++i)
-              b.storeVector(
-                  acc[i], out,
-                  {b.add(padded, i / vectors), b.add(firstColumn, (i % vectors) * target.lanes)},
-                  target.lanes);
-          });
-        });
+        emitGroupedTasks(
+            b, w, args[1], args[2], args[4], [&](const Panel &p, Value panel, Value block) {
+              Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
+              Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
+              Value source = b.mul(padded, hiddenStride);
+              b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
+                SmallVector<Value> acc =
+                    emitPanelProduct(b, p.weight, p.expert, p.panel, hidden, source, rows);
+                emitBias(b, p.weight, p.expert, p.panel, acc);
+                int64_t vectors = target.panelVectors();
+                Value firstColumn = b.mul(panel, kPanelWidth);
+                for (int64_t i = 0; i < rows * vectors; ++i)
+                  b.storeVector(acc[i], out,
+                                {b.add(padded, i / vectors),
+                                 b.add(firstColumn, (i % vectors) * target.lanes)},
+                                target.lanes);
+              });
+            });
       });
   return kernel;
 }
@@ -541,15 +676,21 @@ func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemR
         });
 
         int64_t panels = w.numPanels(), vectors = target.panelVectors();
+        if (w.raw)
+          b.parallelLoop(b.index(panels), [&](Value panel) {
+            emitPackPanel(b, w, b.index(0), panel, /*to=*/panel);
+          });
         b.parallelLoop(b.mul(numBlocks, panels), [&](Value task) {
           Value block = arith::DivUIOp::create(b, b.getLoc(), task, b.index(panels));
           Value panel = arith::RemUIOp::create(b, b.getLoc(), task, b.index(panels));
           Value firstRow = b.mul(block, maxRows), numRows = rowsOf(firstRow);
           Value expert = b.index(0), firstColumn = b.mul(panel, kPanelWidth);
+          // Scratch of an unpacked weight has a row for each panel.
+          Panel p = {w, w.raw ? panel : expert, w.raw ? expert : panel};
           b.switchOn(roundUpRows(b, numRows), target.blockRows(), [&](int64_t rows) {
             SmallVector<Value> acc =
-                emitPanelProduct(b, w, expert, panel, packed, b.mul(firstRow, w.k), rows);
-            emitBias(b, w, expert, panel, acc);
+                emitPanelProduct(b, w, p.expert, p.panel, packed, b.mul(firstRow, w.k), rows);
+            emitBias(b, w, p.expert, p.panel, acc);
             for (int64_t r = 0; r < rows; ++r) {
               Value valid = arith::CmpIOp::create(b, b.getLoc(), arith::CmpIPredicate::ult,
                                                   b.index(r), numRows);

@@ -3,9 +3,9 @@
 
 // moe.gating: score, select and weigh in one pass over a token's logits.
 
-#include "Kernels.h"
-
-#include "llvm/ADT/StringExtras.h"
+#include "Lowering.h"
+#include "Select.h"
+#include "Weigh.h"
 
 #include <limits>
 
@@ -13,336 +13,226 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::cpu;
 
+static constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-/// Tokens of a parallel task.
-constexpr int64_t kTokensPerTask = 16;
-
-/// Emits the code of one token. `values`, `keys` and `chosen` are stack buffers of
-/// f32: the weight source of every expert, the selection key of every expert
-/// (rounded up to whole vectors), and the values of the k selected ones.
+/// Emits the code of one token.
 class TokenGating {
 public:
-  TokenGating(KernelBuilder &b, GatingOp op)
-      : b(b), op(op), experts(cast<ShapedType>(op.getLogits().getType()).getDimSize(1)),
-        k(op.getK()), lanes(b.target.lanes), padded(llvm::alignTo(experts, lanes)),
-        paddedK(llvm::alignTo(k, lanes)) {}
+  TokenGating(KernelBuilder &b, GatingOp op, ArrayRef<Value> args, Value token)
+      : b(b), op(op), logits(args[0]), bias(args[1]), source(args[2]), expertMask(args[4]),
+        sourceBias(args[5]), expertScale(args[6]), ids(args[7]), weights(args[8]), token(token),
+        experts(cast<MemRefType>(args[0].getType()).getDimSize(1)), k(op.getK()),
+        options(WeighOptions::of(op)) {}
 
-  void allocateBuffers() {
-    auto buffer = [&](int64_t size) {
-      return memref::AllocaOp::create(b, b.getLoc(), MemRefType::get({size}, b.getF32Type()));
-    };
-    keys = buffer(padded);
-    values = buffer(padded);
-    chosen = buffer(paddedK);
-  }
-
-  void emit(Value token, Value logits, Value bias, Value source, Value experts, Value weights);
+  void emit();
 
 private:
-  bool softmaxScore() { return op.getScore() == ScoreFn::Softmax; }
-  /// Softmax is monotone: without a bias its order is that of the logits.
-  bool scoresNeeded() { return op.getBias() || op.getScore() == ScoreFn::SqrtSoftplus; }
+  bool fromScore() { return op.getWeighSource() == WeighSource::Score; }
+  /// Scores are monotone in the logits: the plain largest are those of the logits.
+  bool keysAreScores() {
+    if (op.getScore() == ScoreFn::Identity)
+      return false;
+    return bias || op.isGrouped() || op.getMode() == SelectMode::TopP ||
+           op.getMode() == SelectMode::Threshold;
+  }
+  bool inRegisters() {
+    return !op.isGrouped() && !expertMask && experts <= b.target.expertsInRegisters();
+  }
 
-  void loadLogits(Value token, Value logits);
-  void scoreSoftmaxStatistics();
-  Value score(Value v);
-  void makeKeys(Value bias);
-  void loadSource(Value token, Value source);
-  Value selectNext(Value &lastKey, Value &lastExpert, Value &maskedSum);
-  void weigh(Value token, Value weights);
-
-  Value reduce(vector::CombiningKind kind, Value vector) {
-    return vector::ReductionOp::create(b, b.getLoc(), kind, vector);
-  }
-  Value exp(Value v) { return math::ExpOp::create(b, b.getLoc(), v); }
-  Value compare(arith::CmpFPredicate predicate, Value x, Value y) {
-    return arith::CmpFOp::create(b, b.getLoc(), predicate, x, y);
-  }
-  Value select(Value condition, Value x, Value y) {
-    return arith::SelectOp::create(b, b.getLoc(), condition, x, y);
-  }
-  /// Folds a vector accumulator over all vectors of `buffer`, then over its lanes.
-  Value reduceBuffer(Value buffer, int64_t size, double init, vector::CombiningKind kind,
-                     function_ref<Value(Value, Value)> step);
+  void loadLogits();
+  Value fold(Value init, function_ref<Value(Value, int64_t, Value)> step);
+  void forVectors(function_ref<void(Value, int64_t, Value)> body);
+  Value score(Value logit);
+  void makeKeys(Keys &keys);
+  void takeAll();
+  void take(Keys &keys);
+  void put(Value slot, Value expert, function_ref<Value()> value);
+  Value valueOf(Value expert, Value order);
+  void storeWeights();
 
   KernelBuilder &b;
   GatingOp op;
-  int64_t experts, k, lanes, padded, paddedK;
-  Value keys, values, chosen;
-  Value maximum, denominator; // of the softmax over all experts
+  Value logits, bias, source, expertMask, sourceBias, expertScale, ids, weights, token;
+  int64_t experts, k;
+  WeighOptions options;
+  SmallVector<Value> registers; // the logits, when they fit
+  SoftmaxStatistics softmax;
+  std::optional<TokenWeights> slots;
+  std::optional<MaskedSoftmax> mixer;
 };
 
-Value TokenGating::reduceBuffer(Value buffer, int64_t size, double init, vector::CombiningKind kind,
-                                function_ref<Value(Value, Value)> step) {
-  Value result = b.forLoop(b.index(0), b.index(size), b.index(lanes), b.splat(init),
-                           [&](Value i, ValueRange carried) -> SmallVector<Value> {
-                             return {step(carried[0], b.loadVector(buffer, i))};
-                           })[0];
-  return reduce(kind, result);
-}
-
-/// values[e] = logits[token, e], -inf past E.
-void TokenGating::loadLogits(Value token, Value logits) {
-  for (int64_t i = 0; i < padded; i += lanes) {
-    Value v = b.loadVectorPart(logits, {token, b.index(i)}, experts - i, -kInfinity);
-    b.storeVector(v, values, b.index(i), lanes);
-  }
-}
-
-/// maximum and Σ exp(L - maximum) over all experts; the sum is NaN when a logit is.
-void TokenGating::scoreSoftmaxStatistics() {
-  maximum = reduceBuffer(values, padded, -kInfinity, vector::CombiningKind::MAXNUMF,
-                         [&](Value acc, Value v) {
-                           return arith::MaxNumFOp::create(b, b.getLoc(), acc, v).getResult();
-                         });
-  Value splatMaximum = b.splat(maximum);
-  denominator =
-      reduceBuffer(values, padded, 0.0, vector::CombiningKind::ADD,
-                   [&](Value acc, Value v) { return b.addf(acc, exp(b.subf(v, splatMaximum))); });
-}
-
-Value TokenGating::score(Value v) {
-  switch (op.getScore()) {
-  case ScoreFn::Identity:
-    return v;
-  case ScoreFn::Softmax:
-    return b.divf(exp(b.subf(v, b.splat(maximum))), b.splat(denominator));
-  case ScoreFn::Sigmoid:
-    return b.divf(b.splat(1.0), b.addf(b.splat(1.0), exp(b.mulf(v, b.splat(-1.0)))));
-  case ScoreFn::SqrtSoftplus: {
-    // softplus(v) = max(v, 0) + log1p(exp(-|v|)).
-    Value magnitude = math::AbsFOp::create(b, b.getLoc(), v);
-    Value tail = math::Log1pOp::create(b, b.getLoc(), exp(b.mulf(magnitude, b.splat(-1.0))));
-    Value positive = arith::MaximumFOp::create(b, b.getLoc(), v, b.splat(0.0));
-    return math::SqrtOp::create(b, b.getLoc(), b.addf(positive, tail));
-  }
-  }
-  llvm_unreachable("unknown score function");
-}
-
-/// keys[e] = score + bias with NaN as +inf; -inf past E.
-void TokenGating::makeKeys(Value bias) {
-  for (int64_t i = 0; i < padded; i += lanes) {
-    Value v = b.loadVector(values, b.index(i));
-    Value key = scoresNeeded() ? score(v) : v;
-    if (bias)
-      key = b.addf(key, b.loadVectorPart(bias, b.index(i), experts - i, -kInfinity));
-    Value isNaN = compare(arith::CmpFPredicate::UNO, key, key);
-    key = select(isNaN, b.splat(kInfinity), key);
-    if (experts - i < lanes) {
-      Value valid =
-          vector::ConstantMaskOp::create(b, b.getLoc(), b.vectorType(b.getI1Type()),
-                                         DenseI64ArrayAttr::get(b.getContext(), {experts - i}));
-      key = select(valid, key, b.splat(-kInfinity));
-    }
-    b.storeVector(key, keys, b.index(i), lanes);
-  }
-}
-
-void TokenGating::loadSource(Value token, Value source) {
-  for (int64_t i = 0; i < padded; i += lanes) {
-    Value v = b.loadVectorPart(source, {token, b.index(i)}, experts - i, 0.0);
-    b.storeVector(v, values, b.index(i), lanes);
-  }
-}
-
-/// The largest (key, lowest index) after the previous choice in that order, so that
-/// equal keys, -inf and NaN all give distinct experts in range. With masked_softmax
-/// also Σ exp(s - M) over what was not yet taken and is close enough to M.
-Value TokenGating::selectNext(Value &lastKey, Value &lastExpert, Value &maskedSum) {
-  VectorType i32Vector = b.vectorType(b.getI32Type());
-  auto splatI32 = [&](Value scalar) {
-    return vector::BroadcastOp::create(b, b.getLoc(), i32Vector, scalar).getResult();
-  };
-  auto constantI32 = [&](int64_t value) {
-    return arith::ConstantOp::create(b, b.getLoc(),
-                                     DenseElementsAttr::get(i32Vector, int32_t(value)))
-        .getResult();
-  };
-  SmallVector<int32_t> laneNumbers = llvm::to_vector(llvm::seq<int32_t>(0, lanes));
-  Value laneIds = arith::ConstantOp::create(
-      b, b.getLoc(), DenseElementsAttr::get(i32Vector, ArrayRef<int32_t>(laneNumbers)));
-  int64_t none = std::numeric_limits<int32_t>::max();
-  Value previousKey = b.splat(lastKey), previousExpert = splatI32(lastExpert);
-  Value limit = splatI32(b.i32(experts)), noExpert = constantI32(none);
-  auto cmpI = [&](arith::CmpIPredicate predicate, Value x, Value y) {
-    return arith::CmpIOp::create(b, b.getLoc(), predicate, x, y).getResult();
-  };
-  auto logicalAnd = [&](Value x, Value y) {
-    return arith::AndIOp::create(b, b.getLoc(), x, y).getResult();
-  };
-  auto logicalOr = [&](Value x, Value y) {
-    return arith::OrIOp::create(b, b.getLoc(), x, y).getResult();
-  };
-  auto idsAt = [&](Value i) { return b.add(splatI32(b.toI32(i)), laneIds); };
-  // Experts after the previous choice in (falling key, rising index) order.
-  auto candidates = [&](Value key, Value ids) {
-    Value lower = compare(arith::CmpFPredicate::OLT, key, previousKey);
-    Value equal = compare(arith::CmpFPredicate::OEQ, key, previousKey);
-    Value later = cmpI(arith::CmpIPredicate::sgt, ids, previousExpert);
-    Value open = logicalOr(lower, logicalAnd(equal, later));
-    return experts == padded ? open : logicalAnd(open, cmpI(arith::CmpIPredicate::slt, ids, limit));
-  };
-
-  SmallVector<Value> best =
-      b.forLoop(b.index(0), b.index(padded), b.index(lanes), {b.splat(-kInfinity), noExpert},
-                [&](Value i, ValueRange carried) -> SmallVector<Value> {
-                  Value key = b.loadVector(keys, i), ids = idsAt(i);
-                  Value higher = compare(arith::CmpFPredicate::OGT, key, carried[0]);
-                  Value first = cmpI(arith::CmpIPredicate::eq, carried[1], noExpert);
-                  Value better = logicalAnd(candidates(key, ids), logicalOr(higher, first));
-                  return {select(better, key, carried[0]), select(better, ids, carried[1])};
-                });
-  Value key = reduce(vector::CombiningKind::MAXNUMF, best[0]);
-  Value isBest = compare(arith::CmpFPredicate::OEQ, best[0], b.splat(key));
-  Value expert = reduce(vector::CombiningKind::MINSI, select(isBest, best[1], noExpert));
-
-  if (op.getFn() == WeighFn::MaskedSoftmax) {
-    Value source = b.load(values, b.toIndex(expert));
-    Value m = b.splat(source);
-    Value total =
-        b.forLoop(b.index(0), b.index(padded), b.index(lanes), b.splat(0.0),
-                  [&](Value i, ValueRange carried) -> SmallVector<Value> {
-                    Value s = b.loadVector(values, i);
-                    Value magnitude = math::AbsFOp::create(b, b.getLoc(), s);
-                    Value factor = arith::MaximumFOp::create(b, b.getLoc(), magnitude, m);
-                    Value bound = b.mulf(factor, b.splat(2 * op.getEps().convertToDouble()));
-                    // "Not greater" keeps NaN, so that a NaN value gives a NaN weight.
-                    Value close = compare(arith::CmpFPredicate::ULE, b.subf(m, s), bound);
-                    Value taking = logicalAnd(candidates(b.loadVector(keys, i), idsAt(i)), close);
-                    return {b.addf(carried[0], select(taking, exp(b.subf(s, m)), b.splat(0.0)))};
-                  })[0];
-    maskedSum = reduce(vector::CombiningKind::ADD, total);
-  }
-  lastKey = key;
-  lastExpert = expert;
-  return expert;
-}
-
-/// chosen[0 … k) to weights[token, :].
-void TokenGating::weigh(Value token, Value weights) {
-  WeighFn fn = op.getFn();
-  bool fromScore = op.getWeighSource() == WeighSource::Score;
-  double scale = op.getScale().convertToDouble();
-  // Lanes past k are whatever they are: no sum reads them, and they are not stored.
-  auto transform = [&](function_ref<Value(Value)> f) {
-    b.forLoop(b.index(0), b.index(paddedK), b.index(lanes),
-              [&](Value i) { b.storeVector(f(b.loadVector(chosen, i)), chosen, i, lanes); });
-  };
-  /// Σ over the first k only, whatever the padding lanes became.
-  auto sumChosen = [&] {
-    Value total = b.splat(0.0);
-    for (int64_t i = 0; i < k; i += lanes)
-      total = b.addf(total, b.loadVectorPart(chosen, b.index(i), k - i, 0.0));
-    return reduce(vector::CombiningKind::ADD, total);
-  };
-
-  if (fromScore && op.getScore() != ScoreFn::Identity)
-    transform([&](Value v) { return score(v); });
-  if (fn == WeighFn::Softmax) {
-    Value top = b.splat(-kInfinity);
-    for (int64_t i = 0; i < k; i += lanes)
-      top = arith::MaxNumFOp::create(b, b.getLoc(), top,
-                                     b.loadVectorPart(chosen, b.index(i), k - i, -kInfinity));
-    Value m = b.splat(reduce(vector::CombiningKind::MAXNUMF, top));
-    transform([&](Value v) { return exp(b.subf(v, m)); });
-    Value total = b.splat(sumChosen());
-    transform([&](Value v) { return b.divf(v, total); });
-  }
-  if (fn == WeighFn::Sigmoid)
-    transform([&](Value v) {
-      return b.divf(b.splat(1.0), b.addf(b.splat(1.0), exp(b.mulf(v, b.splat(-1.0)))));
+/// step(value so far, count of logits, logits) over all vectors of logits.
+Value TokenGating::fold(Value init, function_ref<Value(Value, int64_t, Value)> step) {
+  int64_t lanes = b.target.lanes;
+  if (registers.empty())
+    return b.foldVectors(experts, init, [&](Value i, int64_t count, Value value) {
+      return step(value, count, b.loadVectorPart(logits, {token, i}, count, -kInfinity));
     });
-  if (op.getNorm() == WeighNorm::Sum) {
-    Value total = b.addf(sumChosen(), b.f32(op.getNormEps().convertToDouble()));
-    Value isZero = compare(arith::CmpFPredicate::OEQ, total, b.f32(0.0));
-    Value divisor = b.splat(total);
-    Value zero = vector::BroadcastOp::create(b, b.getLoc(), b.vectorType(b.getI1Type()), isZero);
-    transform([&](Value v) { return select(zero, b.splat(0.0), b.divf(v, divisor)); });
-  }
-  if (scale != 1.0)
-    transform([&](Value v) { return b.mulf(v, b.splat(scale)); });
-  for (int64_t i = 0; i < k; i += lanes)
-    b.storeVector(b.loadVector(chosen, b.index(i)), weights, {token, b.index(i)}, k - i);
+  for (auto [i, v] : llvm::enumerate(registers))
+    init = step(init, std::min<int64_t>(lanes, experts - i * lanes), v);
+  return init;
 }
 
-void TokenGating::emit(Value token, Value logits, Value bias, Value source, Value expertsOut,
-                       Value weights) {
-  bool needsStatistics =
-      softmaxScore() && (op.getWeighSource() == WeighSource::Score || scoresNeeded());
-  loadLogits(token, logits);
-  if (needsStatistics)
-    scoreSoftmaxStatistics();
-  makeKeys(bias);
-  if (source)
-    loadSource(token, source);
+void TokenGating::forVectors(function_ref<void(Value, int64_t, Value)> body) {
+  int64_t lanes = b.target.lanes;
+  if (registers.empty())
+    return b.forVectors(experts, [&](Value i, int64_t count) {
+      body(i, count, b.loadVectorPart(logits, {token, i}, count, -kInfinity));
+    });
+  for (auto [i, v] : llvm::enumerate(registers))
+    body(b.index(i * lanes), std::min<int64_t>(lanes, experts - i * lanes), v);
+}
 
-  b.forLoop(b.index(0), b.index(k), b.index(1), {b.f32(kInfinity), b.i32(-1)},
-            [&](Value slot, ValueRange carried) -> SmallVector<Value> {
-              Value lastKey = carried[0], lastExpert = carried[1], maskedSum;
-              Value expert = selectNext(lastKey, lastExpert, maskedSum);
-              b.store(expert, expertsOut, {token, slot});
-              Value value =
-                  maskedSum ? b.divf(b.f32(1.0), maskedSum) : b.load(values, b.toIndex(expert));
-              b.store(value, chosen, slot);
-              return {lastKey, lastExpert};
-            });
-  weigh(token, weights);
+void TokenGating::loadLogits() {
+  if (!inRegisters())
+    return;
+  for (int64_t i = 0; i < experts; i += b.target.lanes)
+    registers.push_back(b.loadVectorPart(logits, {token, b.index(i)}, experts - i, -kInfinity));
+}
+
+/// A scalar or a vector.
+Value TokenGating::score(Value logit) {
+  if (op.getScore() != ScoreFn::Softmax)
+    return emitScore(b, op.getScore(), logit);
+  if (isa<VectorType>(logit.getType()))
+    return softmax.of(b, logit);
+  return b.divf(b.exp(b.subf(logit, softmax.maximum)), softmax.denominator);
+}
+
+void TokenGating::makeKeys(Keys &keys) {
+  forVectors([&](Value i, int64_t count, Value logit) {
+    Value key = keysAreScores() ? score(logit) : logit;
+    if (bias)
+      key = b.addf(key, b.loadVectorPart(bias, i, count, 0.0));
+    keys.set(i, count, key);
+  });
+  if (expertMask)
+    emitExpertMask(b, expertMask, token, b.index(experts), keys);
+  if (op.isGrouped())
+    emitGroupLimit(b, GroupOptions::of(op, experts), keys);
+}
+
+/// What the weight of a selected expert is made of; `order` is that of its key, or null.
+Value TokenGating::valueOf(Value expert, Value order) {
+  if (mixer)
+    return mixer->take(expert);
+  if (source)
+    return b.loadF32(source, {token, expert});
+  // Without a bias the key is the logit or already the score.
+  bool isKey = order && !bias && !op.isGrouped() && (fromScore() || !keysAreScores());
+  Value v = isKey ? emitUnorder(b, order) : b.loadF32(logits, {token, expert});
+  // The score of many slots is computed by vectors, in storeWeights.
+  if (sourceBias && fromScore() && !(isKey && keysAreScores()))
+    v = score(v);
+  return v;
+}
+
+/// Slot `slot` gets `expert` (i32), and its value unless it is empty.
+void TokenGating::put(Value slot, Value expert, function_ref<Value()> value) {
+  b.store(expert, ids, {token, slot});
+  b.ifThen(b.isValid(expert), [&] {
+    Value v = value();
+    if (sourceBias && !mixer)
+      v = b.addf(v, b.loadF32(sourceBias, b.toIndex(expert)));
+    slots->set(slot, v);
+  });
+}
+
+void TokenGating::takeAll() {
+  b.forLoop(b.index(experts), [&](Value e) {
+    Value id = b.toI32(e);
+    if (expertMask) {
+      bool perToken = cast<MemRefType>(expertMask.getType()).getRank() == 2;
+      Value allowed = b.load(expertMask, perToken ? ValueRange{token, e} : ValueRange{e});
+      id = b.select(allowed, id, b.i32(-1));
+    }
+    put(e, id, [&] { return valueOf(e, Value()); });
+  });
+}
+
+void TokenGating::take(Keys &keys) {
+  emitTake(b, TakeOptions::of(op), keys, [&](Value slot, Value expert, Value order) {
+    put(slot, expert, [&] { return valueOf(b.toIndex(expert), order); });
+  });
+}
+
+void TokenGating::storeWeights() {
+  bool keysWere = keysAreScores() && !bias && !op.isGrouped() && op.getMode() != SelectMode::All;
+  if (fromScore() && !mixer && !sourceBias && op.getScore() != ScoreFn::Identity && !keysWere)
+    slots->transform([&](Value v) { return score(v); });
+  slots->weigh();
+  b.forLoop(b.index(k), [&](Value slot) {
+    Value weight = slots->get(slot);
+    if (expertScale) {
+      Value id = b.load(ids, {token, slot});
+      weight = b.branch(
+          b.isValid(id), [&] { return b.mulf(weight, b.loadF32(expertScale, b.toIndex(id))); },
+          [&] { return weight; });
+    }
+    b.store(weight, weights, {token, slot});
+  });
+}
+
+void TokenGating::emit() {
+  loadLogits();
+  if (op.getScore() == ScoreFn::Softmax && (fromScore() || keysAreScores()))
+    softmax =
+        emitSoftmaxStatistics(b, [&](Value init, function_ref<Value(Value, int64_t, Value)> step) {
+          return fold(init, step);
+        });
+  slots.emplace(b, options, k);
+  slots->clear();
+  if (options.fn == WeighFn::MaskedSoftmax) {
+    mixer.emplace(b, options, experts);
+    forVectors([&](Value i, int64_t count, Value v) {
+      if (source)
+        v = b.loadVectorPart(source, {token, i}, count, 0.0);
+      else if (fromScore())
+        v = score(v);
+      if (sourceBias)
+        v = b.addf(v, b.loadVectorPart(sourceBias, i, count, 0.0));
+      mixer->set(i, count, v);
+    });
+  }
+  if (op.getMode() == SelectMode::All) {
+    takeAll();
+  } else {
+    Keys keys(b, experts, op.getTieBreak() == TieBreak::Higher, inRegisters());
+    makeKeys(keys);
+    take(keys);
+  }
+  storeWeights();
 }
 
 } // namespace
 
-func::FuncOp mlir::moe::cpu::getGatingKernel(ModuleOp module, GatingOp op, KernelTarget target) {
-  MLIRContext *context = module.getContext();
-  int64_t k = op.getK();
-  auto memrefOf = [](Value tensor) {
-    auto type = cast<RankedTensorType>(tensor.getType());
-    SmallVector<int64_t> shape(type.getShape());
-    if (shape.size() == 2)
-      shape[0] = ShapedType::kDynamic;
-    return MemRefType::get(shape, type.getElementType());
-  };
-  SmallVector<Type> types = {memrefOf(op.getLogits())};
-  if (op.getBias())
-    types.push_back(memrefOf(op.getBias()));
-  if (op.getSource())
-    types.push_back(memrefOf(op.getSource()));
-  types.push_back(MemRefType::get({ShapedType::kDynamic, k}, IntegerType::get(context, 32)));
-  types.push_back(MemRefType::get({ShapedType::kDynamic, k}, Float32Type::get(context)));
-
-  std::string name;
-  llvm::raw_string_ostream text(name);
-  text << "moec_gating_" << cast<ShapedType>(op.getLogits().getType()).getDimSize(1) << "_" << k
-       << "_" << typeName(cast<ShapedType>(op.getLogits().getType()).getElementType()) << "_"
-       << stringifyScoreFn(op.getScore()) << "_" << stringifyWeighSource(op.getWeighSource()) << "_"
-       << stringifyWeighFn(op.getFn()) << "_" << stringifyWeighNorm(op.getNorm());
-  for (APFloat value : {op.getEps(), op.getNormEps(), op.getScale()})
-    text << "_" << llvm::utohexstr(value.bitcastToAPInt().getZExtValue());
-  if (op.getBias())
-    text << "_bias_" << typeName(cast<ShapedType>(op.getBias().getType()).getElementType());
-  if (op.getSource())
-    text << "_source_" << typeName(cast<ShapedType>(op.getSource().getType()).getElementType());
-
-  func::FuncOp kernel;
-  getOrCreateKernel(module, name, types, target, kernel,
-                    [&](KernelBuilder &b, Block::BlockArgListType args) {
-                      unsigned next = 0;
-                      Value logits = args[next++];
-                      Value bias = op.getBias() ? Value(args[next++]) : Value();
-                      Value source = op.getSource() ? Value(args[next++]) : Value();
-                      Value experts = args[next++], weights = args[next++];
-                      Value tokens = memref::DimOp::create(b, b.getLoc(), logits, b.index(0));
-                      b.parallelLoop(b.ceilDiv(tokens, kTokensPerTask), [&](Value task) {
-                        TokenGating gating(b, op);
-                        gating.allocateBuffers();
-                        Value first = b.mul(task, kTokensPerTask);
-                        Value last = b.min(b.add(first, kTokensPerTask), tokens);
-                        b.forLoop(first, last, b.index(1), [&](Value token) {
-                          gating.emit(token, logits, bias, source, experts, weights);
-                        });
-                      });
-                    });
-  return kernel;
+LogicalResult Lowering::lowerOp(GatingOp op) {
+  OpBuilder builder(op);
+  KernelBuilder b(op.getLoc(), builder, target);
+  Value tokens = numTokens(b, op.getLogits());
+  RoutingType type = op.getRouting().getType();
+  RoutingBuffers routing = newRouting(b, op.getRouting(), tokens);
+  bool isWhole = op.getMode() == SelectMode::All || op.getMode() == SelectMode::TopK;
+  routing.full = isWhole && !op.isMasked();
+  kernel(b, op, "gating",
+         {buffer(b, op.getLogits()), buffer(b, op.getBias()), buffer(b, op.getSource()),
+          buffer(b, op.getTokenMask()), buffer(b, op.getExpertMask()),
+          buffer(b, op.getSourceBias()), buffer(b, op.getExpertScale()), routing.experts,
+          routing.weights},
+         [&](KernelBuilder &b, ArrayRef<Value> args) {
+           b.forTokens(b.dim(args[0], 0), [&](Value token) {
+             emitUnlessMasked(b, args[3], token, args[7], args[8],
+                              [&] { TokenGating(b, op, args, token).emit(); });
+           });
+         });
+  routings[op.getRouting()] = routing;
+  if (op.getCapacity()) {
+    Value group = groupSize(b, Value(), tokens);
+    CapacityForm form = {*op.getCapacity(), *op.getOrder(), type.getExperts(), type.getK(),
+                         type.getK()};
+    routings[op.getRouting()] = limit(b, op, routing, form, Value(), group, /*given=*/Value());
+  }
+  return success();
 }

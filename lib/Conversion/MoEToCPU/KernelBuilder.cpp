@@ -32,6 +32,24 @@ Value KernelBuilder::splat(Value scalar) {
   return vector::BroadcastOp::create(*this, getLoc(), vectorType(scalar.getType()), scalar);
 }
 
+Value KernelBuilder::splatI32(int32_t value) {
+  return arith::ConstantOp::create(*this, getLoc(),
+                                   DenseElementsAttr::get(vectorType(getI32Type()), value));
+}
+
+Value KernelBuilder::firstLanesI32(int64_t count) {
+  SmallVector<int32_t> lanes(target.lanes, 0);
+  std::fill_n(lanes.begin(), count, 1);
+  return arith::ConstantOp::create(
+      *this, getLoc(), DenseElementsAttr::get(vectorType(getI32Type()), ArrayRef<int32_t>(lanes)));
+}
+
+Value KernelBuilder::firstLanes(Value vector, int64_t count, double otherwise) {
+  Value first = vector::ConstantMaskOp::create(*this, getLoc(), vectorType(getI1Type()),
+                                               DenseI64ArrayAttr::get(getContext(), {count}));
+  return select(first, vector, splat(otherwise));
+}
+
 //===----------------------------------------------------------------------===//
 // Arithmetic
 //===----------------------------------------------------------------------===//
@@ -40,8 +58,8 @@ Value KernelBuilder::add(Value a, Value b) { return createOrFold<arith::AddIOp>(
 Value KernelBuilder::sub(Value a, Value b) { return createOrFold<arith::SubIOp>(a, b); }
 Value KernelBuilder::mul(Value a, Value b) { return createOrFold<arith::MulIOp>(a, b); }
 Value KernelBuilder::min(Value a, Value b) { return createOrFold<arith::MinSIOp>(a, b); }
-Value KernelBuilder::ceilDiv(Value a, int64_t b) {
-  return createOrFold<arith::DivUIOp>(add(a, b - 1), index(b));
+Value KernelBuilder::ceilDiv(Value a, Value b) {
+  return createOrFold<arith::DivUIOp>(add(a, sub(b, index(1))), b);
 }
 Value KernelBuilder::shiftRight(Value a, int64_t bits) {
   return createOrFold<arith::ShRUIOp>(a, index(bits));
@@ -59,6 +77,36 @@ Value KernelBuilder::mulf(Value a, Value b) { return createOrFold<arith::MulFOp>
 Value KernelBuilder::divf(Value a, Value b) { return createOrFold<arith::DivFOp>(a, b); }
 Value KernelBuilder::fma(Value a, Value b, Value c) {
   return math::FmaOp::create(*this, getLoc(), a, b, c);
+}
+
+Value KernelBuilder::like(Value v, double value) {
+  Type type = v.getType();
+  TypedAttr scalar = getFloatAttr(getElementTypeOrSelf(type), value);
+  if (auto vector = dyn_cast<VectorType>(type))
+    return arith::ConstantOp::create(*this, getLoc(), DenseElementsAttr::get(vector, scalar));
+  return arith::ConstantOp::create(*this, getLoc(), scalar);
+}
+
+Value KernelBuilder::sigmoid(Value v) {
+  Value negative = mulf(v, like(v, -1.0));
+  return divf(like(v, 1.0), addf(like(v, 1.0), exp(negative)));
+}
+
+Value KernelBuilder::compare(arith::CmpFPredicate predicate, Value a, Value b) {
+  return arith::CmpFOp::create(*this, getLoc(), predicate, a, b);
+}
+
+Value KernelBuilder::compare(arith::CmpIPredicate predicate, Value a, Value b) {
+  return createOrFold<arith::CmpIOp>(predicate, a, b);
+}
+
+Value KernelBuilder::boolean(bool value) {
+  return arith::ConstantIntOp::create(*this, getLoc(), getI1Type(), value);
+}
+
+Value KernelBuilder::isValid(Value number) {
+  Value zero = number.getType().isIndex() ? index(0) : i32(0);
+  return compare(arith::CmpIPredicate::sge, number, zero);
 }
 
 //===----------------------------------------------------------------------===//
@@ -113,12 +161,29 @@ Value KernelBuilder::loadVectorPart(Value memref, ValueRange indices, int64_t co
                                             mask, passThrough));
 }
 
-Value KernelBuilder::roundTo(Type element, Value vector) {
+Value KernelBuilder::roundTo(Type element, Value value) {
   if (element.isF32())
-    return vector;
+    return value;
+  Type type = element;
+  if (auto vector = dyn_cast<VectorType>(value.getType()))
+    type = vector.clone(element);
   if (element.isF64())
-    return arith::ExtFOp::create(*this, getLoc(), vectorType(element), vector);
-  return arith::TruncFOp::create(*this, getLoc(), vectorType(element), vector);
+    return arith::ExtFOp::create(*this, getLoc(), type, value);
+  return arith::TruncFOp::create(*this, getLoc(), type, value);
+}
+
+void KernelBuilder::storeF32(Value value, Value memref, ValueRange indices) {
+  store(roundTo(elementType(memref), value), memref, indices);
+}
+
+Value KernelBuilder::increment(Value memref, ValueRange indices) {
+  Value count = load(memref, indices);
+  store(add(count, i32(1)), memref, indices);
+  return count;
+}
+
+Value KernelBuilder::stack(int64_t size, Type element) {
+  return memref::AllocaOp::create(*this, getLoc(), MemRefType::get({size}, element));
 }
 
 void KernelBuilder::storeVector(Value vector, Value memref, ValueRange indices, int64_t count) {
@@ -176,6 +241,73 @@ void KernelBuilder::parallelLoop(Value upper, function_ref<void(Value)> body) {
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPoint(loop.getBody()->getTerminator());
   body(loop.getInductionVars()[0]);
+}
+
+void KernelBuilder::forTokens(Value tokens, function_ref<void(Value)> body) {
+  // Enough work that drawing a task costs little.
+  constexpr int64_t kTokensPerTask = 16;
+  parallelLoop(ceilDiv(tokens, kTokensPerTask), [&](Value task) {
+    Value first = mul(task, kTokensPerTask);
+    forLoop(first, min(add(first, kTokensPerTask), tokens), index(1), body);
+  });
+}
+
+void KernelBuilder::forVectors(int64_t size, function_ref<void(Value, int64_t)> body) {
+  int64_t whole = llvm::alignDown(size, target.lanes);
+  if (whole == target.lanes)
+    body(index(0), target.lanes);
+  else if (whole > 0)
+    forLoop(index(0), index(whole), index(target.lanes), [&](Value i) { body(i, target.lanes); });
+  if (whole < size)
+    body(index(whole), size - whole);
+}
+
+Value KernelBuilder::foldVectors(int64_t size, Value init,
+                                 function_ref<Value(Value, int64_t, Value)> step) {
+  int64_t whole = llvm::alignDown(size, target.lanes);
+  Value result = init;
+  if (whole == target.lanes)
+    result = step(index(0), target.lanes, result);
+  else if (whole > 0)
+    result = forLoop(index(0), index(whole), index(target.lanes), {init},
+                     [&](Value i, ValueRange carried) {
+                       return SmallVector<Value>{step(i, target.lanes, carried[0])};
+                     })[0];
+  return whole < size ? step(index(whole), size - whole, result) : result;
+}
+
+Value KernelBuilder::fold(Value upper, Value init, function_ref<Value(Value, Value)> step) {
+  return forLoop(index(0), upper, index(1), init, [&](Value i, ValueRange carried) {
+    return SmallVector<Value>{step(i, carried[0])};
+  })[0];
+}
+
+SmallVector<Value> KernelBuilder::branch(Value condition, function_ref<SmallVector<Value>()> then,
+                                         function_ref<SmallVector<Value>()> otherwise) {
+  // The bodies build through this builder, so that its insertion point has to move.
+  OpBuilder::InsertionGuard guard(*this);
+  auto before = saveInsertionPoint();
+  Block thenBlock;
+  setInsertionPointToStart(&thenBlock);
+  SmallVector<Value> thenValues = then();
+  restoreInsertionPoint(before);
+  auto op = scf::IfOp::create(*this, getLoc(), ValueRange(thenValues).getTypes(), condition,
+                              /*addThenBlock=*/true, /*addElseBlock=*/true);
+  op.thenBlock()->getOperations().splice(op.thenBlock()->begin(), thenBlock.getOperations());
+  setInsertionPointToEnd(op.thenBlock());
+  scf::YieldOp::create(*this, getLoc(), thenValues);
+  setInsertionPointToStart(op.elseBlock());
+  SmallVector<Value> otherValues = otherwise();
+  scf::YieldOp::create(*this, getLoc(), otherValues);
+  setInsertionPointAfter(op);
+  return SmallVector<Value>(op.getResults());
+}
+
+Value KernelBuilder::branch(Value condition, function_ref<Value()> then,
+                            function_ref<Value()> otherwise) {
+  return branch(
+      condition, [&] { return SmallVector<Value>{then()}; },
+      [&] { return SmallVector<Value>{otherwise()}; })[0];
 }
 
 void KernelBuilder::ifThen(Value condition, function_ref<void()> body) {

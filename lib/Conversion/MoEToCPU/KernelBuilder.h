@@ -32,6 +32,8 @@ struct KernelTarget {
 
   /// Vector registers that hold one panel row.
   int64_t panelVectors() const { return kPanelWidth / lanes; }
+  /// Logits of a token that stay in registers, half of those that there are.
+  int64_t expertsInRegisters() const { return lanes == 16 ? 256 : 8 * lanes; }
   /// Numbers of rows that a block may have, rising: accumulators of the largest, one
   /// panel row and a broadcast fit into the register file (32 with AVX-512, else 16).
   SmallVector<int64_t> blockRows() const {
@@ -58,6 +60,11 @@ public:
   /// A vector of `lanes` equal f32 values.
   Value splat(double value);
   Value splat(Value scalar);
+  Value splatI32(int32_t value);
+  /// 1 in the first `count` lanes, 0 in the others.
+  Value firstLanesI32(int64_t count);
+  /// `otherwise` in all but the first `count` lanes.
+  Value firstLanes(Value vector, int64_t count, double otherwise);
 
   // Index arithmetic.
   Value add(Value a, Value b);
@@ -65,7 +72,8 @@ public:
   Value sub(Value a, Value b);
   Value mul(Value a, Value b);
   Value mul(Value a, int64_t b) { return b == 1 ? a : mul(a, index(b)); }
-  Value ceilDiv(Value a, int64_t b);
+  Value ceilDiv(Value a, int64_t b) { return ceilDiv(a, index(b)); }
+  Value ceilDiv(Value a, Value b);
   Value shiftRight(Value a, int64_t bits);
   Value min(Value a, Value b);
   Value toIndex(Value i32);
@@ -77,6 +85,28 @@ public:
   Value mulf(Value a, Value b);
   Value divf(Value a, Value b);
   Value fma(Value a, Value b, Value c);
+  Value exp(Value v) { return math::ExpOp::create(*this, getLoc(), v); }
+  Value abs(Value v) { return math::AbsFOp::create(*this, getLoc(), v); }
+  /// 1 / (1 + exp(-v))
+  Value sigmoid(Value v);
+  /// The larger number; a NaN is passed over.
+  Value maxNumber(Value a, Value b) { return arith::MaxNumFOp::create(*this, getLoc(), a, b); }
+  /// The constant `value` in the (float) type of `v`, a scalar or a vector.
+  Value like(Value v, double value);
+
+  // Conditions, scalars or vectors.
+  Value compare(arith::CmpFPredicate predicate, Value a, Value b);
+  Value compare(arith::CmpIPredicate predicate, Value a, Value b);
+  Value both(Value a, Value b) { return createOrFold<arith::AndIOp>(a, b); }
+  Value either(Value a, Value b) { return createOrFold<arith::OrIOp>(a, b); }
+  Value boolean(bool value);
+  Value select(Value condition, Value a, Value b) {
+    return createOrFold<arith::SelectOp>(condition, a, b);
+  }
+  /// Whether an i32 or index is not negative.
+  Value isValid(Value number);
+  Value less(Value a, Value b) { return compare(arith::CmpIPredicate::slt, a, b); }
+  Value equal(Value a, Value b) { return compare(arith::CmpIPredicate::eq, a, b); }
 
   // Types.
   VectorType vectorType(Type element) { return VectorType::get({target.lanes}, element); }
@@ -95,11 +125,25 @@ public:
   void storeVector(Value vector, Value memref, ValueRange indices, Value count);
   /// f16, bf16 or f32 (scalar or vector) to f32.
   Value toF32(Value value);
+  /// One element as f32.
+  Value loadF32(Value memref, ValueRange indices) { return toF32(load(memref, indices)); }
+  /// One f32 rounded to the memref's element type.
+  void storeF32(Value value, Value memref, ValueRange indices);
+  /// An element of an i32 or index memref as an index.
+  Value loadIndex(Value memref, ValueRange indices) { return toIndex(load(memref, indices)); }
+  /// Adds to an i32 in memory; returns what was there.
+  Value increment(Value memref, ValueRange indices);
+  /// A buffer on the stack of the worker.
+  Value stack(int64_t size, Type element);
+  Value dim(Value memref, int64_t d) { return memref::DimOp::create(*this, getLoc(), memref, d); }
 
 private:
-  Value roundTo(Type element, Value vector);
+  Value roundTo(Type element, Value value);
 
 public:
+  /// f32 values as they are after rounding to `element`.
+  Value roundThrough(Type element, Value value) { return toF32(roundTo(element, value)); }
+
   // Loops. The body gets the induction variable (and the carried values).
   void forLoop(Value lower, Value upper, Value step, function_ref<void(Value)> body);
   void forLoop(Value upper, function_ref<void(Value)> body) {
@@ -109,7 +153,20 @@ public:
                              function_ref<SmallVector<Value>(Value, ValueRange)> body);
   /// Iterations that workers may run at the same time, in any order.
   void parallelLoop(Value upper, function_ref<void(Value)> body);
+  /// `body(token)` for all tokens, tasks of several tokens in parallel.
+  void forTokens(Value tokens, function_ref<void(Value)> body);
+  /// `body(i, count)` for the whole vectors of 0 … size (count = lanes), then for what
+  /// is left of it.
+  void forVectors(int64_t size, function_ref<void(Value, int64_t)> body);
+  /// The same, with a value carried along; all lanes of it.
+  Value foldVectors(int64_t size, Value init, function_ref<Value(Value, int64_t, Value)> step);
+  /// step(i, value so far), from `init`, for i in 0 … upper.
+  Value fold(Value upper, Value init, function_ref<Value(Value, Value)> step);
   void ifThen(Value condition, function_ref<void()> body);
+  /// The results of one of two branches.
+  SmallVector<Value> branch(Value condition, function_ref<SmallVector<Value>()> then,
+                            function_ref<SmallVector<Value>()> otherwise);
+  Value branch(Value condition, function_ref<Value()> then, function_ref<Value()> otherwise);
   /// Runs `body(c)` for the case c that equals `selector` (an index).
   void switchOn(Value selector, ArrayRef<int64_t> cases, function_ref<void(int64_t)> body);
 };

@@ -13,17 +13,27 @@ namespace mlir::moe::cpu {
 /// A packed matrix bank as a kernel sees it: panels, and for quantized weights their
 /// scales and zero points. Values are absent (null) where there is no such thing.
 struct PackedWeight {
-  Value panels;      ///< [E, P, K, 32] floats, or code panels (see #moe.code_panels).
-  Value scales;      ///< [E, P, K/block, 32] floats.
-  Value zeroPoints;  ///< [E, P, K/block, 32] bytes.
-  Value bias;        ///< [E, P, 1, 32] floats.
+  Value panels;     ///< [E, P, K, 32] floats, or code panels (see #moe.code_panels).
+  Value scales;     ///< [E, P, K/block, 32] floats.
+  Value zeroPoints; ///< [E, P, K/block, 32] bytes.
+  Value bias;       ///< [E, P, 1, 32] floats.
+  // A weight that is computed or an argument is packed panel by panel when it is used:
+  // `panels` and `bias` are then scratch f32 [rows, 1, K, 32] and [rows, 1, 1, 32], with
+  // a row for each worker (for each panel in a linear product).
+  Value raw;         ///< [E,N,K] or [E,K,N], as `layout` says; without E when E = 1.
+  Value rawGate;     ///< The gate rows when they are separate.
+  Value rawBias;     ///< [E,N] or null.
+  Value rawGateBias; ///< [E,N] or null.
+  Glu glu = Glu::None;
+  Layout layout = Layout::OutIn;
   int64_t bits = 0;  ///< 0: panels hold floats; else width of a code.
   int64_t block = 0; ///< Columns along K with one scale; K when row-wise.
   int64_t n = 0;     ///< Rows of the logical weight.
   int64_t k = 0;     ///< Columns of the logical weight.
 
-  int64_t numPanels() const { return cast<MemRefType>(panels.getType()).getDimSize(1); }
-  int64_t experts() const { return cast<MemRefType>(panels.getType()).getDimSize(0); }
+  int64_t experts = 1; ///< E
+
+  int64_t numPanels() const;
   /// The values that are there, in the order of a kernel's arguments.
   SmallVector<Value> operands() const;
   /// The same weight with `arguments` (of a kernel) in place of operands().
@@ -31,6 +41,30 @@ struct PackedWeight {
   /// Everything a kernel's code depends on, for its name.
   std::string key() const;
 };
+
+/// max or + over the lanes of a vector.
+Value emitReduction(KernelBuilder &b, vector::CombiningKind kind, Value vector);
+
+/// A score function of one logit (not softmax), on scalars or vectors.
+Value emitScore(KernelBuilder &b, ScoreFn fn, Value logit);
+
+/// What a softmax needs to know of all its logits, as scalars.
+struct SoftmaxStatistics {
+  Value maximum;     ///< the largest that is not NaN
+  Value denominator; ///< Σ exp(l - maximum), NaN when a logit is
+
+  /// The softmax of a vector of these logits.
+  Value of(KernelBuilder &b, Value logits) const {
+    return b.divf(b.exp(b.subf(logits, b.splat(maximum))), b.splat(denominator));
+  }
+};
+/// `fold(init, step)` carries a value through step(value, count, logits) for all vectors
+/// of logits; they are -inf from the `count`-th lane on.
+SoftmaxStatistics
+emitSoftmaxStatistics(KernelBuilder &b,
+                      function_ref<Value(Value, function_ref<Value(Value, int64_t, Value)>)> fold);
+/// Of row `token` of logits [T,E].
+SoftmaxStatistics emitSoftmaxStatistics(KernelBuilder &b, Value logits, Value token);
 
 /// f(gate) · linear as `#moe.activation` says, on vectors of f32; `linear` is null
 /// without a gate.
@@ -57,13 +91,13 @@ struct RoutingLists {
 };
 
 /// Kernels. Each returns the private function; arguments as listed, then the call.
-/// gating: logits [T,E], (bias [E]), (source [T,E]), experts i32 [T,k], weights f32 [T,k].
-func::FuncOp getGatingKernel(ModuleOp module, GatingOp op, KernelTarget target);
-/// lists: experts i32 [T,k], then the members of RoutingLists in order.
-func::FuncOp getRoutingListsKernel(ModuleOp module, int64_t experts, int64_t k,
+/// lists: experts i32 [T,k], then the members of RoutingLists in order. Unless the routing
+/// is `full`, experts of -1 are skipped; their positions are not written.
+func::FuncOp getRoutingListsKernel(ModuleOp module, int64_t experts, int64_t k, bool full,
                                    KernelTarget target);
-/// pack: x [T,H], blocks, rowToken, counts, packed f32 [P·H].
-func::FuncOp getPackRowsKernel(ModuleOp module, MemRefType x, KernelTarget target);
+/// pack: x [T,H], blocks, rowToken, counts, packed f32 [P·H]; with `scaled` then a factor
+/// of each row, f32 [S].
+func::FuncOp getPackRowsKernel(ModuleOp module, MemRefType x, bool scaled, KernelTarget target);
 /// up: packed, active, first, blocks, counts, hidden f32 [P·Ipad], weights.
 func::FuncOp getUpKernel(ModuleOp module, const PackedWeight &weight, ActivationAttr activation,
                          KernelTarget target);

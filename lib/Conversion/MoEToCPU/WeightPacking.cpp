@@ -34,6 +34,13 @@ static void foldLeadingReshape(SmallVectorImpl<Attribute> &sources,
   }
 }
 
+/// Whether trace() finds the bytes of `value` at compile time; so it is for null.
+static bool isConstant(Value value) {
+  DenseElementsAttr dense;
+  return !value || value.getDefiningOp<LoadWeightOp>() || onnx::getConstantValue(value) ||
+         matchPattern(value, m_Constant(&dense));
+}
+
 FailureOr<WeightPacker::Source> WeightPacker::trace(Operation *user, Value value) {
   Source source;
   source.type = cast<RankedTensorType>(value.getType());
@@ -51,8 +58,8 @@ FailureOr<WeightPacker::Source> WeightPacker::trace(Operation *user, Value value
   DenseElementsAttr dense = onnx::getConstantValue(value);
   if (!dense && !matchPattern(value, m_Constant(&dense)))
     return emitUnsupported(user) << "has a weight of type " << value.getType()
-                                 << " that is not a constant: only constant weights are supported "
-                                    "with optimization; compile with -O0";
+                                 << " that is not a constant: codes and their scales must be "
+                                    "constants with optimization; compile with -O0";
   source.name = "constant";
   source.sources.push_back(dense);
   return source;
@@ -192,6 +199,13 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
   PackedWeight result;
   result.n = n;
   result.k = k;
+  result.experts = experts;
+  if (!dequantize && !gateDequantize &&
+      !llvm::all_of(ArrayRef{weight, bias, gate, gateBias}, isConstant)) {
+    result.glu = separate ? Glu::Separate : glu;
+    result.layout = layout;
+    return result;
+  }
   auto panels = [&](Source &source) {
     source.transforms.push_back(PanelsAttr::get(context, kPanelWidth, glu));
     return load(builder, loc, std::move(source), bank);
@@ -200,14 +214,26 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
     FailureOr<Source> source = separate ? traceStacked(user, gate, weight) : trace(user, weight);
     if (failed(source))
       return failure();
+    auto permute = [&](ArrayRef<int64_t> order) {
+      source->transforms.push_back(
+          PermuteAttr::get(context, DenseI64ArrayAttr::get(context, order)));
+    };
+    bool isStacked = layout == Layout::InOut && separate;
     SmallVector<int64_t> asStored = {experts, n, k};
-    if (layout == Layout::InOut)
-      std::swap(asStored[1], asStored[2]);
+    if (isStacked)
+      asStored = {experts, 2, k, n / 2};
+    else if (layout == Layout::InOut)
+      asStored = {experts, k, n};
     if (failed(retype(user, *source, asStored)))
       return failure();
-    if (layout == Layout::InOut)
+    if (isStacked) {
+      // The gate's columns, then those of up.
+      permute({0, 1, 3, 2});
       source->transforms.push_back(
-          PermuteAttr::get(context, DenseI64ArrayAttr::get(context, {0, 2, 1})));
+          ReshapeAttr::get(context, DenseI64ArrayAttr::get(context, {experts, n, k})));
+    } else if (layout == Layout::InOut) {
+      permute({0, 2, 1});
+    }
     result.panels = panels(*source);
   } else {
     int64_t bits = dequantize.getBits(), block = dequantize.getBlock();

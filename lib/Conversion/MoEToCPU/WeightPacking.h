@@ -18,7 +18,9 @@ public:
   /// Packs a matrix operand for `user` (location of errors, insertion point of loads):
   /// `weight` [E,N,K] or [N,K], `gate` the gate rows when they are a separate operand,
   /// biases or null. The result's values are buffers with a dynamic expert stride.
-  /// Fails with an error at `user` when an operand is not a constant.
+  /// When an operand is not a constant the values are left null: the weight is to be
+  /// packed when it is used (see PackedWeight::raw). Fails with an error at `user` when
+  /// codes are not constant.
   FailureOr<PackedWeight> pack(Operation *user, Value weight, Value bias, Value gate,
                                Value gateBias, Glu glu, Layout layout, StringAttr bank);
 

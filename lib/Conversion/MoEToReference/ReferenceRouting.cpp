@@ -24,7 +24,10 @@ Groups reference::groupsOf(ReferenceBuilder &b, OpFoldResult tokens, Value group
   if (groupSize) {
     Value isWhole = b.isEqual(b.remainder(count, size), b.index(0));
     Value isPositive = b.isLess(b.index(0), groupSize);
-    b.check(b.both(isWhole, isPositive), "the number of tokens is not a multiple of group_size");
+    // No tokens fit any size: groups of a [0, 0] batch are empty.
+    Value isNone = b.isEqual(count, b.index(0));
+    b.check(b.either(isNone, b.both(isWhole, isPositive)),
+            "the number of tokens is not a multiple of group_size");
   }
   return {size, b.ceilDiv(count, size), count};
 }

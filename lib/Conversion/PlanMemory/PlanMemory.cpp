@@ -258,7 +258,8 @@ private:
         return fail(user, op->getLoc());
       return getDim(argument, *index, op->getLoc());
     }
-    if (!isPure(op) || op->getNumRegions() != 0 ||
+    // Not isPure: a division by a size is executed by every call anyway.
+    if (!isMemoryEffectFree(op) || op->getNumRegions() != 0 ||
         !llvm::all_of(op->getOperandTypes(), [](Type t) { return t.isIntOrIndexOrFloat(); }))
       return fail(user, op->getLoc());
     for (Value operand : op->getOperands())
@@ -383,9 +384,11 @@ LogicalResult useWorkspace(func::FuncOp entry, ArrayRef<Slot> slots,
       alloc.replaceAllUsesWith(memref::ViewOp::create(builder, alloc.getLoc(), alloc.getType(),
                                                       workspace, offset, dynamicSizes)
                                    .getResult());
-      alloc.erase();
     }
   }
+  // At the end: the builder's place may be before one of them.
+  for (const Temporary &temporary : temporaries)
+    temporary.alloc->erase();
   return success();
 }
 

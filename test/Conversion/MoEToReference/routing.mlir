@@ -55,7 +55,9 @@ func.func @select(%key: tensor<7x5xf32>) -> !unweighted {
 // CHECK:         %[[REST:.*]] = arith.remui
 // CHECK:         %[[WHOLE:.*]] = arith.cmpi eq, %[[REST]], %c0
 // CHECK:         %[[POSITIVE:.*]] = arith.cmpi sgt, %[[N]], %c0
-// CHECK:         %[[OK:.*]] = arith.andi %[[WHOLE]], %[[POSITIVE]]
+// CHECK:         %[[EMPTY:.*]] = arith.cmpi eq, %{{.*}}, %c0
+// CHECK:         %[[FITS:.*]] = arith.andi %[[WHOLE]], %[[POSITIVE]]
+// CHECK:         %[[OK:.*]] = arith.ori %[[EMPTY]], %[[FITS]]
 // CHECK:         moe.check %{{.*}}, %[[OK]], "the number of tokens is not a multiple of group_size"
 func.func @groups(%r: !unweighted, %n: index) -> !unweighted {
   %0 = moe.capacity %r group_size(%n) {capacity = #moe.capacity<tokens / experts>} : (!unweighted, index) -> !unweighted

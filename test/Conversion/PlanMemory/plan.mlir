@@ -111,3 +111,23 @@ func.func @main(%x: memref<?x2x4xf32>, %out: memref<?x2x4xf32> {moe.output},
 }
 func.func private @main_shapes(%x: memref<?x2x4xf32>) -> (index, index, index)
 func.func private @kernel(memref<?x2x4xf32>, memref<?x4xf32>)
+
+// -----
+
+// Temporaries may be the first operations.
+
+// CHECK-LABEL: func.func @main(
+// CHECK-SAME: %[[WS:[a-z0-9_-]+]]: memref<?xi8>
+// CHECK-NOT: memref.alloc
+// CHECK-DAG: %[[A:[a-z0-9_-]+]] = memref.view %[[WS]][%c0][] : memref<?xi8> to memref<4xf32>
+// CHECK-DAG: %[[B:[a-z0-9_-]+]] = memref.view %[[WS]][%c64][] : memref<?xi8> to memref<4xi32>
+// CHECK: call @kernel(%[[A]], %[[B]])
+func.func @main(%ws: memref<?xi8> {moe.workspace}, %weights: !llvm.ptr {moe.weights},
+                %call: !llvm.ptr {moe.call}) attributes {moe.entry} {
+  %a = memref.alloc() : memref<4xf32>
+  %b = memref.alloc() : memref<4xi32>
+  call @kernel(%a, %b) : (memref<4xf32>, memref<4xi32>) -> ()
+  return
+}
+func.func private @main_shapes()
+func.func private @kernel(memref<4xf32>, memref<4xi32>)

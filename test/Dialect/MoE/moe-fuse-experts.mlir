@@ -68,16 +68,35 @@ func.func @other_tokens(%x: tensor<?x16xf32>, %r: !routing, %up: tensor<4x12x16x
 
 !routing = !moe.routing<experts = 4, k = 2, weighted>
 
-// CHECK-LABEL: func @scaled
-// CHECK-NOT:     moe.experts
-// REMARK: the dispatched rows are scaled
-func.func @scaled(%x: tensor<?x16xf32>, %r: !routing, %up: tensor<4x12x16xf32>, %down: tensor<4x16x12xf32>) -> tensor<?x16xf32> {
+// The attributes of all three ops, except that x stays x.
+// CHECK-LABEL: func @all_attributes
+// CHECK-SAME:    (%[[X:.+]]: tensor<?x16xf32>, %[[R:.+]]: !moe.routing<{{.+}}>, %[[B:.+]]: !moe.routing<{{.+}}>, %[[UP:.+]]: tensor<2x16x12xf32>, %[[DOWN:.+]]: tensor<2x12x16xf32>, %[[C:.+]]: tensor<1x16xf32>)
+// CHECK-NOT:     moe.{{dispatch|expert_ffn|combine}}
+// CHECK:         moe.experts %[[X]], %[[R]] up(%[[UP]]) down(%[[DOWN]]) constants(%[[C]]) uncovered(%[[B]]) <relu> {accum = #moe.accum<native>, kinds = [#moe.kind<ffn, 2>, #moe.kind<identity, 1>, #moe.kind<constant, 1>], layout = #moe.layout<in_out>, post_scale = 2.000000e+00 : f64, scale_input, weight = #moe.combine_weight<already_applied>}
+func.func @all_attributes(%x: tensor<?x16xf32>, %r: !routing, %before: !routing, %up: tensor<2x16x12xf32>, %down: tensor<2x12x16xf32>, %c: tensor<1x16xf32>) -> tensor<?x16xf32> {
   %c0 = arith.constant 0 : index
   %rows = moe.dispatch %x, %r {scale_input} : (tensor<?x16xf32>, !routing) -> tensor<?x16xf32>
+  %z = moe.expert_ffn %rows, %r up(%up) down(%down) constants(%c) <relu> {layout = #moe.layout<in_out>, kinds = [#moe.kind<ffn, 2>, #moe.kind<identity, 1>, #moe.kind<constant, 1>]}
+      : (tensor<?x16xf32>, !routing, tensor<2x16x12xf32>, tensor<2x12x16xf32>, tensor<1x16xf32>) -> tensor<?x16xf32>
+  %t = tensor.dim %x, %c0 : tensor<?x16xf32>
+  %y = moe.combine %z, %r tokens(%t) uncovered(%x, %before) {accum = #moe.accum<native>, post_scale = 2.0 : f64, weight = #moe.combine_weight<already_applied>} : (tensor<?x16xf32>, !routing, index, tensor<?x16xf32>, !routing) -> tensor<?x16xf32>
+  return %y : tensor<?x16xf32>
+}
+
+// -----
+
+!routing = !moe.routing<experts = 4, k = 2, weighted>
+
+// CHECK-LABEL: func @uncovered
+// CHECK-NOT:     moe.experts
+// REMARK: tokens without an expert give something else than x
+func.func @uncovered(%x: tensor<?x16xf32>, %other: tensor<?x16xf32>, %r: !routing, %before: !routing, %up: tensor<4x12x16xf32>, %down: tensor<4x16x12xf32>) -> tensor<?x16xf32> {
+  %c0 = arith.constant 0 : index
+  %rows = moe.dispatch %x, %r : (tensor<?x16xf32>, !routing) -> tensor<?x16xf32>
   %z = moe.expert_ffn %rows, %r up(%up) down(%down) <relu>
       : (tensor<?x16xf32>, !routing, tensor<4x12x16xf32>, tensor<4x16x12xf32>) -> tensor<?x16xf32>
   %t = tensor.dim %x, %c0 : tensor<?x16xf32>
-  %y = moe.combine %z, %r tokens(%t) : (tensor<?x16xf32>, !routing, index) -> tensor<?x16xf32>
+  %y = moe.combine %z, %r tokens(%t) uncovered(%other, %before) : (tensor<?x16xf32>, !routing, index, tensor<?x16xf32>, !routing) -> tensor<?x16xf32>
   return %y : tensor<?x16xf32>
 }
 

@@ -119,3 +119,58 @@ func.func @rounded(%l: tensor<?x8xf16>) -> !moe.routing<experts = 8, k = 2, weig
   %w = moe.weigh %r, %s : (!moe.routing<experts = 8, k = 2>, tensor<?x8xf16>) -> !moe.routing<experts = 8, k = 2, weighted>
   return %w : !moe.routing<experts = 8, k = 2, weighted>
 }
+
+// Groups, masks, weights with a bias, scales of experts, and room that needs only counts.
+// CHECK-LABEL: func @everything
+// CHECK-SAME:    (%[[L:.*]]: tensor<?x8xf32>, %[[B:.*]]: tensor<8xf32>, %[[T:.*]]: tensor<?xi1>, %[[E:.*]]: tensor<8xi1>, %[[S:.*]]: tensor<8xf32>)
+// CHECK-NEXT:    %[[R:.*]] = moe.gating %[[L]] bias(%[[B]]) token_mask(%[[T]]) expert_mask(%[[E]]) source_bias(%[[B]]) expert_scale(%[[S]]) {capacity = #moe.capacity<tokens * 1.25 / experts, min = 4>, fn = #moe.weigh_fn<none>, group_score = #moe.group_score<top2sum>, k = 2 : i64, n_group = 4 : i64, norm = #moe.weigh_norm<clamp>, norm_eps = 1.250000e-01 : f64, order = #moe.capacity_order<token>, score = #moe.score_fn<sigmoid>, topk_group = 2 : i64, weigh_source = #moe.weigh_source<score>}
+// CHECK-NEXT:    return %[[R]]
+func.func @everything(%l: tensor<?x8xf32>, %b: tensor<8xf32>, %t: tensor<?xi1>, %e: tensor<8xi1>, %scale: tensor<8xf32>) -> !moe.routing<experts = 8, k = 2, weighted> {
+  %s = moe.score <sigmoid> %l : tensor<?x8xf32> -> tensor<?x8xf32>
+  %r = moe.select %s bias(%b) token_mask(%t) expert_mask(%e) {k = 2 : i64, n_group = 4 : i64, topk_group = 2 : i64, group_score = #moe.group_score<top2sum>} : (tensor<?x8xf32>, tensor<8xf32>, tensor<?xi1>, tensor<8xi1>) -> !moe.routing<experts = 8, k = 2>
+  %w = moe.weigh %r, %s bias(%b) expert_scale(%scale) {norm = #moe.weigh_norm<clamp>, norm_eps = 0.125 : f64} : (!moe.routing<experts = 8, k = 2>, tensor<?x8xf32>, tensor<8xf32>, tensor<8xf32>) -> !moe.routing<experts = 8, k = 2, weighted>
+  %c = moe.capacity %w {capacity = #moe.capacity<tokens * 1.25 / experts, min = 4>, order = #moe.capacity_order<token>} : (!moe.routing<experts = 8, k = 2, weighted>) -> !moe.routing<experts = 8, k = 2, weighted>
+  return %c : !moe.routing<experts = 8, k = 2, weighted>
+}
+
+// CHECK-LABEL: func @expert_choice
+// CHECK-NOT:     moe.gating
+// REMARK: an expert chooses among all tokens
+func.func @expert_choice(%l: tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 8, weighted> {
+  %r = moe.select %l {k = 8 : i64, mode = #moe.select_mode<expert_topk>, capacity = #moe.capacity<2>} : (tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 8>
+  %w = moe.weigh %r, %l : (!moe.routing<experts = 8, k = 8>, tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 8, weighted>
+  return %w : !moe.routing<experts = 8, k = 8, weighted>
+}
+
+// CHECK-LABEL: func @priorities
+// CHECK:         moe.gating
+// CHECK:         moe.capacity
+// REMARK: the order needs the priorities of all tokens
+func.func @priorities(%l: tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2, weighted> {
+  %r = moe.select %l {k = 2 : i64} : (tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2>
+  %w = moe.weigh %r, %l : (!moe.routing<experts = 8, k = 2>, tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2, weighted>
+  %c = moe.capacity %w {capacity = #moe.capacity<4>, order = #moe.capacity_order<bpr>} : (!moe.routing<experts = 8, k = 2, weighted>) -> !moe.routing<experts = 8, k = 2, weighted>
+  return %c : !moe.routing<experts = 8, k = 2, weighted>
+}
+
+// CHECK-LABEL: func @groups_of_tokens
+// CHECK:         moe.gating
+// CHECK:         moe.capacity
+// REMARK: the tokens are grouped
+func.func @groups_of_tokens(%l: tensor<?x8xf32>, %n: index) -> !moe.routing<experts = 8, k = 2, weighted> {
+  %r = moe.select %l {k = 2 : i64} : (tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2>
+  %w = moe.weigh %r, %l : (!moe.routing<experts = 8, k = 2>, tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2, weighted>
+  %c = moe.capacity %w group_size(%n) {capacity = #moe.capacity<4>} : (!moe.routing<experts = 8, k = 2, weighted>, index) -> !moe.routing<experts = 8, k = 2, weighted>
+  return %c : !moe.routing<experts = 8, k = 2, weighted>
+}
+
+// CHECK-LABEL: func @keeps_fewer
+// CHECK:         moe.gating
+// CHECK:         moe.capacity
+// REMARK: a token keeps fewer entries than it has
+func.func @keeps_fewer(%l: tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 1, weighted> {
+  %r = moe.select %l {k = 2 : i64} : (tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2>
+  %w = moe.weigh %r, %l : (!moe.routing<experts = 8, k = 2>, tensor<?x8xf32>) -> !moe.routing<experts = 8, k = 2, weighted>
+  %c = moe.capacity %w {capacity = #moe.capacity<4>, keep = 1 : i64} : (!moe.routing<experts = 8, k = 2, weighted>) -> !moe.routing<experts = 8, k = 1, weighted>
+  return %c : !moe.routing<experts = 8, k = 1, weighted>
+}

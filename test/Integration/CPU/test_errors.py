@@ -400,8 +400,8 @@ def test_all_unsupported_operators_at_once(compiler, tmp_path):
 
 
 def test_weights_that_are_inputs(compiler, tmp_path):
-    """Only -O0 has a lowering for expert weights that are no constants."""
-    model = generate.build(MOE)
+    """Only -O0 has a lowering for quantised expert weights that are no constants."""
+    model = generate.build(QMOE)
     (weights,) = [tensor for tensor in model.graph.initializer if tensor.name == "fc1"]
     model.graph.input.append(helper.make_tensor_value_info("fc1", weights.data_type, weights.dims))
     model.graph.initializer.remove(weights)

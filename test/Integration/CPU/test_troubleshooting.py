@@ -159,7 +159,7 @@ COMPILATIONS = [
     (layer(QMOE, quant_type="fp4"), []),
     (layer(QMOE, weights_prepacked=1), []),
     (edited(lambda graph: setattr(graph.input[0].type.tensor_type, "elem_type", TensorProto.STRING)), []),
-    (edited(as_input), []),
+    (edited(as_input, QMOE), []),
     (generate.build(MOE), ["--cpu=x86-64"]),
     (generate.build(MOE), ["-o", "folder"]),
     (generate.build(MOE), ["-o", "absent/layer.moec"]),

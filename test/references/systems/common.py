@@ -49,6 +49,12 @@ def decide(token, a, b, scale=0.0):
     return a > b
 
 
+def doubt(token):
+    """What is computed for `token` has few correct digits."""
+    if _unclear is not None:
+        _unclear.add(_first_token + int(token))
+
+
 def each_group(x):
     """(g, x[g]) of x[G,S,H] for the groups that have tokens; decisions about token t of
     group g are about token g·S + t."""

@@ -1,7 +1,7 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// Vectorised CPU kernels for the fused moe ops.
+// Vectorised CPU kernels for the moe ops.
 
 #ifndef MOEC_CONVERSION_MOETOCPU_MOETOCPU_H
 #define MOEC_CONVERSION_MOETOCPU_MOETOCPU_H

@@ -7,27 +7,41 @@
 include "mlir/Pass/PassBase.td"
 
 def MoEToCPUPass : Pass<"moe-to-cpu", "::mlir::ModuleOp"> {
-  let summary = "generate vectorised CPU kernels for the fused moe ops";
+  let summary = "generate vectorised CPU kernels for the moe ops";
   let description = [{
-    Replaces `moe.gating`, `moe.experts` and `moe.logits` by calls of private kernel
-    functions on memrefs, generated here with the vector dialect and shared by all
-    ops of equal types, static dimensions and attributes. A layer becomes
+    Replaces every moe op of a function by calls of private kernel functions on memrefs,
+    generated here with the vector dialect and shared by all ops of equal types, static
+    dimensions and attributes. A fused layer becomes
 
-    1. gating: per token, score, select and weigh over logits in a stack buffer;
-    2. routing lists: rows sorted by expert, cut into blocks of at most `MR` rows;
+    1. gating: per token, score, select and weigh over logits in registers, or in a stack
+       buffer when they do not fit;
+    2. routing lists: rows sorted by expert, cut into blocks of at most `MR` rows; made
+       once for all ops that use a routing;
     3. packing of each block's rows of x (parallel over blocks);
     4. the first product with the activation in registers, and the second one
        (each parallel over active expert × column panels);
     5. the weighted combine (parallel over tokens), in the order of the slots, so
        that results do not depend on the number of workers.
 
-    Weights are packed at emission: the pass appends `moe.weight` symbols that record
-    the transforms (`#moe.panels`, `#moe.code_panels`) and puts the weights of a
+    Ops that were not fused are lowered one by one to the same kernels, with rows as
+    tensors of T·k rows, the last of them zero. A routing is two buffers: experts i32 [T,k],
+    -1 in an empty slot, and weights f32 [T,k]; routings that are arguments or results of
+    a function become such tensors. Scratch is planned for the most entries that a routing
+    can have: T·k, or E·C per group when there is a capacity C. Everything is parallel over
+    tokens, experts or groups but for what has to ask in turn: capacities, within a group;
+    least-loaded replicas; sums of `moe.aux`, in f64.
+
+    Constant weights are packed at emission: the pass appends `moe.weight` symbols that
+    record the transforms (`#moe.panels`, `#moe.code_panels`) and puts the weights of a
     layer into one bank. Quantized codes stay quantized and are dequantized in the
-    inner loops, exactly, in f32. Ops whose weights are not constants are an error.
+    inner loops, exactly, in f32; codes that are not constant are an error. Other weights
+    that are not constant are read as they are: each worker packs the panel that it is
+    about to use into scratch of its own.
 
     Row blocks have 1, 2, 4, 8 or 12 rows with 32 vector registers, 1, 2 or 3 with 16:
     as many accumulators as fit beside one panel row of 32 columns.
+
+    Routings compute in f32; float64 operands, and ops inside of regions, are errors.
   }];
   let options = [
     Option<"vectorBits", "vector-bits", "int64_t", "512",

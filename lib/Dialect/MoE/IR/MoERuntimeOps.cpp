@@ -1,12 +1,7 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// moe.check: its builder.
-
 #include "moec/Dialect/MoE/IR/MoE.h"
-
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
-#include "mlir/IR/Builders.h"
 
 using namespace mlir;
 using namespace mlir::moe;

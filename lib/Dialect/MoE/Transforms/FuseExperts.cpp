@@ -59,8 +59,6 @@ struct FuseExperts : OpRewritePattern<CombineOp> {
       return rewriter.notifyMatchFailure(combine, "the input is not produced by moe.dispatch");
     if (!dispatch->hasOneUse())
       return rewriter.notifyMatchFailure(combine, "the dispatched rows have other users");
-    if (dispatch.getScaleInput())
-      return rewriter.notifyMatchFailure(combine, "the dispatched rows are scaled");
     if (getElementTypeOrSelf(dispatch.getRows()) != getElementTypeOrSelf(dispatch.getX()))
       return rewriter.notifyMatchFailure(combine, "the dispatched rows are converted");
     if (dispatch.getRouting() != combine.getRouting() || ffn.getRouting() != combine.getRouting())
@@ -69,17 +67,17 @@ struct FuseExperts : OpRewritePattern<CombineOp> {
     if (!isNumRows(combine.getTokens(), dispatch.getX()))
       return rewriter.notifyMatchFailure(combine, "tokens is not the number of rows of x");
 
-    if (ffn.getKinds() || ffn.getLayout() != Layout::OutIn)
-      return rewriter.notifyMatchFailure(combine, "the experts have kinds or transposed weights");
-    if (combine.getUncovered() || combine.getWeight() != CombineWeight::Output ||
-        combine.getAccum() != Accum::F32 || !combine.getPostScale().isExactlyValue(1.0))
-      return rewriter.notifyMatchFailure(combine, "the rows are not combined by a plain sum");
+    if (combine.getUncovered() && combine.getUncovered() != dispatch.getX())
+      return rewriter.notifyMatchFailure(combine, "tokens without an expert give something else "
+                                                  "than x");
 
     Location loc = rewriter.getFusedLoc({dispatch.getLoc(), ffn.getLoc(), combine.getLoc()});
-    auto experts =
-        ExpertsOp::create(rewriter, loc, combine.getResult().getType(), dispatch.getX(),
-                          combine.getRouting(), ffn.getUp(), ffn.getUpBias(), ffn.getGate(),
-                          ffn.getGateBias(), ffn.getDown(), ffn.getDownBias(), ffn.getActivation());
+    auto experts = ExpertsOp::create(
+        rewriter, loc, combine.getResult().getType(), dispatch.getX(), combine.getRouting(),
+        ffn.getUp(), ffn.getUpBias(), ffn.getGate(), ffn.getGateBias(), ffn.getDown(),
+        ffn.getDownBias(), ffn.getConstants(), combine.getUncoveredRouting(), ffn.getActivation(),
+        ffn.getLayout(), ffn.getKindsAttr(), dispatch.getScaleInput(), combine.getWeight(),
+        combine.getAccum(), combine.getPostScale());
     experts->setDiscardableAttrs(ffn->getDiscardableAttrDictionary());
     rewriter.replaceOp(combine, experts);
     rewriter.eraseOp(ffn);

@@ -1,14 +1,14 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// --moe-fuse-gating: moe.score, moe.select and moe.weigh to moe.gating.
+// --moe-fuse-gating: moe.score, moe.select, moe.weigh and moe.capacity to moe.gating.
 
 #include "moec/Dialect/MoE/Transforms/Passes.h"
 
 #include "MissedRemarks.h"
 #include "mlir/IR/TypeUtilities.h"
 #include "mlir/Transforms/WalkPatternRewriteDriver.h"
-#include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Dialect/MoE/Transforms/GatingFusion.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOEFUSEGATINGPASS
@@ -31,20 +31,6 @@ bool isOnlyUsedBy(Value value, Operation *a, Operation *b) {
   return llvm::all_of(value.getUsers(), [&](Operation *user) { return user == a || user == b; });
 }
 
-/// What moe.gating holds but no kernel computes yet is not fused.
-StringRef notFusedYet(SelectOp select, WeighOp weigh) {
-  SelectMode mode = select.getMode();
-  if (mode != SelectMode::TopK && mode != SelectMode::All)
-    return "the selection is neither topk nor all";
-  if (select.isGrouped() || select.isMasked() || select.getTieBreak() != TieBreak::Lower)
-    return "the selection has groups, masks or an order of equal keys";
-  if (weigh.getBias() || weigh.getExpertScale() || weigh.getMagnitude())
-    return "the weights have a bias, a scale per expert or magnitudes";
-  if (weigh.getNorm() != WeighNorm::None && weigh.getNorm() != WeighNorm::Sum)
-    return "the weights are not normalised by their sum";
-  return {};
-}
-
 struct FuseGating : OpRewritePattern<WeighOp> {
   FuseGating(MLIRContext *context, llvm::Statistic *numFused)
       : OpRewritePattern(context), numFused(numFused) {}
@@ -55,16 +41,19 @@ struct FuseGating : OpRewritePattern<WeighOp> {
       return rewriter.notifyMatchFailure(weigh, "the routing is not produced by moe.select");
     if (!select->hasOneUse())
       return rewriter.notifyMatchFailure(weigh, "the unweighted routing has other users");
-    if (StringRef reason = notFusedYet(select, weigh); !reason.empty())
-      return rewriter.notifyMatchFailure(weigh, reason);
 
     auto score = select.getKey().getDefiningOp<ScoreOp>();
-    if (score && score.getAxis() != Axis::Experts)
-      return rewriter.notifyMatchFailure(weigh, "the score is normalised over the tokens");
-    if (score && score.getFn() == ScoreFn::LogSigmoid)
-      return rewriter.notifyMatchFailure(weigh, "the score is a logsigmoid");
-    if (score && isRounded(score))
-      return rewriter.notifyMatchFailure(weigh, "the score is rounded to less than f32");
+    GatingCombination combination;
+    if (score) {
+      combination.score = score.getFn();
+      combination.axis = score.getAxis();
+      combination.scoreIsRounded = isRounded(score);
+    }
+    combination.mode = select.getMode();
+    combination.fn = weigh.getFn();
+    combination.hasSource = bool(weigh.getSource());
+    if (StringRef reason = whyNotFused(combination); !reason.empty())
+      return rewriter.notifyMatchFailure(weigh, reason);
     if (score && !isOnlyUsedBy(score.getScores(), select, weigh))
       return rewriter.notifyMatchFailure(weigh, "the score has other users");
 
@@ -75,14 +64,14 @@ struct FuseGating : OpRewritePattern<WeighOp> {
     Location loc = score ? rewriter.getFusedLoc({score.getLoc(), select.getLoc(), weigh.getLoc()})
                          : rewriter.getFusedLoc({select.getLoc(), weigh.getLoc()});
 
-    auto gating =
-        GatingOp::create(rewriter, loc, weigh.getResult().getType(), logits, select.getBias(),
-                         source, scoreFn, select.getK(), from, weigh.getFn());
-    gating.setMode(select.getMode());
-    gating.setEps(weigh.getEps());
-    gating.setNorm(weigh.getNorm());
-    gating.setNormEps(weigh.getNormEps());
-    gating.setScale(weigh.getScale());
+    auto gating = GatingOp::create(
+        rewriter, loc, weigh.getResult().getType(), logits, select.getBias(), source,
+        select.getTokenMask(), select.getExpertMask(), weigh.getBias(), weigh.getExpertScale(),
+        scoreFn, select.getMode(), select.getK(), select.getPAttr(), select.getTauAttr(),
+        select.getNGroup(), select.getTopkGroup(), select.getGroupScore(), select.getGroupFill(),
+        select.getTieBreak(), from, weigh.getFn(), weigh.getEps(), weigh.getMagnitude(),
+        weigh.getNorm(), weigh.getNormEps(), weigh.getNormPAttr(), weigh.getScale(), CapacityAttr(),
+        CapacityOrderAttr());
     gating->setDiscardableAttrs(weigh->getDiscardableAttrDictionary());
     rewriter.replaceOp(weigh, gating);
     rewriter.eraseOp(select);
@@ -105,12 +94,43 @@ private:
   llvm::Statistic *numFused;
 };
 
+/// A capacity that only counts entries becomes part of the gating before it.
+struct FuseCapacity : OpRewritePattern<CapacityOp> {
+  FuseCapacity(MLIRContext *context, llvm::Statistic &numFused)
+      : OpRewritePattern(context), numFused(numFused) {}
+
+  LogicalResult matchAndRewrite(CapacityOp op, PatternRewriter &rewriter) const override {
+    auto gating = op.getRouting().getDefiningOp<GatingOp>();
+    if (!gating || gating.getCapacity())
+      return rewriter.notifyMatchFailure(op, "the routing is not produced by a fused gating");
+    if (!gating->hasOneUse())
+      return rewriter.notifyMatchFailure(op, "the routing has other users");
+    bool keepsFewer = op.getKept() < op.getRouting().getType().getK();
+    CapacityCombination combination = {op.getOrder(), bool(op.getGroupSize()), keepsFewer};
+    if (StringRef reason = whyNotFused(combination); !reason.empty())
+      return rewriter.notifyMatchFailure(op, reason);
+    rewriter.modifyOpInPlace(gating, [&] {
+      gating.setCapacityAttr(op.getCapacity());
+      gating.setOrderAttr(op.getOrderAttr());
+    });
+    rewriter.replaceOp(op, gating);
+    ++numFused;
+    return success();
+  }
+
+private:
+  llvm::Statistic &numFused;
+};
+
 struct FuseGatingPass : moe::impl::MoEFuseGatingPassBase<FuseGatingPass> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     populateMoEFuseGatingPatterns(patterns, &numFused);
     MissedRemarks remarks(getArgument());
     walkAndApplyPatterns(getOperation(), std::move(patterns), &remarks);
+    RewritePatternSet capacities(&getContext());
+    capacities.add<FuseCapacity>(&getContext(), numCapacities);
+    walkAndApplyPatterns(getOperation(), std::move(capacities), &remarks);
   }
 };
 

@@ -7,13 +7,15 @@
 include "mlir/Pass/PassBase.td"
 
 def MoEFuseGatingPass : Pass<"moe-fuse-gating"> {
-  let summary = "fuse score, select and weigh into moe.gating";
+  let summary = "fuse score, select, weigh and capacity into moe.gating";
   let description = [{
     `moe.weigh(moe.select(moe.score(logits)), source)` becomes one `moe.gating`,
     which a backend computes in one pass over a token's logits. The score may be
     missing (its identity folds away); the source is the score, the logits, or any
-    other tensor. The fused values must have no other user. Why a `moe.weigh` stays
-    is reported as a missed remark of category `moe-fuse-gating`.
+    other tensor. A `moe.capacity` on the result whose order needs only counts becomes
+    part of it too. The fused values must have no other user. docs/gating.md lists all
+    combinations; why a `moe.weigh` or `moe.capacity` stays is reported as a missed
+    remark of category `moe-fuse-gating`.
 
     ```mlir
     %s = moe.score <softmax> %l : tensor<?x8xf32> -> tensor<?x8xf32>
@@ -24,14 +26,15 @@ def MoEFuseGatingPass : Pass<"moe-fuse-gating"> {
     ```
   }];
   let dependentDialects = ["::mlir::moe::MoEDialect"];
-  let statistics = [Statistic<"numFused", "fused", "moe.gating created">];
+  let statistics = [Statistic<"numFused", "fused", "moe.gating created">,
+                    Statistic<"numCapacities", "capacities", "moe.capacity fused">];
 }
 
 def MoEFuseExpertsPass : Pass<"moe-fuse-experts"> {
   let summary = "fuse dispatch, expert_ffn and combine into moe.experts";
   let description = [{
     `moe.combine(moe.expert_ffn(moe.dispatch(x)))` on one routing, for as many tokens
-    as x has rows, becomes one `moe.experts`. Rows and results between the ops are not
+    as x has rows, becomes one `moe.experts`, with the attributes of all three. Rows and results between the ops are not
     rounded to the model's type any more. The discardable attributes of
     `moe.expert_ffn` are kept. Why a `moe.combine` stays is reported as a missed
     remark of category `moe-fuse-experts`.
@@ -49,6 +52,42 @@ def MoEInferencePass : Pass<"moe-inference"> {
   }];
   let dependentDialects = ["::mlir::moe::MoEDialect"];
   let statistics = [Statistic<"numErased", "erased", "operands removed">];
+}
+
+def MoEMergeGateUpPass : Pass<"moe-merge-gate-up", "::mlir::ModuleOp"> {
+  let summary = "one weight for the gate and up rows of gated experts";
+  let description = [{
+    Experts with `glu = separate` whose gate and up weights (and biases) are untransformed
+    `moe.weight`s become `glu = concat`: a new weight has the gate's sources, then those
+    of up. A row of the input is then multiplied by one matrix instead of two. The passed
+    remark `merged` says the number of experts, rows per expert and bytes.
+  }];
+  let dependentDialects = ["::mlir::moe::MoEDialect"];
+  let statistics = [Statistic<"numMerged", "merged", "pairs of weights merged">];
+}
+
+def MoEFoldScalePass : Pass<"moe-fold-scale"> {
+  let summary = "fold the post_scale of a combine into the weights of its routing";
+  let description = [{
+    `post_scale · Σ w · row = Σ (post_scale · w) · row`: k products per token instead of H,
+    and none when `moe.weigh` or `moe.gating` has a scale already. The routing must have no
+    other user. The passed remark `folded` says the factor and the products per token before
+    and after.
+  }];
+  let dependentDialects = ["::mlir::moe::MoEDialect"];
+  let statistics = [Statistic<"numFolded", "folded", "factors folded">];
+}
+
+def MoEExpertMajorPass : Pass<"moe-expert-major"> {
+  let summary = "split moe.experts into dispatch, grouped products and combine";
+  let description = [{
+    The inverse of `--moe-fuse-experts`, one step further: rows sorted by expert as a value,
+    two or three `moe.grouped_matmul`s and `moe.activate` between `moe.dispatch` and
+    `moe.combine`. Rows are f32, so that nothing is rounded that was not before. The passed
+    remark `split` says the number of experts, of rows per token and of products.
+  }];
+  let dependentDialects = ["::mlir::moe::MoEDialect", "::mlir::tensor::TensorDialect"];
+  let statistics = [Statistic<"numSplit", "split", "moe.experts split">];
 }
 
 #endif

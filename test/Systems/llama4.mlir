@@ -1,0 +1,50 @@
+// Llama 4: top-1, the sigmoid of its logit scales the expert's input.
+//
+// Meta, "The Llama 4 herd" (2025); Hugging Face Llama4TextMoe.
+//
+// The weight multiplies the row that goes into the expert (`scale_input`), and so is not
+// applied again when the rows are combined (`already_applied`): an expert is not linear.
+// Written in three steps. The shared expert sees x as it is.
+
+!x = tensor<?x24xf32>
+!router = tensor<16x24xf32>
+!gate_up = tensor<16x24x80xf32>
+!down = tensor<16x40x24xf32>
+!shared_up = tensor<1x52x24xf32>
+!shared_down = tensor<1x24x52xf32>
+!scores = tensor<?x16xf32> // f32 always
+!selected = !moe.routing<experts = 16, k = 1>
+!routing = !moe.routing<experts = 16, k = 1, weighted>
+
+moe.weight @router from [#moe.tensor<"router">] : !router
+moe.weight @gate_up from [#moe.tensor<"gate_up">] : !gate_up
+moe.weight @down from [#moe.tensor<"down">] : !down
+moe.weight @shared_gate from [#moe.tensor<"shared_gate">] : !shared_up
+moe.weight @shared_up from [#moe.tensor<"shared_up">] : !shared_up
+moe.weight @shared_down from [#moe.tensor<"shared_down">] : !shared_down
+
+func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["tokens", "hidden"]})
+    -> (!x {onnx.name = "y"}) {
+  %router = moe.load_weight @router : !router
+  %gate_up = moe.load_weight @gate_up : !gate_up
+  %down = moe.load_weight @down : !down
+  %shared_gate = moe.load_weight @shared_gate : !shared_up
+  %shared_up = moe.load_weight @shared_up : !shared_up
+  %shared_down = moe.load_weight @shared_down : !shared_down
+
+  %logits = moe.logits %x, %router : (!x, !router) -> !scores
+  %selected = moe.select %logits {k = 1} : (!scores) -> !selected
+  %routing = moe.weigh %selected, %logits {fn = #moe.weigh_fn<sigmoid>}
+      : (!selected, !scores) -> !routing
+
+  %c0 = arith.constant 0 : index
+  %tokens = tensor.dim %x, %c0 : !x
+  %rows = moe.dispatch %x, %routing {scale_input} : (!x, !routing) -> !x
+  %outputs = moe.expert_ffn %rows, %routing up(%gate_up) down(%down) <silu, glu = concat>
+      {layout = #moe.layout<in_out>} : (!x, !routing, !gate_up, !down) -> !x
+  %routed = moe.combine %outputs, %routing tokens(%tokens)
+      {weight = #moe.combine_weight<already_applied>} : (!x, !routing, index) -> !x
+  %y = moe.shared %x up(%shared_up) gate(%shared_gate) down(%shared_down) add(%routed)
+      <silu, glu = separate> : (!x, !shared_up, !shared_up, !shared_down, !x) -> !x
+  return %y : !x
+}
