@@ -86,6 +86,8 @@ void addShape(SmallVectorImpl<LoweringEntry> &table);
 void addIndexing(SmallVectorImpl<LoweringEntry> &table);
 void addEinsum(SmallVectorImpl<LoweringEntry> &table);
 void addNormalization(SmallVectorImpl<LoweringEntry> &table);
+void addQuantization(SmallVectorImpl<LoweringEntry> &table);
+void addConvolution(SmallVectorImpl<LoweringEntry> &table);
 
 //===----------------------------------------------------------------------===//
 // Elements
@@ -104,6 +106,12 @@ Value constantOf(ImplicitLocOpBuilder &b, Type type, double value);
 /// point numbers is free, and a product in it need not be rounded.
 Value addElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
 Value multiplyElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
+/// True for a floating-point type that is computed with: 16, 32 or 64 bits.
+inline bool isArithmeticFloat(Type type) {
+  return type.isF16() || type.isBF16() || type.isF32() || type.isF64();
+}
+/// A type as text, for messages.
+std::string toString(Type type);
 /// True for an unsigned integer or bool.
 inline bool isUnsignedElement(Type type) { return type.isUnsignedInteger() || type.isInteger(1); }
 

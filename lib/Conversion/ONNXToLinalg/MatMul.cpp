@@ -102,8 +102,7 @@ static FailureOr<Value> multiply(NodeLowering &n, Factors f) {
 
 static LogicalResult checkTypes(NodeLowering &n) {
   Type type = n.inputType(0).getElementType();
-  bool isFloat = type.isF16() || type.isBF16() || type.isF32() || type.isF64();
-  if (!isFloat && (!isa<IntegerType>(type) || type.getIntOrFloatBitWidth() < 32))
+  if (!isArithmeticFloat(type) && (!isa<IntegerType>(type) || type.getIntOrFloatBitWidth() < 32))
     return n.unsupported("a product of this element type is not supported");
   for (Value input : n.inputs())
     if (input && getElementTypeOrSelf(input.getType()) != type)

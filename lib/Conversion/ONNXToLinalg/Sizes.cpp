@@ -304,6 +304,14 @@ OpFoldResult lowering::quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult
   return fold<arith::DivSIOp>(b, top, safe);
 }
 
+OpFoldResult lowering::floorDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor) {
+  return divisor == 1 ? size : fold<arith::DivSIOp>(b, size, b.getIndexAttr(divisor));
+}
+
+OpFoldResult lowering::ceilDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor) {
+  return floorDivSize(b, addSizes(b, size, b.getIndexAttr(divisor - 1)), divisor);
+}
+
 Value lowering::equalSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {
   return b.createOrFold<arith::CmpIOp>(arith::CmpIPredicate::eq, toValue(b, lhs), toValue(b, rhs));
 }

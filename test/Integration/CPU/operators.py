@@ -121,7 +121,8 @@ def print_function(case, name, static):
             continue
         constant = i in case.constants
         # The length of a shape operand is part of what a lowering must know.
-        is_static = static or constant or (case.op, i) in {
+        is_axes = case.op.startswith("Reduce") and i == 1
+        is_static = static or constant or is_axes or (case.op, i) in {
             ("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Slice", 1), ("Slice", 2),
             ("Split", 1)}
         kind = tensor_type(array.shape, array.dtype, is_static)

@@ -29,10 +29,15 @@ static void addAttributes(Table &table) {
   set({"Concat", "Flatten", "Gather", "GatherElements", "Hardmax", "LogSoftmax", "OneHot",
        "Softmax"},
       {"axis"});
-  set({"Celu", "Elu", "LeakyRelu", "ThresholdedRelu"}, {"alpha"});
+  set({"Celu", "Elu", "LeakyRelu", "SwiGLU", "Swish", "ThresholdedRelu"}, {"alpha"});
   set({"Squeeze", "Unsqueeze"}, {"axes"});
   set({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"},
       {"axis", "epsilon", "stash_type"});
+  set({"Conv"}, {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"});
+  set({"DequantizeLinear"}, {"axis", "block_size", "output_dtype"});
+  set({"QuantizeLinear"}, {"axis", "block_size", "output_dtype", "precision", "saturate"});
+  set({"BitShift"}, {"direction"});
+  set({"Shrink"}, {"bias", "lambd"});
   set({"Einsum"}, {"equation"});
   set({"ArgMax", "ArgMin"}, {"axis", "keepdims", "select_last_index"});
   set({"Reshape"}, {"allowzero"});
@@ -62,15 +67,22 @@ static void addAttributes(Table &table) {
 
 StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
   return llvm::StringSwitch<StringRef>(name)
-      .Cases({"allowzero", "axis", "batch_dims", "detect_negative", "detect_positive", "end"},
+      .Cases({"allowzero", "axis", "batch_dims", "block_size", "detect_negative", "detect_positive",
+              "end"},
              "an integer")
-      .Cases({"exclusive", "fmod", "keepdims", "largest", "noop_with_empty_axes", "num_outputs"},
+      .Cases({"exclusive", "fmod", "group", "keepdims", "largest", "noop_with_empty_axes",
+              "num_outputs", "output_dtype", "precision"},
              "an integer")
       .Cases({"reverse", "saturate", "seed", "select_last_index", "sorted", "start"}, "an integer")
       .Cases({"stash_type", "to", "transA", "transB", "upper", "value_int"}, "an integer")
-      .Cases({"alpha", "beta", "epsilon", "gamma", "ratio", "value_float"}, "a number")
-      .Cases({"approximate", "equation", "reduction", "round_mode", "value_string"}, "a string")
-      .Cases({"axes", "perm", "split", "value_ints"}, "a list of integers")
+      .Cases({"alpha", "beta", "bias", "epsilon", "gamma", "lambd", "ratio", "value_float"},
+             "a number")
+      .Cases({"approximate", "auto_pad", "direction", "equation", "reduction", "round_mode",
+              "value_string"},
+             "a string")
+      .Cases(
+          {"axes", "dilations", "kernel_shape", "pads", "perm", "split", "strides", "value_ints"},
+          "a list of integers")
       .Case("value_floats", "a list of numbers")
       .Case("value_strings", "a list of strings")
       .Cases({"sparse_value", "value"}, "a tensor")
@@ -128,6 +140,10 @@ static Table makeTable() {
                   "PRelu",     "Pow",         "RMSNormalization",
                   "Reshape",   "Sub",         "Tile",
                   "Xor"});
+  add({1, 1, 1}, {"GlobalAveragePool", "GlobalMaxPool", "Shrink", "Swish"});
+  add({1, 1, 3}, {"DynamicQuantizeLinear"});
+  add({2, 3, 1}, {"Conv", "DequantizeLinear", "QuantizeLinear"});
+  add({2, 2, 1}, {"BitShift", "SwiGLU"});
   add({2, 2, 2}, {"TopK"});
   add({2, 3, 1}, {"Gemm"});
   add({2, 3, 3}, {"LayerNormalization"});
@@ -156,28 +172,22 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "BatchNormalization",
                                                    "Bernoulli",
                                                    "BitCast",
-                                                   "BitShift",
                                                    "BlackmanWindow",
                                                    "CausalConvWithState",
                                                    "CenterCropPad",
                                                    "Col2Im",
                                                    "Compress",
                                                    "ConcatFromSequence",
-                                                   "Conv",
                                                    "ConvInteger",
                                                    "ConvTranspose",
                                                    "CumProd",
                                                    "DFT",
                                                    "DeformConv",
                                                    "DepthToSpace",
-                                                   "DequantizeLinear",
                                                    "Det",
-                                                   "DynamicQuantizeLinear",
                                                    "EyeLike",
                                                    "GRU",
-                                                   "GlobalAveragePool",
                                                    "GlobalLpPool",
-                                                   "GlobalMaxPool",
                                                    "GridSample",
                                                    "GroupNormalization",
                                                    "HammingWindow",
@@ -206,7 +216,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "Pad",
                                                    "QLinearConv",
                                                    "QLinearMatMul",
-                                                   "QuantizeLinear",
                                                    "RNN",
                                                    "RandomNormal",
                                                    "RandomNormalLike",
@@ -227,15 +236,12 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "SequenceInsert",
                                                    "SequenceLength",
                                                    "SequenceMap",
-                                                   "Shrink",
                                                    "SoftmaxCrossEntropyLoss",
                                                    "SpaceToDepth",
                                                    "SplitToSequence",
                                                    "StringConcat",
                                                    "StringNormalizer",
                                                    "StringSplit",
-                                                   "SwiGLU",
-                                                   "Swish",
                                                    "TensorScatter",
                                                    "TfIdfVectorizer",
                                                    "Unique",
