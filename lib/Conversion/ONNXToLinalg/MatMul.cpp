@@ -23,18 +23,6 @@ struct Factors {
   int64_t rhsN() { return rhsRank() - (transposeRhs ? 2 : 1); }
 };
 
-/// acc + lhs * rhs in the type of `acc`. The order of the sum is free, so that it can be
-/// vectorized whichever loop is innermost.
-static Value multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args) {
-  Value acc = args[2];
-  Value lhs = toComputeType(b, args[0]), rhs = toComputeType(b, args[1]);
-  if (!isa<FloatType>(acc.getType()))
-    return arith::AddIOp::create(b, acc, arith::MulIOp::create(b, lhs, rhs));
-  auto flags = arith::FastMathFlags::reassoc | arith::FastMathFlags::contract;
-  Value product = arith::MulFOp::create(b, lhs, rhs, flags);
-  return arith::AddFOp::create(b, acc, product, flags);
-}
-
 /// Batch dimensions of an operand as expressions of the loops; the operand is
 /// materialized where its size is only known to broadcast at run time.
 static SmallVector<AffineExpr> getBatchExprs(NodeLowering &n, Value &operand,
@@ -103,7 +91,9 @@ static FailureOr<Value> multiply(NodeLowering &n, Factors f) {
   Value init = filledTensor(b, sizes, type, 0);
   auto body = [](OpBuilder &builder, Location loc, ValueRange args) {
     ImplicitLocOpBuilder inner(loc, builder);
-    linalg::YieldOp::create(inner, multiplyAdd(inner, args));
+    Value product =
+        multiplyElements(inner, toComputeType(inner, args[0]), toComputeType(inner, args[1]));
+    linalg::YieldOp::create(inner, addElements(inner, args[2], product));
   };
   return linalg::GenericOp::create(b, TypeRange{init.getType()}, ValueRange{f.lhs, f.rhs},
                                    ValueRange{init}, maps, iterators, body)
@@ -121,11 +111,6 @@ static LogicalResult checkTypes(NodeLowering &n) {
   return success();
 }
 
-/// The accumulated product rounded to the type of the model.
-static Value roundTo(NodeLowering &n, Value product, Type type) {
-  return *mapElements(n, product, type, [](ImplicitLocOpBuilder &, ValueRange x) { return x[0]; });
-}
-
 static LogicalResult lowerMatMul(NodeLowering &n) {
   if (failed(checkTypes(n)))
     return failure();
@@ -140,10 +125,7 @@ static LogicalResult lowerMatMul(NodeLowering &n) {
   FailureOr<Value> product = multiply(n, f);
   if (failed(product))
     return failure();
-  Value result = *product;
-  Type type = n.inputType(0).getElementType();
-  if (type != getElementTypeOrSelf(result.getType()))
-    result = roundTo(n, result, type);
+  Value result = convertTensor(n, *product, n.inputType(0).getElementType());
   int64_t rank = cast<RankedTensorType>(result.getType()).getRank();
   SmallVector<int64_t> added;
   if (lhsRank == 1)

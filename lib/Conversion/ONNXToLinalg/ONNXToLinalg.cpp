@@ -32,6 +32,8 @@ static ArrayRef<LoweringEntry> getTable() {
     addReductions(entries);
     addShape(entries);
     addIndexing(entries);
+    addEinsum(entries);
+    addNormalization(entries);
     return entries;
   }();
   return table;

@@ -21,7 +21,7 @@ func.func @axes(%x: tensor<?x4x8xf32>) -> (tensor<*x!onnx.unknown>, tensor<*xf32
 // Softmax before 13 works on rows of everything from its axis on.
 // CHECK-LABEL: func @softmax
 // CHECK: %[[SHAPE:.*]] = onnx.node "Shape"(%arg0)
-// CHECK: %[[FLAT:.*]] = onnx.node "Reshape"(%arg0, %{{.*}}) {version = 14 : i64} : (tensor<?x4x8xf32>, tensor<2xi64>) -> tensor<?x32xf32>
+// CHECK: %[[FLAT:.*]] = onnx.node "Flatten"(%arg0) {attributes = {axis = 1 : i64}, version = 13 : i64} : (tensor<?x4x8xf32>) -> tensor<?x32xf32>
 // CHECK: %[[S:.*]] = onnx.node "Softmax"(%[[FLAT]]) {attributes = {axis = 1 : i64}, version = 13 : i64}
 // CHECK: %[[Y:.*]] = onnx.node "Reshape"(%[[S]], %[[SHAPE]]) {version = 14 : i64} : (tensor<?x32xf32>, tensor<3xi64>) -> tensor<?x4x8xf32>
 // CHECK: %[[L:.*]] = onnx.node "Softmax"(%arg0) {attributes = {axis = 2 : i64}, version = 13 : i64}
@@ -30,6 +30,38 @@ func.func @softmax(%x: tensor<?x4x8xf32>) -> (tensor<*xf32>, tensor<*xf32>) {
   %0 = onnx.node "Softmax"(%x) {version = 11 : i64} : (tensor<?x4x8xf32>) -> tensor<*xf32>
   %1 = onnx.node "Softmax"(%x) {attributes = {axis = -1 : i64}, version = 11 : i64} : (tensor<?x4x8xf32>) -> tensor<*xf32>
   return %0, %1 : tensor<*xf32>, tensor<*xf32>
+}
+
+// -----
+
+// CHECK-LABEL: func @log_softmax
+// CHECK: %[[FLAT:.*]] = onnx.node "Flatten"(%arg0) {attributes = {axis = 2 : i64}, version = 13 : i64} : (tensor<?x?x?x?xf32>) -> tensor<?x?xf32>
+// CHECK: onnx.node "LogSoftmax"(%[[FLAT]]) {attributes = {axis = 1 : i64}, version = 13 : i64}
+func.func @log_softmax(%x: tensor<?x?x?x?xf32>) -> tensor<*xf32> {
+  %0 = onnx.node "LogSoftmax"(%x) {attributes = {axis = -2 : i64}, version = 11 : i64} : (tensor<?x?x?x?xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+// Dimensions of "..." broadcast, the letters of the result come in their order.
+// CHECK-LABEL: func @einsum
+// CHECK: -> tensor<2x?x3x7xf32>
+// CHECK: -> tensor<?x3x7xf32>
+func.func @einsum(%x: tensor<2x1x3x5xf32>, %y: tensor<?x5x7xf32>) -> (tensor<*xf32>, tensor<*xf32>) {
+  %0 = onnx.node "Einsum"(%x, %y) {attributes = {equation = "...ij,...jk"}, version = 12 : i64} : (tensor<2x1x3x5xf32>, tensor<?x5x7xf32>) -> tensor<*xf32>
+  %1 = onnx.node "Einsum"(%x, %y) {attributes = {equation = "abij, bjk -> bik"}, version = 12 : i64} : (tensor<2x1x3x5xf32>, tensor<?x5x7xf32>) -> tensor<*xf32>
+  return %0, %1 : tensor<*xf32>, tensor<*xf32>
+}
+
+// -----
+
+// The statistics of a normalization have 1 where it normalizes.
+// CHECK-LABEL: func @layer_normalization
+// CHECK: -> (tensor<?x4x8xbf16>, tensor<?x1x1xf32>, tensor<?x1x1xf32>)
+func.func @layer_normalization(%x: tensor<?x4x8xbf16>, %s: tensor<4x8xbf16>) -> (tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>) {
+  %0:3 = onnx.node "LayerNormalization"(%x, %s) {attributes = {axis = 1 : i64}, version = 17 : i64} : (tensor<?x4x8xbf16>, tensor<4x8xbf16>) -> (tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>)
+  return %0#0, %0#1, %0#2 : tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>
 }
 
 // -----

@@ -31,7 +31,9 @@ static void addAttributes(Table &table) {
       {"axis"});
   set({"Celu", "Elu", "LeakyRelu", "ThresholdedRelu"}, {"alpha"});
   set({"Squeeze", "Unsqueeze"}, {"axes"});
-  set({"LayerNormalization", "RMSNormalization"}, {"axis", "epsilon", "stash_type"});
+  set({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"},
+      {"axis", "epsilon", "stash_type"});
+  set({"Einsum"}, {"equation"});
   set({"ArgMax", "ArgMin"}, {"axis", "keepdims", "select_last_index"});
   set({"Reshape"}, {"allowzero"});
   set({"HardSigmoid"}, {"alpha", "beta"});
@@ -67,7 +69,7 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
       .Cases({"reverse", "saturate", "seed", "select_last_index", "sorted", "start"}, "an integer")
       .Cases({"stash_type", "to", "transA", "transB", "upper", "value_int"}, "an integer")
       .Cases({"alpha", "beta", "epsilon", "gamma", "ratio", "value_float"}, "a number")
-      .Cases({"approximate", "reduction", "round_mode", "value_string"}, "a string")
+      .Cases({"approximate", "equation", "reduction", "round_mode", "value_string"}, "a string")
       .Cases({"axes", "perm", "split", "value_ints"}, "a list of integers")
       .Case("value_floats", "a list of numbers")
       .Case("value_strings", "a list of strings")
@@ -115,7 +117,7 @@ static Table makeTable() {
   add({1, 2, UINT_MAX}, {"Split"});
   add({1, 3, 1}, {"Clip"});
   add({1, 3, 2}, {"Dropout"});
-  add({1, UINT_MAX, 1}, {"Concat", "Max", "Mean", "Min", "Sum"});
+  add({1, UINT_MAX, 1}, {"Concat", "Einsum", "Max", "Mean", "Min", "Sum"});
   add({2, 2, 1}, {"Add",       "And",         "BitwiseAnd",
                   "BitwiseOr", "BitwiseXor",  "CastLike",
                   "CumSum",    "Div",         "Equal",
@@ -129,6 +131,8 @@ static Table makeTable() {
   add({2, 2, 2}, {"TopK"});
   add({2, 3, 1}, {"Gemm"});
   add({2, 3, 3}, {"LayerNormalization"});
+  // No schema of ONNX, but optimizers write it in ONNX's domain.
+  add({2, 2, 2}, {"SimplifiedLayerNormalization"});
   add({3, 3, 1}, {"OneHot", "Range", "ScatterElements", "ScatterND", "Where"});
   add({3, 5, 1}, {"Slice"});
   addAttributes(table);
@@ -169,7 +173,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "DequantizeLinear",
                                                    "Det",
                                                    "DynamicQuantizeLinear",
-                                                   "Einsum",
                                                    "EyeLike",
                                                    "GRU",
                                                    "GlobalAveragePool",
