@@ -21,6 +21,10 @@ struct Refusal {
   LogicalResult refuse(Value value, const Twine &reason);
 };
 
+/// Emits a remark at the node of the refusal, or at `loc`: `what: node 'n' (Op) reason`. Reasons
+/// continue a sentence whose subject is the node.
+void emitNotRaised(Location loc, StringRef what, const Refusal &refusal);
+
 /// The node that computes `value`; null when that is not a node of operator `type`.
 onnx::NodeOp getNode(Value value, StringRef type);
 

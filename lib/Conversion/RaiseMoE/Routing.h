@@ -50,8 +50,14 @@ FailureOr<Routing> matchDenseRouting(int64_t experts, Value weights, Refusal &re
 /// `!moe.routing<experts, k, weighted>`, unweighted when it has no weights.
 Value buildRouting(RewriterBase &rewriter, Location loc, const Routing &routing);
 
-/// Patterns that recognise how the ids and weights of a built routing are computed.
-void populateRaiseRoutingPatterns(RewritePatternSet &patterns);
+/// The ids [T, k] of which `mask`, in whatever type, is the one-hot form over `experts`
+/// along its last dimension; null when it is not.
+Value getOneHotIds(Value mask, int64_t experts);
+
+/// Recognises how the ids and weights of the built routings are computed, and replaces
+/// `moe.given` and masks by `moe.score`, `moe.select`, `moe.weigh` and `moe.capacity`. Where
+/// it cannot, a remark says why and the routing stays as it is.
+void raiseRoutings(RewriterBase &rewriter, Operation *root);
 
 } // namespace mlir::moe
 
