@@ -37,7 +37,7 @@ public:
     return cast<ShapedType>(node.getResult(0).getType()).getElementType();
   }
 
-  /// Replaces the results of the node and erases it.
+  /// Replaces the results of the node and erases it. A result that nothing reads may be null.
   LogicalResult replace(ValueRange values);
 
   /// Reports what is wrong with the node.
@@ -84,6 +84,7 @@ void addMatMul(SmallVectorImpl<LoweringEntry> &table);
 void addReductions(SmallVectorImpl<LoweringEntry> &table);
 void addShape(SmallVectorImpl<LoweringEntry> &table);
 void addIndexing(SmallVectorImpl<LoweringEntry> &table);
+void addAttention(SmallVectorImpl<LoweringEntry> &table);
 
 //===----------------------------------------------------------------------===//
 // Elements
@@ -140,6 +141,10 @@ Value broadcastTo(NodeLowering &n, Value tensor, ArrayRef<OpFoldResult> sizes);
 
 /// Elements of `tensor` converted to another type.
 Value convertTensor(NodeLowering &n, Value tensor, Type elementType);
+
+/// acc + lhs * rhs in the type of `acc`, for args lhs, rhs, acc. The order of a sum of these
+/// is free, so that it can be vectorized whichever loop is innermost.
+Value multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args);
 
 /// A tensor of `sizes` whose elements `fn` computes from their indices; `fn` returns an
 /// element of `elementType`.

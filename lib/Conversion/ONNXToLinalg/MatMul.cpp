@@ -23,9 +23,7 @@ struct Factors {
   int64_t rhsN() { return rhsRank() - (transposeRhs ? 2 : 1); }
 };
 
-/// acc + lhs * rhs in the type of `acc`. The order of the sum is free, so that it can be
-/// vectorized whichever loop is innermost.
-static Value multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args) {
+Value lowering::multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args) {
   Value acc = args[2];
   Value lhs = toComputeType(b, args[0]), rhs = toComputeType(b, args[1]);
   if (!isa<FloatType>(acc.getType()))

@@ -6,6 +6,7 @@
 #include "Lowering.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/Iterators.h"
 #include "llvm/ADT/MapVector.h"
 
@@ -32,6 +33,7 @@ static ArrayRef<LoweringEntry> getTable() {
     addReductions(entries);
     addShape(entries);
     addIndexing(entries);
+    addAttention(entries);
     return entries;
   }();
   return table;
