@@ -148,6 +148,10 @@ LogicalResult NodeLowering::replace(ValueRange values) {
                        Twine(values.size()) + " are computed");
   for (auto [index, computed] : llvm::enumerate(values)) {
     Value result = node.getResult(index), value = computed;
+    if (!value && result.use_empty())
+      continue;
+    if (!value)
+      return unsupported("output " + Twine(index) + " is not supported");
     if (auto declared = dyn_cast<RankedTensorType>(result.getType())) {
       RankedTensorType merged = mergeTypes(cast<RankedTensorType>(value.getType()), declared);
       if (!merged) {

@@ -37,7 +37,7 @@ public:
     return cast<ShapedType>(node.getResult(0).getType()).getElementType();
   }
 
-  /// Replaces the results of the node and erases it.
+  /// Replaces the results of the node and erases it. A result that nothing reads may be null.
   LogicalResult replace(ValueRange values);
 
   /// Reports what is wrong with the node.
@@ -86,6 +86,7 @@ void addShape(SmallVectorImpl<LoweringEntry> &table);
 void addIndexing(SmallVectorImpl<LoweringEntry> &table);
 void addEinsum(SmallVectorImpl<LoweringEntry> &table);
 void addNormalization(SmallVectorImpl<LoweringEntry> &table);
+void addAttention(SmallVectorImpl<LoweringEntry> &table);
 
 //===----------------------------------------------------------------------===//
 // Elements
@@ -154,6 +155,10 @@ Value broadcastTo(NodeLowering &n, Value tensor, ArrayRef<OpFoldResult> sizes);
 
 /// Elements of `tensor` converted to another type.
 Value convertTensor(NodeLowering &n, Value tensor, Type elementType);
+
+/// acc + lhs * rhs in the type of `acc`, for args lhs, rhs, acc. The order of a sum of these
+/// is free, so that it can be vectorized whichever loop is innermost.
+Value multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args);
 
 /// A tensor of `sizes` whose elements `fn` computes from their indices; `fn` returns an
 /// element of `elementType`.

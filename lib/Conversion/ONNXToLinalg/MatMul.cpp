@@ -23,6 +23,11 @@ struct Factors {
   int64_t rhsN() { return rhsRank() - (transposeRhs ? 2 : 1); }
 };
 
+Value lowering::multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args) {
+  Value lhs = toComputeType(b, args[0]), rhs = toComputeType(b, args[1]);
+  return addElements(b, args[2], multiplyElements(b, lhs, rhs));
+}
+
 /// Batch dimensions of an operand as expressions of the loops; the operand is
 /// materialized where its size is only known to broadcast at run time.
 static SmallVector<AffineExpr> getBatchExprs(NodeLowering &n, Value &operand,
@@ -91,9 +96,7 @@ static FailureOr<Value> multiply(NodeLowering &n, Factors f) {
   Value init = filledTensor(b, sizes, type, 0);
   auto body = [](OpBuilder &builder, Location loc, ValueRange args) {
     ImplicitLocOpBuilder inner(loc, builder);
-    Value product =
-        multiplyElements(inner, toComputeType(inner, args[0]), toComputeType(inner, args[1]));
-    linalg::YieldOp::create(inner, addElements(inner, args[2], product));
+    linalg::YieldOp::create(inner, multiplyAdd(inner, args));
   };
   return linalg::GenericOp::create(b, TypeRange{init.getType()}, ValueRange{f.lhs, f.rhs},
                                    ValueRange{init}, maps, iterators, body)

@@ -6,6 +6,7 @@
 #include "Lowering.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/Iterators.h"
 #include "llvm/ADT/MapVector.h"
 
@@ -34,6 +35,7 @@ static ArrayRef<LoweringEntry> getTable() {
     addIndexing(entries);
     addEinsum(entries);
     addNormalization(entries);
+    addAttention(entries);
     return entries;
   }();
   return table;

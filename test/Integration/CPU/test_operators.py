@@ -4,9 +4,7 @@
 dynamic sizes."""
 
 import math
-import shutil
 
-import harness
 import ml_dtypes
 import numpy as np
 import operators
@@ -378,13 +376,7 @@ CASES = [case for family in (element_wise, casts, products, einsums, reductions,
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    names = ("mlir-translate", "clang")
-    tools = {name: shutil.which(f"{name}-22") for name in names}
-    tools["moe-opt"] = harness.tool("moe-opt")
-    missing = [name for name, path in tools.items() if path is None or not shutil.which(path)]
-    if missing:
-        pytest.skip("not found: " + ", ".join(missing))
-    return operators.compile_cases(CASES, tmp_path_factory.mktemp("operators"), tools)
+    return operators.compile_cases(CASES, tmp_path_factory.mktemp("operators"), operators.find_tools())
 
 
 RUNS = [pytest.param(case, kind, id=f"{case.name}-{kind}") for case in CASES for kind in case.kinds]
@@ -392,20 +384,7 @@ RUNS = [pytest.param(case, kind, id=f"{case.name}-{kind}") for case in CASES for
 
 @pytest.mark.parametrize("case, kind", RUNS)
 def test_operator(library, case, kind):
-    results, failures = operators.execute(library, case, kind)
-    assert bool(failures) == case.fails
-    if case.fails:
-        return
-    for result, expected in zip(results, case.expected()):
-        expected = np.asarray(expected)
-        assert result.shape == expected.shape
-        tolerance = operators.TOLERANCES.get(result.dtype.name)
-        if tolerance is None:
-            np.testing.assert_array_equal(result, expected)
-            continue
-        wide = expected.astype(np.float64)
-        scale = np.abs(wide[np.isfinite(wide)]).max(initial=0)
-        np.testing.assert_allclose(result.astype(np.float64), wide, rtol=tolerance, atol=tolerance * scale)
+    operators.check(library, case, kind)
 
 
 def test_names_differ():
