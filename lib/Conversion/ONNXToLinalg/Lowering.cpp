@@ -220,6 +220,20 @@ Value lowering::constantOf(ImplicitLocOpBuilder &b, Type type, double value) {
   return arith::ConstantOp::create(b, b.getIntegerAttr(type, static_cast<int64_t>(value)));
 }
 
+static constexpr auto kFreeOrder = arith::FastMathFlags::reassoc | arith::FastMathFlags::contract;
+
+Value lowering::addElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs) {
+  if (isa<FloatType>(lhs.getType()))
+    return arith::AddFOp::create(b, lhs, rhs, kFreeOrder);
+  return arith::AddIOp::create(b, lhs, rhs);
+}
+
+Value lowering::multiplyElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs) {
+  if (isa<FloatType>(lhs.getType()))
+    return arith::MulFOp::create(b, lhs, rhs, kFreeOrder);
+  return arith::MulIOp::create(b, lhs, rhs);
+}
+
 static Value castFromFloat(ImplicitLocOpBuilder &b, Value value, Type to) {
   Type type = getComputeType(to);
   if (to.isInteger(1))

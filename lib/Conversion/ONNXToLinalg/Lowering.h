@@ -85,6 +85,8 @@ void addReductions(SmallVectorImpl<LoweringEntry> &table);
 void addShape(SmallVectorImpl<LoweringEntry> &table);
 void addIndexing(SmallVectorImpl<LoweringEntry> &table);
 void addAttention(SmallVectorImpl<LoweringEntry> &table);
+void addEinsum(SmallVectorImpl<LoweringEntry> &table);
+void addNormalization(SmallVectorImpl<LoweringEntry> &table);
 
 //===----------------------------------------------------------------------===//
 // Elements
@@ -99,6 +101,10 @@ Value fromComputeType(ImplicitLocOpBuilder &b, Value value, Type elementType);
 Value castElement(ImplicitLocOpBuilder &b, Value value, Type from, Type to);
 /// A number as a constant of a compute type.
 Value constantOf(ImplicitLocOpBuilder &b, Type type, double value);
+/// Sum and product of two elements in their compute type. The order of a sum of floating-
+/// point numbers is free, and a product in it need not be rounded.
+Value addElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
+Value multiplyElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
 /// True for an unsigned integer or bool.
 inline bool isUnsignedElement(Type type) { return type.isUnsignedInteger() || type.isInteger(1); }
 
@@ -136,15 +142,19 @@ FailureOr<Sizes> broadcastSizes(NodeLowering &n, ArrayRef<Sizes> operands);
 FailureOr<Value> mapElements(NodeLowering &n, ArrayRef<Value> operands, Type resultElementType,
                              ElementFn fn);
 
+/// Combines an accumulator and an element, both in the compute type.
+using CombineFn = function_ref<Value(ImplicitLocOpBuilder &, Value acc, Value element)>;
+
+/// `tensor` reduced over the sorted `axes`, which go away; the result has the type of
+/// `start`, the compute type of the elements.
+Value reduce(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axes, Value start,
+             CombineFn combine);
+
 /// `tensor` broadcast to `sizes`, which `broadcastSizes` gave.
 Value broadcastTo(NodeLowering &n, Value tensor, ArrayRef<OpFoldResult> sizes);
 
 /// Elements of `tensor` converted to another type.
 Value convertTensor(NodeLowering &n, Value tensor, Type elementType);
-
-/// acc + lhs * rhs in the type of `acc`, for args lhs, rhs, acc. The order of a sum of these
-/// is free, so that it can be vectorized whichever loop is innermost.
-Value multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args);
 
 /// A tensor of `sizes` whose elements `fn` computes from their indices; `fn` returns an
 /// element of `elementType`.
@@ -166,6 +176,32 @@ Value takeFirst(ImplicitLocOpBuilder &b, Value tensor, int64_t dim, OpFoldResult
 /// cannot, a run-time check (and a cut to the smaller) when they need not.
 LogicalResult unifyDim(NodeLowering &n, Value &lhs, int64_t lhsDim, Value &rhs, int64_t rhsDim,
                        const Twine &message);
+
+//===----------------------------------------------------------------------===//
+// Normalization
+//===----------------------------------------------------------------------===//
+
+struct NormalizeOptions {
+  /// The first normalized dimension.
+  int64_t axis;
+  /// Whether the mean is subtracted (LayerNormalization), or not (RMSNormalization).
+  bool center;
+  double epsilon;
+  Type resultType;
+};
+
+struct Normalized {
+  Value result;
+  /// Of the compute type, with normalized dimensions of size 1; null unless centered.
+  Value mean;
+  /// 1 / sqrt(mean square + epsilon), likewise.
+  Value inverse;
+};
+
+/// Normalizes `data`, then multiplies by `scale` and adds `bias`, which broadcast and may
+/// be null. All are floating-point tensors.
+FailureOr<Normalized> normalize(NodeLowering &n, Value data, Value scale, Value bias,
+                                const NormalizeOptions &options);
 
 } // namespace mlir::moe::lowering
 

@@ -34,6 +34,8 @@ static ArrayRef<LoweringEntry> getTable() {
     addShape(entries);
     addIndexing(entries);
     addAttention(entries);
+    addEinsum(entries);
+    addNormalization(entries);
     return entries;
   }();
   return table;

@@ -187,6 +187,81 @@ def reductions():
     yield Case("Softmax_masked", "Softmax", [np.array([[0, -np.inf, 1], [-np.inf, 2, -np.inf]], F32)])
 
 
+def einsums():
+    """Beside NumPy's einsum, which knows bfloat16 only as objects."""
+    for name, equation, shapes in [
+        ("product", "ij,jk->ik", [(3, 5), (5, 4)]), ("transposed", "ij,kj->ki", [(3, 5), (4, 5)]),
+        ("batch", "bij,bjk->bik", [(2, 3, 5), (2, 5, 4)]), ("implicit", "bd,ac", [(2, 3), (4, 5)]),
+        ("dot", "i,i->", [(5,), (5,)]), ("outer", "i,j", [(3,), (4,)]), ("trace", "ii", [(4, 4)]),
+        ("diagonal", "bii->ib", [(2, 3, 3)]), ("sum", "ijk->j", [(2, 3, 4)]), ("permuted", "ijk->kij", [(2, 3, 4)]),
+        ("same", "ij->ij", [(2, 3)]), ("unused", "ij,k->i", [(2, 3), (4,)]), ("experts", "th,ehi->tei", [(3, 5), (2, 5, 4)]),
+        ("dispatch", "tec,th->ech", [(6, 2, 3), (6, 5)]), ("three", "ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)]),
+        ("four", "a,ab,b,bc->c", [(2,), (2, 3), (3,), (3, 4)]), ("one_of_three", "ij,j,j->i", [(2, 1), (3,), (1,)]),
+        ("ellipsis", "...ij,...jk->...ik", [(2, 1, 3, 5), (4, 5, 2)]), ("ellipsis_last", "i...->...i", [(2, 3, 4)]),
+        ("ellipsis_none", "...i,...i->...", [(5,), (5,)]), ("ellipsis_implicit", "...ii", [(2, 3, 3)]),
+        ("ellipsis_middle", "a...b,b...->a...", [(2, 3, 4, 5), (5, 3, 4)]), ("case", "aB,Ba->Ba", [(2, 3), (3, 2)]),
+        ("empty", "ij,jk->ik", [(3, 0), (0, 4)]), ("spaces", " i j , j k -> i k ", [(3, 5), (5, 4)]),
+    ]:
+        inputs = [real(*shape, low=0.1) for shape in shapes]
+        wide = [x.astype(F64) for x in inputs]
+        yield Case(f"Einsum_{name}", "Einsum", inputs, {"equation": equation},
+                   expected=[np.einsum(equation.replace(" ", ""), *wide)])
+    a, b = real(3, 5), real(5, 4)
+    for dtype in (F64, F16, BF16):
+        x, y = a.astype(dtype), b.astype(dtype)
+        yield Case(f"Einsum_{np.dtype(dtype).name}", "Einsum", [x, y], {"equation": "ij,jk"},
+                   expected=[x.astype(F64) @ y.astype(F64)])
+    for dtype in (np.int64, np.int32, np.int8, np.uint8):
+        x, y = (whole(*shape, dtype=dtype, low=0, high=4) for shape in ((3, 5), (5, 4)))
+        yield Case(f"Einsum_{np.dtype(dtype).name}", "Einsum", [x, y], {"equation": "ij,jk"}, expected=[x @ y])
+    yield Case("Einsum_mismatch", "Einsum", [real(3), real(4)], {"equation": "i,i"}, fails=True,
+               expected=[np.zeros((), F32)], kinds=["dynamic"])
+    yield Case("Einsum_not_square", "Einsum", [real(3, 4)], {"equation": "ii"}, fails=True,
+               expected=[np.zeros((), F32)], kinds=["dynamic"])
+
+
+def normalized(x, axis, center, epsilon=1e-5):
+    """The normalized tensor, the mean and the reciprocal of the deviation, in float64."""
+    x, axes = x.astype(F64), tuple(range(axis % x.ndim, x.ndim))
+    mean = x.mean(axes, keepdims=True) if center else 0.0
+    inverse = 1 / np.sqrt(((x - mean) ** 2).mean(axes, keepdims=True) + epsilon)
+    return (x - mean) * inverse, mean, inverse
+
+
+def normalizations():
+    for dtype in (F32, F64, F16, BF16):
+        x, scale, bias = real(4, 3, 5, dtype=dtype), real(5, dtype=dtype), real(5, dtype=dtype)
+        name = np.dtype(dtype).name
+        y = normalized(x, -1, True)[0] * scale.astype(F64) + bias.astype(F64)
+        yield Case(f"LayerNormalization_{name}", "LayerNormalization", [x, scale, bias], expected=[y])
+        y = normalized(x, -1, False)[0] * scale.astype(F64)
+        yield Case(f"RMSNormalization_{name}", "RMSNormalization", [x, scale], version=23, expected=[y])
+        yield Case(f"Simplified_{name}", "SimplifiedLayerNormalization", [x, scale], expected=[y])
+    x = real(4, 3, 5)
+    for axis in (0, 1, -2):
+        scale, bias = real(*x.shape[axis:]), real(*x.shape[axis:])
+        center, mean, inverse = normalized(x, axis, True, 0.5)
+        y = center * scale.astype(F64) + bias.astype(F64)
+        attributes = {"axis": axis, "epsilon": 0.5}
+        name = str(axis % 7)
+        yield Case(f"LayerNormalization_axis_{name}", "LayerNormalization", [x, scale, bias], attributes,
+                   expected=[y, mean, inverse], outputs=3)
+        yield Case(f"LayerNormalization_no_bias_{name}", "LayerNormalization", [x, scale], attributes,
+                   expected=[center * scale.astype(F64), mean], outputs=2)
+        center, _, inverse = normalized(x, axis, False, 0.5)
+        y = center * scale.astype(F64)
+        yield Case(f"RMSNormalization_axis_{name}", "RMSNormalization", [x, scale], attributes, version=23, expected=[y])
+        yield Case(f"Simplified_axis_{name}", "SimplifiedLayerNormalization", [x, scale], attributes,
+                   expected=[y, inverse], outputs=2)
+    scale = real(1)
+    yield Case("RMSNormalization_one_scale", "RMSNormalization", [x, scale], version=23,
+               expected=[normalized(x, -1, False)[0] * scale.astype(F64)])
+    yield Case("LayerNormalization_no_rows", "LayerNormalization", [real(0, 5), real(5)], expected=[np.zeros((0, 5))])
+    far = (real(3, 64) + 8).astype(F32)
+    yield Case("LayerNormalization_far", "LayerNormalization", [far, np.ones(64, F32)],
+               expected=[normalized(far, -1, True)[0]])
+
+
 def shapes():
     x = real(2, 3, 4)
     for name, shape, attributes in [
@@ -296,7 +371,7 @@ def indexing():
     yield Case("Range_int32", "Range", [scalar(-1, np.int32), scalar(9, np.int32), scalar(4, np.int32)])
 
 
-CASES = [case for family in (element_wise, casts, products, reductions, shapes, indexing) for case in family()]
+CASES = [case for family in (element_wise, casts, products, einsums, reductions, normalizations, shapes, indexing) for case in family()]
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,9 @@ static void addAttributes(Table &table) {
       {"axis"});
   set({"Celu", "Elu", "LeakyRelu", "ThresholdedRelu"}, {"alpha"});
   set({"Squeeze", "Unsqueeze"}, {"axes"});
-  set({"LayerNormalization", "RMSNormalization"}, {"axis", "epsilon", "stash_type"});
+  set({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"},
+      {"axis", "epsilon", "stash_type"});
+  set({"Einsum"}, {"equation"});
   set({"ArgMax", "ArgMin"}, {"axis", "keepdims", "select_last_index"});
   set({"Attention"},
       {"is_causal", "kv_num_heads", "left_window_size", "q_num_heads", "qk_matmul_output_mode",
@@ -46,6 +48,9 @@ static void addAttributes(Table &table) {
       {"interleaved", "is_packed_batching", "num_heads", "rotary_embedding_dim", "scale"});
   set({"com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"},
       {"epsilon"});
+  set({"SequenceEmpty"}, {"dtype"});
+  set({"SplitToSequence"}, {"axis", "keepdims"});
+  set({"ConcatFromSequence"}, {"axis", "new_axis"});
   set({"Reshape"}, {"allowzero"});
   set({"HardSigmoid"}, {"alpha", "beta"});
   set({"Gemm"}, {"alpha", "beta", "transA", "transB"});
@@ -77,6 +82,7 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
              "an integer")
       .Cases({"exclusive", "fmod", "keepdims", "largest", "noop_with_empty_axes", "num_outputs"},
              "an integer")
+      .Cases({"dtype", "new_axis"}, "an integer")
       .Cases({"K", "N", "accuracy_level", "bits", "block_size", "interleaved"}, "an integer")
       .Cases({"is_causal", "is_packed_batching", "kv_num_heads", "left_window_size", "num_heads"},
              "an integer")
@@ -89,7 +95,7 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
       .Cases({"stash_type", "to", "transA", "transB", "upper", "value_int"}, "an integer")
       .Cases({"alpha", "beta", "epsilon", "gamma", "ratio", "value_float"}, "a number")
       .Cases({"mask_filter_value", "scale", "softcap"}, "a number")
-      .Cases({"approximate", "reduction", "round_mode", "value_string"}, "a string")
+      .Cases({"approximate", "equation", "reduction", "round_mode", "value_string"}, "a string")
       .Cases({"axes", "perm", "split", "value_ints"}, "a list of integers")
       .Case("value_floats", "a list of numbers")
       .Case("value_strings", "a list of strings")
@@ -137,7 +143,7 @@ static Table makeTable() {
   add({1, 2, UINT_MAX}, {"Split"});
   add({1, 3, 1}, {"Clip"});
   add({1, 3, 2}, {"Dropout"});
-  add({1, UINT_MAX, 1}, {"Concat", "Max", "Mean", "Min", "Sum"});
+  add({1, UINT_MAX, 1}, {"Concat", "Einsum", "Max", "Mean", "Min", "Sum"});
   add({2, 2, 1}, {"Add",       "And",         "BitwiseAnd",
                   "BitwiseOr", "BitwiseXor",  "CastLike",
                   "CumSum",    "Div",         "Equal",
@@ -151,7 +157,15 @@ static Table makeTable() {
   add({2, 2, 2}, {"TopK"});
   add({2, 3, 1}, {"Gemm"});
   add({2, 3, 3}, {"LayerNormalization"});
+  // No schema of ONNX, but optimizers write it in ONNX's domain.
+  add({2, 2, 2}, {"SimplifiedLayerNormalization"});
   add({3, 3, 1}, {"OneHot", "Range", "ScatterElements", "ScatterND", "Where"});
+  add({0, 0, 1}, {"SequenceEmpty"});
+  add({1, 1, 1}, {"ConcatFromSequence", "SequenceLength"});
+  add({1, 2, 1}, {"SequenceErase", "SplitToSequence"});
+  add({1, UINT_MAX, 1}, {"SequenceConstruct"});
+  add({2, 2, 1}, {"SequenceAt"});
+  add({2, 3, 1}, {"SequenceInsert"});
   add({3, 5, 1}, {"Slice"});
   add({3, 4, 1}, {"RotaryEmbedding"});
   add({3, 7, 4}, {"Attention"});
@@ -187,7 +201,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "CenterCropPad",
                                                    "Col2Im",
                                                    "Compress",
-                                                   "ConcatFromSequence",
                                                    "Conv",
                                                    "ConvInteger",
                                                    "ConvTranspose",
@@ -198,7 +211,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "DequantizeLinear",
                                                    "Det",
                                                    "DynamicQuantizeLinear",
-                                                   "Einsum",
                                                    "EyeLike",
                                                    "GRU",
                                                    "GlobalAveragePool",
@@ -245,17 +257,10 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "STFT",
                                                    "Scan",
                                                    "Scatter",
-                                                   "SequenceAt",
-                                                   "SequenceConstruct",
-                                                   "SequenceEmpty",
-                                                   "SequenceErase",
-                                                   "SequenceInsert",
-                                                   "SequenceLength",
                                                    "SequenceMap",
                                                    "Shrink",
                                                    "SoftmaxCrossEntropyLoss",
                                                    "SpaceToDepth",
-                                                   "SplitToSequence",
                                                    "StringConcat",
                                                    "StringNormalizer",
                                                    "StringSplit",

@@ -3,6 +3,7 @@
 
 #include "InferTypes.h"
 
+#include "moec/Dialect/ONNX/IR/Einsum.h"
 #include "moec/Dialect/ONNX/IR/ElementType.h"
 #include "moec/Support/NodeLocation.h"
 
@@ -224,13 +225,33 @@ static LogicalResult inferCastLike(Inference &in) {
   return success();
 }
 
-/// The first result is like the first input; the second (a mask) of Dropout and
-/// the statistics of normalizations stay open.
+/// The first result is like the first input, the second a mask.
 static LogicalResult inferDropout(Inference &in) {
   in.set(0, in.element(0), in.shape(0));
   in.set(1, in.i1(), in.shape(0));
   return success();
 }
+
+/// The result has the shape of the input and the element type of input `typed`; the
+/// statistics have normalized dimensions of size 1 and the type that `stash_type` says.
+static LogicalResult inferNormalization(Inference &in, unsigned typed) {
+  std::optional<Shape> shape = in.shape(0);
+  in.set(0, in.element(typed), shape);
+  if (!shape)
+    return success();
+  FailureOr<int64_t> axis = in.checkAxis(in.node.getIntAttr("axis", -1), shape->size());
+  if (failed(axis))
+    return failure();
+  std::fill(shape->begin() + *axis, shape->end(), 1);
+  Type stash = onnx::getElementType(in.node.getIntAttr("stash_type", 1), in.node.getContext());
+  for (unsigned i = 1; i < in.results.size(); ++i)
+    in.set(i, stash, shape);
+  return success();
+}
+
+static LogicalResult inferLayerNormalization(Inference &in) { return inferNormalization(in, 0); }
+
+static LogicalResult inferRMSNormalization(Inference &in) { return inferNormalization(in, 1); }
 
 //===----------------------------------------------------------------------===//
 // Products
@@ -265,6 +286,33 @@ static LogicalResult inferMatMul(Inference &in) {
   return success();
 }
 
+/// MatMul of operands that may be transposed on their last two dimensions.
+static LogicalResult inferFusedMatMul(Inference &in) {
+  std::optional<Shape> result;
+  std::optional<Shape> a = in.shape(0), b = in.shape(1);
+  if (a && b && a->size() >= 2 && b->size() >= 2) {
+    if (in.node.getIntAttr("transA", 0))
+      std::swap(a->back(), (*a)[a->size() - 2]);
+    if (in.node.getIntAttr("transB", 0))
+      std::swap(b->back(), (*b)[b->size() - 2]);
+    result = broadcast(ArrayRef(*a).drop_back(2), ArrayRef(*b).drop_back(2));
+    if (!result)
+      return in.fail() << "batch dimensions do not broadcast";
+    result->push_back((*a)[a->size() - 2]);
+    result->push_back(b->back());
+  }
+  in.set(0, in.commonElement(), result);
+  return success();
+}
+
+static LogicalResult inferMatMulNBits(Inference &in) {
+  std::optional<Shape> shape = in.shape(0);
+  if (shape && !shape->empty())
+    shape->back() = in.node.getIntAttr("N", kDynamic);
+  in.set(0, in.element(0), shape);
+  return success();
+}
+
 static LogicalResult inferGemm(Inference &in) {
   std::optional<Shape> a = in.shape(0), b = in.shape(1), c = in.shape(2);
   Shape result(2, kDynamic);
@@ -286,6 +334,36 @@ static LogicalResult inferGemm(Inference &in) {
     if (!sum || sum->size() != 2)
       return in.fail() << "C of shape " << print(*c) << " does not broadcast to " << print(result);
   }
+  in.set(0, in.commonElement(), result);
+  return success();
+}
+
+static LogicalResult inferEinsum(Inference &in) {
+  in.set(0, in.commonElement(), std::nullopt);
+  SmallVector<Shape> shapes;
+  SmallVector<int64_t> ranks;
+  for (unsigned i = 0, e = in.node.getNumInputs(); i < e; ++i) {
+    std::optional<Shape> shape = in.shape(i);
+    if (!shape)
+      return success();
+    ranks.push_back(shape->size());
+    shapes.push_back(*shape);
+  }
+  auto labels = parseEinsum(in.node.getStringAttr("equation", ""), ranks);
+  if (!labels)
+    return in.fail() << llvm::toString(labels.takeError());
+  Shape sizes(labels->numLabels, 1);
+  for (auto [i, operand] : llvm::enumerate(labels->operands))
+    for (auto [label, dim] : llvm::zip(operand, shapes[i])) {
+      std::optional<int64_t> size = broadcastDim(sizes[label], dim);
+      if (!size)
+        return in.fail() << "sizes " << sizes[label] << " and " << dim << " of shape "
+                         << print(shapes[i]) << " do not go together in the equation";
+      sizes[label] = *size;
+    }
+  Shape result;
+  for (int64_t label : labels->result)
+    result.push_back(sizes[label]);
   in.set(0, in.commonElement(), result);
   return success();
 }
@@ -899,14 +977,12 @@ static const llvm::StringMap<InferFn> &getTable() {
                          "HardSwish",
                          "Hardmax",
                          "Identity",
-                         "LayerNormalization",
                          "LeakyRelu",
                          "Log",
                          "LogSoftmax",
                          "Mish",
                          "Neg",
                          "Not",
-                         "RMSNormalization",
                          "Reciprocal",
                          "Relu",
                          "RotaryEmbedding",
@@ -916,7 +992,6 @@ static const llvm::StringMap<InferFn> &getTable() {
                          "Selu",
                          "Sigmoid",
                          "Sign",
-                         "SimplifiedLayerNormalization",
                          "Sin",
                          "Sinh",
                          "Softmax",
@@ -944,6 +1019,8 @@ static const llvm::StringMap<InferFn> &getTable() {
                          "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"})
       map[op] = inferReduce;
     map["Attention"] = inferAttention;
+    map["com.microsoft.FusedMatMul"] = inferFusedMatMul;
+    map["com.microsoft.MatMulNBits"] = inferMatMulNBits;
     map["ArgMax"] = map["ArgMin"] = inferArgReduce;
     map["Cast"] = inferCast;
     map["CastLike"] = inferCastLike;
@@ -951,6 +1028,7 @@ static const llvm::StringMap<InferFn> &getTable() {
     map["Constant"] = inferConstant;
     map["ConstantOfShape"] = inferConstantOfShape;
     map["Dropout"] = inferDropout;
+    map["Einsum"] = inferEinsum;
     map["Expand"] = inferExpand;
     map["Flatten"] = inferFlatten;
     map["Gather"] = inferGather;
@@ -958,10 +1036,13 @@ static const llvm::StringMap<InferFn> &getTable() {
     map["GatherND"] = inferGatherND;
     map["Gemm"] = inferGemm;
     map["IsInf"] = map["IsNaN"] = inferPredicate;
+    map["LayerNormalization"] = inferLayerNormalization;
     map["MatMul"] = inferMatMul;
     map["NonZero"] = inferNonZero;
     map["OneHot"] = inferOneHot;
     map["Pow"] = inferPow;
+    map["RMSNormalization"] = map["SimplifiedLayerNormalization"] =
+        map["com.microsoft.SimplifiedLayerNormalization"] = inferRMSNormalization;
     map["Range"] = inferRange;
     map["Reshape"] = inferReshape;
     map["Shape"] = inferShape;

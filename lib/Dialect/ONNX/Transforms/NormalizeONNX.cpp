@@ -40,15 +40,26 @@ Value Normalizer::createInts(ArrayRef<int64_t> values) {
       .getResult(0);
 }
 
-FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
-                                    ArrayRef<NamedAttribute> attributes) {
+FailureOr<SmallVector<Value>> Normalizer::createMany(StringRef opType, ArrayRef<Value> inputs,
+                                                     int64_t version,
+                                                     ArrayRef<NamedAttribute> attributes,
+                                                     unsigned count) {
   Type unknown = UnrankedTensorType::get(UnknownType::get(builder.getContext()));
   Location loc = builder.getInsertionPoint()->getLoc();
-  auto node = NodeOp::create(builder, loc, TypeRange(unknown), opType, inputs, version, attributes);
+  auto node = NodeOp::create(builder, loc, SmallVector<Type>(count, unknown), opType, inputs,
+                             version, attributes);
   if (failed(inferTypes(node, shapes)))
     return failure();
   shapes.visit(node);
-  return node.getResult(0);
+  return SmallVector<Value>(node.getResults());
+}
+
+FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
+                                    ArrayRef<NamedAttribute> attributes) {
+  FailureOr<SmallVector<Value>> results = createMany(opType, inputs, version, attributes, 1);
+  if (failed(results))
+    return failure();
+  return results->front();
 }
 
 LogicalResult Normalizer::replace(NodeOp node, Value value) {
@@ -243,7 +254,7 @@ static LogicalResult upgradeReduce(NodeOp node, Normalizer &normalizer, bool &do
   return success();
 }
 
-/// Before 13, Softmax flattened its input to rank 2 at `axis` (1 by default).
+/// Before 13, Softmax and its like flattened the input to rank 2 at `axis` (1 by default).
 static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer, bool &done) {
   Value data = node.getInput(0);
   std::optional<int64_t> rank = getRank(data);
@@ -264,26 +275,13 @@ static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer, bool &d
     done = true;
     return success();
   }
-  // One of the two sizes can be left to Reshape.
-  ArrayRef<int64_t> shape = cast<RankedTensorType>(data.getType()).getShape();
-  auto product = [](ArrayRef<int64_t> sizes) -> int64_t {
-    int64_t result = 1;
-    for (int64_t size : sizes)
-      if (ShapedType::isDynamic(size) || size == 0 || llvm::MulOverflow(result, size, result))
-        return -1;
-    return result;
-  };
-  SmallVector<int64_t> flat = {axis == 0 ? 1 : product(shape.take_front(axis)),
-                               product(shape.drop_front(axis))};
-  if (flat[0] == -1 && flat[1] == -1)
-    return success();
   FailureOr<Value> sizes = normalizer.create("Shape", data, 15);
   FailureOr<Value> flattened =
-      normalizer.create("Reshape", {data, normalizer.createInts(flat)}, 14);
+      normalizer.create("Flatten", data, 13, b.getNamedAttr("axis", b.getI64IntegerAttr(axis)));
   if (failed(sizes) || failed(flattened))
     return failure();
-  FailureOr<Value> softmax =
-      normalizer.create("Softmax", *flattened, 13, b.getNamedAttr("axis", b.getI64IntegerAttr(1)));
+  FailureOr<Value> softmax = normalizer.create(node.getOpType(), *flattened, 13,
+                                               b.getNamedAttr("axis", b.getI64IntegerAttr(1)));
   if (failed(softmax))
     return failure();
   FailureOr<Value> result = normalizer.create("Reshape", {*softmax, *sizes}, 14);
@@ -396,7 +394,7 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["ScatterElements"] = {18, upgradeAxisOfInput};
     map["Shape"] = {15, nullptr};
     map["Slice"] = {13, upgradeSlice};
-    map["Softmax"] = {13, upgradeSoftmax};
+    map["Hardmax"] = map["LogSoftmax"] = map["Softmax"] = {13, upgradeSoftmax};
     map["Split"] = {18, upgradeSplit};
     map["Squeeze"] = {13, upgradeSqueeze};
     map["TopK"] = {11, upgradeLastAxisOfInput};
@@ -404,6 +402,7 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["Unsqueeze"] = {13, upgradeUnsqueeze};
     map["Where"] = {16, nullptr};
     addContribUpgrades(map);
+    addSequenceUpgrades(map);
     return map;
   }();
   return table;
