@@ -73,6 +73,12 @@ generic(ImplicitLocOpBuilder &b, ValueRange inputs, ValueRange outputs, ArrayRef
       .getResults();
 }
 
+/// acc + lhs * rhs for the elements lhs, rhs and acc of a product.
+static SmallVector<Value> multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args) {
+  Value lhs = toComputeType(b, args[0]), rhs = toComputeType(b, args[1]);
+  return {addElements(b, args[2], multiplyElements(b, lhs, rhs))};
+}
+
 static AffineMap getMap(ImplicitLocOpBuilder &b, unsigned numDims, ArrayRef<unsigned> dims) {
   return AffineMap::getMultiDimMapWithTargets(numDims, dims, b.getContext());
 }
@@ -285,10 +291,7 @@ Value AttentionBuilder::buildScores(ImplicitLocOpBuilder &b, Value queryRows) {
                       {queryCount, keyCount}, compute);
   scores = fill(b, scores, constantOf(b, compute, 0));
   scores = generic(b, {queryRows, keyRows}, scores,
-                   {getMap(b, 3, {0, 2}), getMap(b, 3, {1, 2}), getMap(b, 3, {0, 1})},
-                   [](ImplicitLocOpBuilder &b, ValueRange args) -> SmallVector<Value> {
-                     return {multiplyAdd(b, args)};
-                   })
+                   {getMap(b, 3, {0, 2}), getMap(b, 3, {1, 2}), getMap(b, 3, {0, 1})}, multiplyAdd)
                .front();
   SmallVector<Value> biases;
   SmallVector<AffineMap> maps;
@@ -355,10 +358,7 @@ SmallVector<Value> AttentionBuilder::buildKeyTile(ImplicitLocOpBuilder &b, Value
                      .front();
   Value valueRows = takeRows(b, spec.value, keyHead, key, keyCount);
   values = generic(b, {scores, valueRows}, values,
-                   {getMap(b, 3, {0, 1}), getMap(b, 3, {1, 2}), getMap(b, 3, {0, 2})},
-                   [](ImplicitLocOpBuilder &b, ValueRange args) -> SmallVector<Value> {
-                     return {multiplyAdd(b, args)};
-                   })
+                   {getMap(b, 3, {0, 1}), getMap(b, 3, {1, 2}), getMap(b, 3, {0, 2})}, multiplyAdd)
                .front();
   return {updated[0], sums, values};
 }

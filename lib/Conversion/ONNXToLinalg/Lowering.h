@@ -59,6 +59,9 @@ public:
   /// input gives none.
   FailureOr<SmallVector<int64_t>> axesInput(unsigned position, int64_t rank);
 
+  /// The only element of input `position` as a size; `name` is for errors.
+  FailureOr<OpFoldResult> scalarInput(unsigned position, StringRef name);
+
 private:
   /// `value`, computed for the result `name`, as `stated`. The call fails when it has
   /// other sizes.
@@ -84,9 +87,13 @@ void addMatMul(SmallVectorImpl<LoweringEntry> &table);
 void addReductions(SmallVectorImpl<LoweringEntry> &table);
 void addShape(SmallVectorImpl<LoweringEntry> &table);
 void addIndexing(SmallVectorImpl<LoweringEntry> &table);
+void addAttention(SmallVectorImpl<LoweringEntry> &table);
 void addEinsum(SmallVectorImpl<LoweringEntry> &table);
 void addNormalization(SmallVectorImpl<LoweringEntry> &table);
-void addAttention(SmallVectorImpl<LoweringEntry> &table);
+void addGathering(SmallVectorImpl<LoweringEntry> &table);
+void addScattering(SmallVectorImpl<LoweringEntry> &table);
+void addOrdering(SmallVectorImpl<LoweringEntry> &table);
+void addFilling(SmallVectorImpl<LoweringEntry> &table);
 
 //===----------------------------------------------------------------------===//
 // Elements
@@ -105,6 +112,8 @@ Value constantOf(ImplicitLocOpBuilder &b, Type type, double value);
 /// point numbers is free, and a product in it need not be rounded.
 Value addElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
 Value multiplyElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
+/// The larger or the smaller of two numbers of a compute type; NaN when one is.
+Value extreme(ImplicitLocOpBuilder &b, Value lhs, Value rhs, bool isUnsigned, bool isMax);
 /// True for an unsigned integer or bool.
 inline bool isUnsignedElement(Type type) { return type.isUnsignedInteger() || type.isInteger(1); }
 
@@ -156,14 +165,15 @@ Value broadcastTo(NodeLowering &n, Value tensor, ArrayRef<OpFoldResult> sizes);
 /// Elements of `tensor` converted to another type.
 Value convertTensor(NodeLowering &n, Value tensor, Type elementType);
 
-/// acc + lhs * rhs in the type of `acc`, for args lhs, rhs, acc. The order of a sum of these
-/// is free, so that it can be vectorized whichever loop is innermost.
-Value multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args);
-
 /// A tensor of `sizes` whose elements `fn` computes from their indices; `fn` returns an
 /// element of `elementType`.
 Value generateTensor(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes, Type elementType,
                      function_ref<Value(ImplicitLocOpBuilder &, ValueRange)> fn);
+
+/// Carries `init` through step(indices, value so far) for all indices below `sizes`, in
+/// row-major order. The steps keep its sizes.
+Value loopOver(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes, Value init,
+               function_ref<Value(ImplicitLocOpBuilder &, ValueRange, Value)> step);
 
 /// The same elements in row-major order with other sizes; the products agree.
 Value reshapeTo(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<OpFoldResult> sizes);
@@ -175,6 +185,13 @@ Value squeeze(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axes);
 
 /// The first `size` slices along `dim`; nothing to do when that is all of them.
 Value takeFirst(ImplicitLocOpBuilder &b, Value tensor, int64_t dim, OpFoldResult size);
+
+/// Makes `size` one that is never larger than `other` (or `limit`): an error when they
+/// are known to differ (or it to be larger), else a run-time check and the smaller one.
+LogicalResult agreeOnSize(NodeLowering &n, OpFoldResult &size, OpFoldResult other,
+                          const Twine &message);
+LogicalResult limitSize(NodeLowering &n, OpFoldResult &size, OpFoldResult limit,
+                        const Twine &message);
 
 /// Makes dimension `lhsDim` of `lhs` and `rhsDim` of `rhs` agree: an error when they
 /// cannot, a run-time check (and a cut to the smaller) when they need not.

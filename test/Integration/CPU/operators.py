@@ -85,7 +85,9 @@ def is_float(dtype):
 
 
 def tensor_type(shape, dtype, static):
-    dims = "".join(f"{size if static else '?'}x" for size in shape)
+    """`static` is True, False, or "last" for a last dimension alone that is known."""
+    sizes = [size if static is True or (static and dim == len(shape) - 1) else "?" for dim, size in enumerate(shape)]
+    dims = "".join(f"{size}x" for size in sizes)
     return f"tensor<{dims}{MLIR_TYPES[np.dtype(dtype).name]}>"
 
 
@@ -126,13 +128,16 @@ def print_function(case, name, static):
         # The length of a shape operand is part of what a lowering must know.
         is_static = static or constant or (case.op, i) in {
             ("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Slice", 1), ("Slice", 2),
-            ("Split", 1)}
+            ("Split", 1), ("Tile", 1), ("OneHot", 2), ("TopK", 1), ("Pad", 1), ("Pad", 3)}
+        if (case.op, i) in {("GatherND", 1), ("ScatterND", 1)}:
+            is_static = is_static or "last"
         kind = tensor_type(array.shape, array.dtype, is_static)
         if constant:
             body.append(f'    %x{i} = onnx.node "Constant"() {{attributes = {{value = '
                         f"{dense(array)}}}, version = 13 : i64}} : () -> {kind}")
         else:
-            arguments.append(f"%x{i}: {kind}")
+            # As in a model, inputs stay as they are.
+            arguments.append(f"%x{i}: {kind} {{bufferization.writable = false}}")
         operands.append(f"%x{i}")
         types.append(kind)
     while absent and absent[-1] > max(i for i, a in enumerate(case.inputs) if a is not None):

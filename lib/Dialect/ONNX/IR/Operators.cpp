@@ -48,6 +48,9 @@ static void addAttributes(Table &table) {
       {"interleaved", "is_packed_batching", "num_heads", "rotary_embedding_dim", "scale"});
   set({"com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"},
       {"epsilon"});
+  set({"SequenceEmpty"}, {"dtype"});
+  set({"SplitToSequence"}, {"axis", "keepdims"});
+  set({"ConcatFromSequence"}, {"axis", "new_axis"});
   set({"Reshape"}, {"allowzero"});
   set({"HardSigmoid"}, {"alpha", "beta"});
   set({"Gemm"}, {"alpha", "beta", "transA", "transB"});
@@ -79,6 +82,7 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
              "an integer")
       .Cases({"exclusive", "fmod", "keepdims", "largest", "noop_with_empty_axes", "num_outputs"},
              "an integer")
+      .Cases({"dtype", "new_axis"}, "an integer")
       .Cases({"K", "N", "accuracy_level", "bits", "block_size", "interleaved"}, "an integer")
       .Cases({"is_causal", "is_packed_batching", "kv_num_heads", "left_window_size", "num_heads"},
              "an integer")
@@ -156,6 +160,12 @@ static Table makeTable() {
   // No schema of ONNX, but optimizers write it in ONNX's domain.
   add({2, 2, 2}, {"SimplifiedLayerNormalization"});
   add({3, 3, 1}, {"OneHot", "Range", "ScatterElements", "ScatterND", "Where"});
+  add({0, 0, 1}, {"SequenceEmpty"});
+  add({1, 1, 1}, {"ConcatFromSequence", "SequenceLength"});
+  add({1, 2, 1}, {"SequenceErase", "SplitToSequence"});
+  add({1, UINT_MAX, 1}, {"SequenceConstruct"});
+  add({2, 2, 1}, {"SequenceAt"});
+  add({2, 3, 1}, {"SequenceInsert"});
   add({3, 5, 1}, {"Slice"});
   add({3, 4, 1}, {"RotaryEmbedding"});
   add({3, 7, 4}, {"Attention"});
@@ -191,7 +201,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "CenterCropPad",
                                                    "Col2Im",
                                                    "Compress",
-                                                   "ConcatFromSequence",
                                                    "Conv",
                                                    "ConvInteger",
                                                    "ConvTranspose",
@@ -248,17 +257,10 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "STFT",
                                                    "Scan",
                                                    "Scatter",
-                                                   "SequenceAt",
-                                                   "SequenceConstruct",
-                                                   "SequenceEmpty",
-                                                   "SequenceErase",
-                                                   "SequenceInsert",
-                                                   "SequenceLength",
                                                    "SequenceMap",
                                                    "Shrink",
                                                    "SoftmaxCrossEntropyLoss",
                                                    "SpaceToDepth",
-                                                   "SplitToSequence",
                                                    "StringConcat",
                                                    "StringNormalizer",
                                                    "StringSplit",

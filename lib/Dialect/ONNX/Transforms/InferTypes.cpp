@@ -286,6 +286,33 @@ static LogicalResult inferMatMul(Inference &in) {
   return success();
 }
 
+/// MatMul of operands that may be transposed on their last two dimensions.
+static LogicalResult inferFusedMatMul(Inference &in) {
+  std::optional<Shape> result;
+  std::optional<Shape> a = in.shape(0), b = in.shape(1);
+  if (a && b && a->size() >= 2 && b->size() >= 2) {
+    if (in.node.getIntAttr("transA", 0))
+      std::swap(a->back(), (*a)[a->size() - 2]);
+    if (in.node.getIntAttr("transB", 0))
+      std::swap(b->back(), (*b)[b->size() - 2]);
+    result = broadcast(ArrayRef(*a).drop_back(2), ArrayRef(*b).drop_back(2));
+    if (!result)
+      return in.fail() << "batch dimensions do not broadcast";
+    result->push_back((*a)[a->size() - 2]);
+    result->push_back(b->back());
+  }
+  in.set(0, in.commonElement(), result);
+  return success();
+}
+
+static LogicalResult inferMatMulNBits(Inference &in) {
+  std::optional<Shape> shape = in.shape(0);
+  if (shape && !shape->empty())
+    shape->back() = in.node.getIntAttr("N", kDynamic);
+  in.set(0, in.element(0), shape);
+  return success();
+}
+
 static LogicalResult inferGemm(Inference &in) {
   std::optional<Shape> a = in.shape(0), b = in.shape(1), c = in.shape(2);
   Shape result(2, kDynamic);
@@ -992,6 +1019,8 @@ static const llvm::StringMap<InferFn> &getTable() {
                          "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"})
       map[op] = inferReduce;
     map["Attention"] = inferAttention;
+    map["com.microsoft.FusedMatMul"] = inferFusedMatMul;
+    map["com.microsoft.MatMulNBits"] = inferMatMulNBits;
     map["ArgMax"] = map["ArgMin"] = inferArgReduce;
     map["Cast"] = inferCast;
     map["CastLike"] = inferCastLike;

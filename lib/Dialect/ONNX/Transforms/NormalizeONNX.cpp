@@ -40,15 +40,26 @@ Value Normalizer::createInts(ArrayRef<int64_t> values) {
       .getResult(0);
 }
 
-FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
-                                    ArrayRef<NamedAttribute> attributes) {
+FailureOr<SmallVector<Value>> Normalizer::createMany(StringRef opType, ArrayRef<Value> inputs,
+                                                     int64_t version,
+                                                     ArrayRef<NamedAttribute> attributes,
+                                                     unsigned count) {
   Type unknown = UnrankedTensorType::get(UnknownType::get(builder.getContext()));
   Location loc = builder.getInsertionPoint()->getLoc();
-  auto node = NodeOp::create(builder, loc, TypeRange(unknown), opType, inputs, version, attributes);
+  auto node = NodeOp::create(builder, loc, SmallVector<Type>(count, unknown), opType, inputs,
+                             version, attributes);
   if (failed(inferTypes(node, shapes)))
     return failure();
   shapes.visit(node);
-  return node.getResult(0);
+  return SmallVector<Value>(node.getResults());
+}
+
+FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
+                                    ArrayRef<NamedAttribute> attributes) {
+  FailureOr<SmallVector<Value>> results = createMany(opType, inputs, version, attributes, 1);
+  if (failed(results))
+    return failure();
+  return results->front();
 }
 
 LogicalResult Normalizer::replace(NodeOp node, Value value) {
@@ -391,6 +402,7 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["Unsqueeze"] = {13, upgradeUnsqueeze};
     map["Where"] = {16, nullptr};
     addContribUpgrades(map);
+    addSequenceUpgrades(map);
     return map;
   }();
   return table;

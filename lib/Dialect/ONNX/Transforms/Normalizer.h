@@ -23,6 +23,10 @@ public:
   /// Creates a normalized node before the current one.
   FailureOr<Value> create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
                           ArrayRef<NamedAttribute> attributes = {});
+  /// The same for a node with `count` results.
+  FailureOr<SmallVector<Value>> createMany(StringRef opType, ArrayRef<Value> inputs,
+                                           int64_t version, ArrayRef<NamedAttribute> attributes,
+                                           unsigned count);
   /// A constant of type int64: a vector.
   Value createInts(ArrayRef<int64_t> values);
   /// Replaces the current node's only result, and marks the node for erasure.
@@ -33,6 +37,8 @@ public:
 
   OpBuilder builder;
   ShapeValues shapes;
+  /// The tensors of the sequences whose number is known.
+  llvm::DenseMap<Value, SmallVector<Value>> sequences;
 
 private:
   LogicalResult visit(NodeOp node);
@@ -55,6 +61,8 @@ LogicalResult upgradeRotaryEmbedding(NodeOp node, Normalizer &normalizer, bool &
 
 /// Canonical forms of operators of com.microsoft: standard operators where those can say it.
 void addContribUpgrades(llvm::StringMap<Canonical> &table);
+/// Sequences as the tensors in them.
+void addSequenceUpgrades(llvm::StringMap<Canonical> &table);
 
 } // namespace mlir::moe::onnx
 
