@@ -7,6 +7,8 @@
 #include "Router.h"
 #include "Routing.h"
 
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 using onnx::NodeOp;
@@ -21,6 +23,7 @@ struct RouterBuilder : NodeBuilder {
   Value score(const ScoredTensor &scores, int64_t experts);
   Value select(const Selection &selection);
   Value weigh(Value selected, const SlotWeights &weights, int64_t experts);
+  Value limit(Value routing, const CapacityMask &mask);
 
 private:
   Value vector(Value value, int64_t size);
@@ -117,9 +120,78 @@ static void raiseGiven(RewriterBase &rewriter, GivenOp given) {
   rewriter.replaceOp(given, selected);
 }
 
+Value RouterBuilder::limit(Value routing, const CapacityMask &mask) {
+  auto counted = cast<RankedTensorType>(mask.counted.getType());
+  bool isStatic = mask.groupDim >= 0 && !counted.isDynamicDim(mask.groupDim);
+  if (isStatic && counted.getDimSize(mask.groupDim) <= mask.capacity)
+    return routing; // There is always room.
+  Value groupSize;
+  if (mask.groupDim >= 0)
+    groupSize = tensor::DimOp::create(rewriter, loc, mask.counted, mask.groupDim);
+  CapacityTerm term{/*divides=*/false, CapacityTerm::Number, double(mask.capacity)};
+  auto capacity = CapacityAttr::get(rewriter.getContext(), term, CapacityRound::Floor, /*min=*/0,
+                                    /*multiple=*/1, /*times=*/1);
+  return CapacityOp::create(rewriter, loc, routing.getType(), routing, /*priority=*/Value(),
+                            groupSize, capacity, CapacityOrder::Choice, /*keep=*/IntegerAttr());
+}
+
+/// The weights [T, 1] that `buildRouting` repeated for all experts.
+static Value getSpread(Value source) {
+  NodeOp expand = getNode(source, "Expand");
+  return expand && getLastDim(expand.getInput(0)) == 1 ? expand.getInput(0) : Value();
+}
+
+/// Replaces a selection of all experts under a mask, and its `moe.weigh`s.
+static void raiseMasked(RewriterBase &rewriter, SelectOp select) {
+  Location loc = select.getLoc();
+  int64_t experts = cast<RoutingType>(select.getType()).getExperts();
+  Refusal refusal;
+  FailureOr<CapacityMask> mask = matchCapacityMask(select.getExpertMask(), experts, refusal);
+  if (failed(mask))
+    return emitNotRaised(loc, "the router of a MoE block is not recognised", refusal);
+  FailureOr<Selection> selection = matchSelection(mask->ids, experts, refusal);
+  if (failed(selection))
+    return emitNotRaised(loc, "the router of a MoE block is not recognised", refusal);
+  if (selection->k != 1)
+    return; // The mask would be of several slots.
+
+  rewriter.setInsertionPoint(select);
+  RouterBuilder builder(rewriter, loc);
+  Value selected = builder.select(*selection);
+  for (Operation *user : llvm::make_early_inc_range(select->getUsers())) {
+    auto weigh = dyn_cast<WeighOp>(user);
+    Value weights = weigh && weigh.getSource() ? getSpread(weigh.getSource()) : Value();
+    if (!weights)
+      continue;
+    rewriter.setInsertionPoint(weigh);
+    FailureOr<SlotWeights> read = matchSlotWeights(weights, *selection, refusal);
+    Value weighted;
+    if (succeeded(read))
+      weighted = builder.weigh(selected, *read, experts);
+    else // One weight per token is right at any expert.
+      weighted = WeighOp::create(rewriter, loc, selected, weigh.getSource(), WeighFn::None,
+                                 WeighNorm::None);
+    rewriter.replaceOp(weigh, builder.limit(weighted, *mask));
+  }
+  rewriter.setInsertionPoint(select);
+  if (!select.use_empty())
+    rewriter.replaceOp(select, builder.limit(selected, *mask));
+}
+
 void mlir::moe::raiseRoutings(RewriterBase &rewriter, Operation *root) {
   SmallVector<GivenOp> givens;
-  root->walk([&](GivenOp given) { givens.push_back(given); });
+  SmallVector<SelectOp> masked;
+  auto isComputed = [](Value value) { return value && value.getDefiningOp<NodeOp>(); };
+  root->walk([&](GivenOp given) {
+    if (isComputed(given.getIds()))
+      givens.push_back(given);
+  });
+  root->walk([&](SelectOp select) {
+    if (select.getMode() == SelectMode::All && isComputed(select.getExpertMask()))
+      masked.push_back(select);
+  });
   for (GivenOp given : givens)
     raiseGiven(rewriter, given);
+  for (SelectOp select : masked)
+    raiseMasked(rewriter, select);
 }

@@ -64,6 +64,20 @@ struct SlotWeights {
 FailureOr<SlotWeights> matchSlotWeights(Value weights, const Selection &selection,
                                         Refusal &refusal);
 
+/// A mask of experts that accept their first `capacity` tokens.
+struct CapacityMask {
+  /// The expert of each token, [T] in any shape.
+  Value ids;
+  int64_t capacity = 0;
+  /// Tokens are counted along dimension `groupDim` of this tensor; -1: all together.
+  Value counted;
+  int64_t groupDim = -1;
+};
+
+/// Reads `mask` [T·E]: one-hot vectors of one expert per token, 0 where the expert has
+/// already accepted its capacity.
+FailureOr<CapacityMask> matchCapacityMask(Value mask, int64_t experts, Refusal &refusal);
+
 } // namespace mlir::moe
 
 #endif // MOEC_LIB_CONVERSION_RAISEMOE_ROUTER_H

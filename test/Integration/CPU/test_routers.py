@@ -291,10 +291,94 @@ OTHERS = {
     ),
 }
 
+# Routers that yield a mask [T, E] of one expert per token instead of ids, and w [T, 1].
+SWITCH = """
+    by_sequence = Constant <value_ints = [-1, 5, 12]> ()
+    l3 = Reshape (l, by_sequence)
+    p = Softmax <axis = -1> (l3)
+    top = ArgMax <axis = -1, keepdims = 0> (p)
+    v = ReduceMax <keepdims = 1> (p, last)
+    column = Constant <value_ints = [-1, 1]> ()
+    w = Reshape (v, column)
+    rows = Constant <value_ints = [-1, 12]> ()
+    {mask}
+"""
+ONE_HOT = """
+    depth = Constant <value_int = 12> ()
+    off_on = Constant <value_ints = [0, 1]> ()
+    hot = OneHot (top, depth, off_on)
+"""
+MASKED = {
+    # R7. Switch Transformers of transformers 4.52 to 4.56: TorchScript, and torch.export.
+    "switch": (
+        SWITCH.format(
+            mask=ONE_HOT
+            + """axis = Constant <value_int = -2> ()
+                 c = Constant <value_int = 2> ()
+                 position = CumSum (hot, axis)
+                 within = LessOrEqual (position, c)
+                 kept = Cast <to = 7> (within)
+                 mask3 = Mul (hot, kept)
+                 mask = Reshape (mask3, rows)"""
+        ),
+        ["moe.select", "k = 1", "moe.capacity", "group_size", "#moe.capacity<2>"],
+    ),
+    "switch_by_equal": (
+        SWITCH.format(
+            mask="""range = Constant <value_ints = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]> ()
+                    wide = Unsqueeze (top, last)
+                    equal = Equal (range, wide)
+                    hot = Cast <to = 7> (equal)
+                    axis = Constant <value_int = 1> ()
+                    c = Constant <value_int = 2> ()
+                    position = CumSum <exclusive = 1> (hot, axis)
+                    beyond = GreaterOrEqual (position, c)
+                    within = Not (beyond)
+                    mask3 = And (equal, within)
+                    mask2 = Reshape (mask3, rows)
+                    mask = Cast <to = 7> (mask2)"""
+        ),
+        ["group_size", "#moe.capacity<2>"],
+    ),
+    "switch_over_the_batch": (
+        SWITCH.format(
+            mask=ONE_HOT
+            + """axis = Constant <value_int = 0> ()
+                 c = Constant <value_int = 3> ()
+                 flat = Reshape (hot, rows)
+                 count = CumSum (flat, axis)
+                 unit = Constant <value_int = 1> ()
+                 before = Sub (count, unit)
+                 position = Mul (before, flat)
+                 within = Greater (c, position)
+                 none = Constant <value_int = 0> ()
+                 mask = Where (within, flat, none)"""
+        ),
+        ["moe.capacity", "#moe.capacity<3>"],
+    ),
+    # From 4.57 on the count runs over a dimension of size 1, and never binds.
+    "switch_without_limit": (
+        SWITCH.format(
+            mask=ONE_HOT
+            + """axis = Constant <value_int = -2> ()
+                 c = Constant <value_int = 2> ()
+                 single = Constant <value_ints = [-1, 1, 12]> ()
+                 hot3 = Reshape (hot, single)
+                 position = CumSum (hot3, axis)
+                 within = LessOrEqual (position, c)
+                 kept = Cast <to = 7> (within)
+                 mask3 = Mul (hot3, kept)
+                 mask = Reshape (mask3, rows)"""
+        ),
+        ["moe.select", "moe.weigh"],
+    ),
+}
+
 
 def make_graph(nodes):
+    first = "int64[T, 12] mask" if nodes in [case[0] for case in MASKED.values()] else "int64[T, K] ids"
     text = f"""<ir_version: 10, opset_import: ["" : 20]>
-    router (float[T, {E}] l, float[{E}] b) => (int64[T, K] ids, float[T, K] w) {{ {PREFIX} {nodes} }}"""
+    router (float[T, {E}] l, float[{E}] b) => ({first}, float[T, K] w) {{ {PREFIX} {nodes} }}"""
     model = onnx.parser.parse_model(text)
     sort_nodes(model.graph)
     return model
@@ -307,7 +391,8 @@ def sort_nodes(graph):
     graph.node.extend(sorted(nodes, key=lambda node: node.op_type != "Constant"))
 
 
-# The end of the function: a routing of ids and weights, and its weights by token and expert.
+# The end of the function: a routing as expert forms make it, of ids or a mask and of weights,
+# then its weights by token and expert.
 ROUTING = """
     %r_sizes = onnx.node "Shape"(%arg0) {{version = 15 : i64}} : ({l}) -> tensor<2xi64>
     %r_zeros = onnx.node "ConstantOfShape"(%r_sizes) {{version = 9 : i64}} : (tensor<2xi64>) -> {l}
@@ -316,6 +401,18 @@ ROUTING = """
         : ({l}, tensor<?x{k}xi64>, tensor<?x{k}xf32>) -> {l}
     %r_given = moe.given {ids} : (tensor<?x{k}xi64>) -> !moe.routing<experts = {e}, k = {k}>
     %r_weighted = moe.weigh %r_given, %r_dense : (!moe.routing<experts = {e}, k = {k}>, {l}) -> {routing}
+"""
+ROUTING_OF_MASK = """
+    %r_row = onnx.node "Constant"() {{attributes = {{value = dense<[1, {e}]> : tensor<2xi64>}}, version = 13 : i64}}
+        : () -> tensor<2xi64>
+    %r_dense = onnx.node "Expand"({weights}, %r_row) {{version = 13 : i64}} : (tensor<?x1xf32>, tensor<2xi64>) -> {l}
+    %r_mask = onnx.node "Cast"({ids}) {{attributes = {{to = 9 : i64}}, version = 13 : i64}}
+        : (tensor<?x{e}xi64>) -> tensor<?x{e}xi1>
+    %r_all = moe.select %r_dense expert_mask(%r_mask) {{k = {e}, mode = #moe.select_mode<all>}}
+        : ({l}, tensor<?x{e}xi1>) -> !moe.routing<experts = {e}, k = {e}>
+    %r_weighted = moe.weigh %r_all, %r_dense : (!moe.routing<experts = {e}, k = {e}>, {l}) -> {routing}
+"""
+WEIGHTS_BY_EXPERT = """
     %r_c0 = arith.constant 0 : index
     %r_t = tensor.dim %arg0, %r_c0 : {l}
     %r_one = arith.constant 1.0 : f32
@@ -338,7 +435,8 @@ def make_layer(folder, nodes):
     ids, weights, k = re.search(r"return (%\S+), (%\S+) : tensor<\?x(\d+)xi64>", lines[end]).groups()
     arguments = lines[start][: lines[start].index("->")]
     lines[start] = f'{arguments} -> (tensor<?x{E}xf32> {{onnx.name = "y"}}) {{'
-    lines[end] = ROUTING.format(
+    routing = ROUTING_OF_MASK if int(k) == E else ROUTING
+    lines[end] = (routing + WEIGHTS_BY_EXPERT).format(
         l=f"tensor<?x{E}xf32>",
         e=E,
         k=k,
@@ -356,12 +454,17 @@ def raised(layer):
     return run(tool("moe-opt"), layer, "--raise-moe")
 
 
-@pytest.mark.parametrize("name", ROUTERS)
+RECOGNISED = {**ROUTERS, **MASKED}
+
+
+@pytest.mark.parametrize("name", RECOGNISED)
 def test_routers_are_recognised(tmp_path, name):
-    nodes, expected = ROUTERS[name]
+    nodes, expected = RECOGNISED[name]
     done = raised(make_layer(tmp_path, nodes))
     assert "remark" not in done.stderr
-    assert "moe.given" not in done.stdout and "TopK" not in done.stdout
+    for text in ("moe.given", "TopK", "ArgMax", "expert_mask"):
+        assert text not in done.stdout
+    assert ("moe.capacity" in done.stdout) == ("#moe.capacity" in str(expected))
     for text in expected:
         assert text in done.stdout
 
@@ -377,20 +480,23 @@ def test_other_routers_stay_given(tmp_path, name):
 def expected_weights(graph, inputs):
     """Weights by token and expert, as ONNX Runtime computes ids and weights."""
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    ids, weights = session.run(["ids", "w"], inputs)
+    first, weights = session.run(None, inputs)
+    if first.shape[1] == E:
+        return first * weights
+    ids = first
     dense = np.zeros((len(ids), E))
     np.put_along_axis(dense, ids, weights, axis=1)
     return dense
 
 
 @pytest.mark.parametrize("level", ["-O0", "-O3"])
-@pytest.mark.parametrize("name", ROUTERS)
+@pytest.mark.parametrize("name", RECOGNISED)
 def test_routers_mean_the_same(compiler, tmp_path, name, level):
-    nodes, _ = ROUTERS[name]
+    nodes, _ = RECOGNISED[name]
     graph = make_graph(nodes)
     rng = np.random.default_rng(3)
     with load(compiler.package(make_layer(tmp_path, nodes), level).path) as opened:
-        for tokens in (1, 7, 40):
+        for tokens in (5, 40):
             # Distinct keys: which of equal ones is chosen is not the question here.
             logits = rng.permuted(np.tile(np.linspace(-2, 2, E), (tokens, 1)), axis=1)
             inputs = {
