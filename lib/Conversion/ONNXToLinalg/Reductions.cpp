@@ -54,8 +54,8 @@ static Value extremeOf(ImplicitLocOpBuilder &b, Type elementType, bool lowest) {
   return arith::ConstantOp::create(b, b.getIntegerAttr(type, value));
 }
 
-static Value extreme(ImplicitLocOpBuilder &b, Value acc, Value element, bool isUnsigned,
-                     bool isMax) {
+Value lowering::extreme(ImplicitLocOpBuilder &b, Value acc, Value element, bool isUnsigned,
+                        bool isMax) {
   if (isa<FloatType>(acc.getType()))
     return isMax ? Value(arith::MaximumFOp::create(b, acc, element))
                  : Value(arith::MinimumFOp::create(b, acc, element));

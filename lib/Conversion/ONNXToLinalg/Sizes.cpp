@@ -7,9 +7,11 @@
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/Interfaces/DestinationStyleOpInterface.h"
 #include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/LoopLikeInterface.h"
 
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 
@@ -61,8 +63,15 @@ static OpFoldResult getSizeOfResult(ImplicitLocOpBuilder &b, OpResult result, in
   if (auto fromBuffer = dyn_cast<bufferization::ToTensorOp>(op))
     if (auto alloc = fromBuffer.getBuffer().getDefiningOp<memref::AllocOp>())
       return trace(b, alloc.getMixedSizes()[dim]);
+  if (auto insert = dyn_cast<tensor::InsertOp>(op))
+    return getSize(b, insert.getDest(), dim);
+  if (auto loop = dyn_cast<scf::ForOp>(op))
+    return getSize(b, loop.getTiedLoopInit(result)->get(), dim);
   if (auto styled = dyn_cast<DestinationStyleOpInterface>(op))
     return getSize(b, styled.getTiedOpOperand(result)->get(), dim);
+  if (auto loop = dyn_cast<LoopLikeOpInterface>(op))
+    if (OpOperand *init = loop.getTiedLoopInit(result))
+      return getSize(b, init->get(), dim);
   if (auto reify = dyn_cast<ReifyRankedShapedTypeOpInterface>(op)) {
     ReifiedRankedShapedTypeDims shapes;
     if (succeeded(reify.reifyResultShapes(b, shapes)))

@@ -354,6 +354,33 @@ static LogicalResult inferMatMul(Inference &in) {
   return success();
 }
 
+/// MatMul of operands that may be transposed on their last two dimensions.
+static LogicalResult inferFusedMatMul(Inference &in) {
+  std::optional<Shape> result;
+  std::optional<Shape> a = in.shape(0), b = in.shape(1);
+  if (a && b && a->size() >= 2 && b->size() >= 2) {
+    if (in.node.getIntAttr("transA", 0))
+      std::swap(a->back(), (*a)[a->size() - 2]);
+    if (in.node.getIntAttr("transB", 0))
+      std::swap(b->back(), (*b)[b->size() - 2]);
+    result = broadcast(ArrayRef(*a).drop_back(2), ArrayRef(*b).drop_back(2));
+    if (!result)
+      return in.fail() << "batch dimensions do not broadcast";
+    result->push_back((*a)[a->size() - 2]);
+    result->push_back(b->back());
+  }
+  in.set(0, in.commonElement(), result);
+  return success();
+}
+
+static LogicalResult inferMatMulNBits(Inference &in) {
+  std::optional<Shape> shape = in.shape(0);
+  if (shape && !shape->empty())
+    shape->back() = in.node.getIntAttr("N", kDynamic);
+  in.set(0, in.element(0), shape);
+  return success();
+}
+
 static LogicalResult inferGemm(Inference &in) {
   std::optional<Shape> a = in.shape(0), b = in.shape(1), c = in.shape(2);
   Shape result(2, kDynamic);
@@ -939,6 +966,56 @@ static LogicalResult inferArgReduce(Inference &in) {
 }
 
 //===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+/// [batch, heads, rows, size] of queries, keys or values; a size is dynamic when unknown.
+static std::optional<Shape> getHeads(Inference &in, unsigned position, StringRef attribute) {
+  std::optional<Shape> shape = in.shape(position);
+  if (!shape || shape->size() == 4)
+    return shape;
+  int64_t heads = in.node.getIntAttr(attribute, 0);
+  if (shape->size() != 3 || heads <= 0)
+    return std::nullopt;
+  int64_t all = shape->back();
+  return Shape{(*shape)[0], heads, (*shape)[1], all == kDynamic ? kDynamic : all / heads};
+}
+
+static LogicalResult inferAttention(Inference &in) {
+  Type element = in.element(0);
+  std::optional<Shape> query = getHeads(in, 0, "q_num_heads");
+  std::optional<Shape> key = getHeads(in, 1, "kv_num_heads");
+  std::optional<Shape> value = getHeads(in, 2, "kv_num_heads");
+  for (auto [position, present] : {std::pair<unsigned, std::optional<Shape> *>(4, &key),
+                                   std::pair<unsigned, std::optional<Shape> *>(5, &value)}) {
+    if (!*present || !in.node.getInput(position))
+      continue;
+    std::optional<Shape> past = in.shape(position);
+    int64_t &rows = (**present)[2];
+    if (!past || past->size() != 4 || (*past)[2] == kDynamic || rows == kDynamic)
+      rows = kDynamic;
+    else
+      rows += (*past)[2];
+  }
+  std::optional<Shape> result;
+  std::optional<Shape> stated = in.shape(0);
+  if (query && value && stated->size() == 4)
+    result = Shape{(*query)[0], (*query)[1], (*query)[2], (*value)[3]};
+  if (query && value && stated->size() == 3) {
+    int64_t size = (*value)[3];
+    result = Shape{(*query)[0], (*query)[2], size == kDynamic ? kDynamic : size * (*query)[1]};
+  }
+  in.set(0, element, result);
+  in.set(1, in.element(1), key);
+  in.set(2, in.element(2), value);
+  std::optional<Shape> scores;
+  if (query && key)
+    scores = Shape{(*query)[0], (*query)[1], (*query)[2], (*key)[2]};
+  in.set(3, element, scores);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // Table
 //===----------------------------------------------------------------------===//
 
@@ -976,6 +1053,7 @@ static const llvm::StringMap<InferFn> &getTable() {
                          "Not",
                          "Reciprocal",
                          "Relu",
+                         "RotaryEmbedding",
                          "Round",
                          "ScatterElements",
                          "ScatterND",
@@ -1011,6 +1089,9 @@ static const llvm::StringMap<InferFn> &getTable() {
     for (StringRef op : {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
                          "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"})
       map[op] = inferReduce;
+    map["Attention"] = inferAttention;
+    map["com.microsoft.FusedMatMul"] = inferFusedMatMul;
+    map["com.microsoft.MatMulNBits"] = inferMatMulNBits;
     map["ArgMax"] = map["ArgMin"] = inferArgReduce;
     map["Cast"] = inferCast;
     map["CastLike"] = inferCastLike;

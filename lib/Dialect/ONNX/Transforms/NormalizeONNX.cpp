@@ -1,7 +1,7 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "InferTypes.h"
+#include "Normalizer.h"
 
 #include "moec/Dialect/ONNX/Transforms/Passes.h"
 #include "moec/Support/NodeLocation.h"
@@ -17,45 +17,6 @@ namespace mlir::moe {
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::onnx;
-
-namespace {
-
-/// Rewrites one graph in a walk from its inputs to its outputs.
-class Normalizer {
-public:
-  explicit Normalizer(MLIRContext *context) : builder(context) {}
-
-  LogicalResult run(Block &block);
-  unsigned getNumFolded() const { return numFolded; }
-
-  /// Creates a normalized node before the current one.
-  FailureOr<Value> create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
-                          ArrayRef<NamedAttribute> attributes = {});
-  /// A constant of type int64: a vector.
-  Value createInts(ArrayRef<int64_t> values);
-  /// Replaces the current node's only result, and marks the node for erasure.
-  LogicalResult replace(NodeOp node, Value value);
-
-  OpBuilder builder;
-  ShapeValues shapes;
-
-private:
-  LogicalResult visit(NodeOp node);
-  void fold(NodeOp node);
-  unsigned numFolded = 0;
-};
-
-/// Brings a node to its canonical form. On success `done` says whether the node
-/// may get its canonical version; a node that was replaced has no uses any more.
-using UpgradeFn = LogicalResult (*)(NodeOp node, Normalizer &normalizer, bool &done);
-
-/// Canonical form of an operator.
-struct Canonical {
-  int64_t since;
-  UpgradeFn upgrade;
-};
-
-} // namespace
 
 //===----------------------------------------------------------------------===//
 // Helpers
@@ -79,15 +40,26 @@ Value Normalizer::createInts(ArrayRef<int64_t> values) {
       .getResult(0);
 }
 
-FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
-                                    ArrayRef<NamedAttribute> attributes) {
+FailureOr<SmallVector<Value>> Normalizer::createMany(StringRef opType, ArrayRef<Value> inputs,
+                                                     int64_t version,
+                                                     ArrayRef<NamedAttribute> attributes,
+                                                     unsigned count) {
   Type unknown = UnrankedTensorType::get(UnknownType::get(builder.getContext()));
   Location loc = builder.getInsertionPoint()->getLoc();
-  auto node = NodeOp::create(builder, loc, TypeRange(unknown), opType, inputs, version, attributes);
+  auto node = NodeOp::create(builder, loc, SmallVector<Type>(count, unknown), opType, inputs,
+                             version, attributes);
   if (failed(inferTypes(node, shapes)))
     return failure();
   shapes.visit(node);
-  return node.getResult(0);
+  return SmallVector<Value>(node.getResults());
+}
+
+FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
+                                    ArrayRef<NamedAttribute> attributes) {
+  FailureOr<SmallVector<Value>> results = createMany(opType, inputs, version, attributes, 1);
+  if (failed(results))
+    return failure();
+  return results->front();
 }
 
 LogicalResult Normalizer::replace(NodeOp node, Value value) {
@@ -99,6 +71,24 @@ LogicalResult Normalizer::replace(NodeOp node, Value value) {
   if (producer && !conflict)
     value.setType(merged);
   node.getResult(0).replaceAllUsesWith(value);
+  return success();
+}
+
+LogicalResult Normalizer::replaceBy(NodeOp node, StringRef opType, ArrayRef<Value> inputs,
+                                    int64_t version, ArrayRef<NamedAttribute> attributes,
+                                    unsigned numResults) {
+  // What the model states of the results is a hint for the new ones.
+  SmallVector<Type> types =
+      llvm::to_vector(llvm::drop_end(node->getResultTypes(), node.getNumResults() - numResults));
+  SmallVector<StringRef> names;
+  for (unsigned i = 0; i < numResults; ++i)
+    names.push_back(node.getOutputName(i));
+  auto by =
+      NodeOp::create(builder, node.getLoc(), types, opType, inputs, version, attributes, names);
+  if (failed(inferTypes(by, shapes)))
+    return failure();
+  for (unsigned i = 0; i < numResults; ++i)
+    node.getResult(i).replaceAllUsesWith(by.getResult(i));
   return success();
 }
 
@@ -412,6 +402,7 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["Max"] = map["Min"] = map["Sum"] = {13, upgradeVariadic};
     map["Pow"] = {15, nullptr};
     map["RMSNormalization"] = {23, upgradeLastAxisOfInput};
+    map["RotaryEmbedding"] = {23, upgradeRotaryEmbedding};
     map["Range"] = {11, nullptr};
     map["ReduceSum"] = {13, upgradeReduce};
     map["ScatterElements"] = {18, upgradeAxisOfInput};
@@ -424,6 +415,8 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["Transpose"] = {13, upgradeTranspose};
     map["Unsqueeze"] = {13, upgradeUnsqueeze};
     map["Where"] = {16, nullptr};
+    addContribUpgrades(map);
+    addSequenceUpgrades(map);
     return map;
   }();
   return table;
