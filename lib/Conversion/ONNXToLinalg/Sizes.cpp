@@ -14,6 +14,8 @@
 
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 
+#include "llvm/Support/xxhash.h"
+
 #include <numeric>
 
 using namespace mlir;
@@ -117,83 +119,125 @@ static Value stripIndexCasts(Value value) {
   return value;
 }
 
-static std::string getKey(OpFoldResult size);
+namespace {
+/// A number of 128 bits that is equal for sizes that are equal in every run.
+using Key = std::pair<uint64_t, uint64_t>;
 
-static std::string getKeyOfOp(Operation *op) {
-  SmallVector<std::string> operands;
-  for (Value operand : op->getOperands())
-    operands.push_back(getKey(operand));
-  if (op->hasTrait<OpTrait::IsCommutative>())
-    llvm::sort(operands);
-  std::string key;
-  llvm::raw_string_ostream os(key);
-  os << op->getName() << '(' << llvm::join(operands, ",") << ')' << op->getAttrDictionary();
-  return key;
-}
-
-/// Text that is equal for sizes that are equal in every run.
-static std::string getKey(OpFoldResult size) {
-  if (std::optional<int64_t> constant = getConstantIntValue(size))
-    return std::to_string(*constant);
-  Value value = stripIndexCasts(cast<Value>(size));
-  if (std::optional<int64_t> constant = getConstantIntValue(value))
-    return std::to_string(*constant);
-  Operation *op = value.getDefiningOp();
-  std::string key;
-  llvm::raw_string_ostream os(key);
-  if (auto dim = dyn_cast_or_null<tensor::DimOp>(op); dim && dim.getConstantIndex()) {
-    StringRef symbol = getSymbol(dim.getSource(), *dim.getConstantIndex());
-    if (!symbol.empty())
-      os << '\'' << symbol << '\'';
-    else
-      os << 'd' << dim.getSource().getAsOpaquePointer() << '.' << *dim.getConstantIndex();
+/// Sizes share what they are made of, so each part is looked at once. Of what is made of
+/// very much nothing is known but that it is equal to itself.
+class Keys {
+public:
+  Key get(OpFoldResult size) {
+    if (std::optional<int64_t> constant = getConstantIntValue(size))
+      return hash({'c', static_cast<uint64_t>(*constant)});
+    Value value = stripIndexCasts(cast<Value>(size));
+    if (std::optional<int64_t> constant = getConstantIntValue(value))
+      return hash({'c', static_cast<uint64_t>(*constant)});
+    if (auto found = known.find(value); found != known.end())
+      return found->second;
+    Key key = compute(value);
+    known[value] = key;
     return key;
   }
-  if (op && isa<arith::ArithDialect>(op->getDialect()) && op->getNumResults() == 1)
-    return getKeyOfOp(op);
-  os << 'v' << value.getAsOpaquePointer();
-  return key;
-}
+
+private:
+  static Key hash(ArrayRef<uint64_t> words) {
+    auto bytes = ArrayRef(reinterpret_cast<const uint8_t *>(words.data()), words.size() * 8);
+    llvm::XXH128_hash_t result = llvm::xxh3_128bits(bytes);
+    return {result.low64, result.high64};
+  }
+  static uint64_t number(const void *pointer) { return reinterpret_cast<uintptr_t>(pointer); }
+
+  Key compute(Value value) {
+    Operation *op = value.getDefiningOp();
+    if (auto dim = dyn_cast_or_null<tensor::DimOp>(op); dim && dim.getConstantIndex()) {
+      uint64_t index = *dim.getConstantIndex();
+      StringRef symbol = getSymbol(dim.getSource(), index);
+      if (!symbol.empty())
+        return hash({'s', llvm::xxh3_64bits(symbol), symbol.size()});
+      return hash({'d', number(dim.getSource().getAsOpaquePointer()), index});
+    }
+    bool isArithmetic =
+        op && isa<arith::ArithDialect>(op->getDialect()) && op->getNumResults() == 1;
+    if (!isArithmetic || budget == 0)
+      return hash({'v', number(value.getAsOpaquePointer())});
+    --budget;
+    SmallVector<Key> operands;
+    for (Value operand : op->getOperands())
+      operands.push_back(get(operand));
+    if (op->hasTrait<OpTrait::IsCommutative>())
+      llvm::sort(operands);
+    SmallVector<uint64_t> words = {'o', number(op->getName().getAsOpaquePointer()),
+                                   number(op->getAttrDictionary().getAsOpaquePointer())};
+    for (Key operand : operands)
+      words.append({operand.first, operand.second});
+    return hash(words);
+  }
+
+  llvm::DenseMap<Value, Key> known;
+  unsigned budget = 1000;
+};
+} // namespace
 
 bool lowering::isSameSize(OpFoldResult lhs, OpFoldResult rhs) {
-  return lhs == rhs || getKey(lhs) == getKey(rhs);
+  if (lhs == rhs)
+    return true;
+  Keys keys;
+  return keys.get(lhs) == keys.get(rhs);
 }
 
 bool lowering::isSize(OpFoldResult size, int64_t value) {
   return getConstantIntValue(size) == value;
 }
 
-bool lowering::isNeverNegative(OpFoldResult size) {
+/// Looks at `budget` operations at most.
+static bool isNeverNegative(OpFoldResult size, unsigned &budget) {
   if (std::optional<int64_t> constant = getConstantIntValue(size))
     return *constant >= 0;
   Value value = stripIndexCasts(cast<Value>(size));
   Operation *op = value.getDefiningOp();
   if (isa_and_nonnull<tensor::DimOp>(op))
     return true;
-  if (isa_and_nonnull<arith::AddIOp, arith::MulIOp, arith::DivSIOp, arith::MinSIOp>(op))
-    return isNeverNegative(op->getOperand(0)) && isNeverNegative(op->getOperand(1));
-  if (isa_and_nonnull<arith::MaxSIOp>(op))
-    return isNeverNegative(op->getOperand(0)) || isNeverNegative(op->getOperand(1));
-  if (auto select = dyn_cast_or_null<arith::SelectOp>(op))
-    return isNeverNegative(select.getTrueValue()) && isNeverNegative(select.getFalseValue());
+  if (!op || budget == 0)
+    return false;
+  --budget;
+  auto isFine = [&](Value operand) { return ::isNeverNegative(operand, budget); };
+  if (isa<arith::AddIOp, arith::MulIOp, arith::DivSIOp, arith::MinSIOp>(op))
+    return isFine(op->getOperand(0)) && isFine(op->getOperand(1));
+  if (isa<arith::MaxSIOp>(op))
+    return isFine(op->getOperand(0)) || isFine(op->getOperand(1));
+  if (auto select = dyn_cast<arith::SelectOp>(op))
+    return isFine(select.getTrueValue()) && isFine(select.getFalseValue());
   return false;
 }
 
+bool lowering::isNeverNegative(OpFoldResult size) {
+  unsigned budget = 100;
+  return ::isNeverNegative(size, budget);
+}
+
 bool lowering::dependsOnData(OpFoldResult size) {
-  auto value = dyn_cast<Value>(size);
-  Operation *op = value ? value.getDefiningOp() : nullptr;
-  if (!op || isa<tensor::DimOp>(op))
-    return false;
-  if (!isa<arith::ArithDialect>(op->getDialect()))
-    return true;
-  return llvm::any_of(op->getOperands(), [](Value operand) { return dependsOnData(operand); });
+  SmallVector<Value> worklist;
+  llvm::SmallPtrSet<Operation *, 16> seen;
+  if (auto value = dyn_cast<Value>(size))
+    worklist.push_back(value);
+  while (!worklist.empty()) {
+    Operation *op = worklist.pop_back_val().getDefiningOp();
+    if (!op || isa<tensor::DimOp>(op) || !seen.insert(op).second)
+      continue;
+    if (!isa<arith::ArithDialect>(op->getDialect()))
+      return true;
+    llvm::append_range(worklist, op->getOperands());
+  }
+  return false;
 }
 
 namespace {
 /// A product of a known number and other factors.
 struct Factors {
   int64_t constant = 1;
-  SmallVector<std::pair<std::string, OpFoldResult>> others;
+  SmallVector<std::pair<Key, OpFoldResult>> others;
+  Keys &keys;
 
   void add(OpFoldResult size) {
     if (std::optional<int64_t> value = getConstantIntValue(size)) {
@@ -209,16 +253,16 @@ struct Factors {
     if (std::optional<int64_t> known = getConstantIntValue(value))
       constant *= *known;
     else
-      others.emplace_back(getKey(value), OpFoldResult(value));
+      others.emplace_back(keys.get(value), OpFoldResult(value));
   }
 
-  explicit Factors(ArrayRef<OpFoldResult> sizes) {
+  Factors(Keys &keys, ArrayRef<OpFoldResult> sizes) : keys(keys) {
     for (OpFoldResult size : sizes)
       add(size);
   }
 
   /// Removes one factor with this key.
-  bool remove(StringRef key) {
+  bool remove(Key key) {
     auto found = llvm::find_if(others, [&](auto &factor) { return factor.first == key; });
     if (found == others.end())
       return false;
@@ -229,7 +273,8 @@ struct Factors {
 } // namespace
 
 bool lowering::isFactorOf(OpFoldResult size, ArrayRef<OpFoldResult> sizes) {
-  Factors product(sizes), factor(size);
+  Keys keys;
+  Factors product(keys, sizes), factor(keys, size);
   return factor.constant != 0 &&
          llvm::all_of(factor.others, [&](auto &other) { return product.remove(other.first); });
 }
@@ -280,8 +325,9 @@ OpFoldResult lowering::productOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult>
 
 OpFoldResult lowering::quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> numerator,
                                   ArrayRef<OpFoldResult> denominator) {
-  Factors above(numerator), below(denominator);
-  SmallVector<std::pair<std::string, OpFoldResult>> rest;
+  Keys keys;
+  Factors above(keys, numerator), below(keys, denominator);
+  SmallVector<std::pair<Key, OpFoldResult>> rest;
   for (auto &factor : below.others)
     if (!above.remove(factor.first))
       rest.push_back(factor);
