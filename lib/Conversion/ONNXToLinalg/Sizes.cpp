@@ -70,9 +70,6 @@ static OpFoldResult getSizeOfResult(ImplicitLocOpBuilder &b, OpResult result, in
     return getSize(b, loop.getTiedLoopInit(result)->get(), dim);
   if (auto styled = dyn_cast<DestinationStyleOpInterface>(op))
     return getSize(b, styled.getTiedOpOperand(result)->get(), dim);
-  if (auto loop = dyn_cast<LoopLikeOpInterface>(op))
-    if (OpOperand *init = loop.getTiedLoopInit(result))
-      return getSize(b, init->get(), dim);
   if (auto reify = dyn_cast<ReifyRankedShapedTypeOpInterface>(op)) {
     ReifiedRankedShapedTypeDims shapes;
     if (succeeded(reify.reifyResultShapes(b, shapes)))
