@@ -458,12 +458,12 @@ def remap(ids, weights, table, policy, loads):
             if not replicas:
                 continue
             id = replicas[t % len(replicas)] if policy == "round_robin" else min(replicas, key=lambda r: loads[r])
-            loads[id] += 1
             same = [i for i, (other, _) in enumerate(row) if other == id]
             if same:
                 row[same[0]] = (id, row[same[0]][1] + w)
             else:
                 row.append((id, w))
+                loads[id] += 1
         rows.append(row)
     return pack_slots(rows, K)
 

@@ -76,8 +76,9 @@ public:
   /// `weights` may be null.
   TokenSlots(KernelBuilder &b, Value ids, Value weights, Value token, int64_t k);
   void append(Value id, Value weight);
-  /// Adds to the weight of the slot that has this id, if there is one.
-  void merge(Value id, Value weight);
+  /// Adds to the weight of the slot that has this id; appends where there is none, and
+  /// counts that in loads[id], unless null.
+  void merge(Value id, Value weight, Value loads);
   /// Empties the other slots.
   void finish();
 
