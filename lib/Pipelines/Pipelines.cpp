@@ -54,6 +54,7 @@ void moe::buildMemoryPipeline(OpPassManager &pm, const CPUOptions &options) {
   addCleanup(pm);
   pm.addPass(createPlanMemory());
   addCleanup(pm);
+  pm.addPass(createOutlineLoops());
 }
 
 /// Vectors become one-dimensional, and their mathematics arithmetic.

@@ -86,6 +86,18 @@ def HoistStackBuffers : Pass<"hoist-stack-buffers", "::mlir::func::FuncOp"> {
   }];
 }
 
+def OutlineLoops : Pass<"outline-loops", "::mlir::ModuleOp"> {
+  let summary = "The loops of an entry become functions; equal ones share one";
+  let description = [{
+    Every outermost `scf.for` of an entry that holds no parallel loop becomes a call of a
+    private function, which is never inlined, of the values that the loop reads. Constants
+    go into the function. Loops with the same text become calls of one function: identical
+    layers share their code. LLVM's time for a function grows faster than the function:
+    as one, that of a whole model takes minutes.
+  }];
+  let dependentDialects = ["::mlir::func::FuncDialect", "::mlir::scf::SCFDialect"];
+}
+
 def ResolveExpandShape : Pass<"resolve-expand-shape"> {
   let summary = "Strides of memref.expand_shape into several unknown sizes";
   let description = [{
