@@ -104,6 +104,11 @@ static std::vector<OptionDescription> makeOptions() {
       setText<&O::reportFile>);
   add("dim", "name=size", "Model", "Give a symbolic dimension a size", addDim).repeatable = true;
   add("keep", "tensor", "Model", "Add an internal tensor as an output", addKeep).repeatable = true;
+  add("no-raise", "", "Model",
+      "Leave MoE blocks that are written in standard operators as they are", setFlag<&O::noRaise>);
+  add("allow-frozen-routing", "", "Model",
+      "Accept blocks that lack experts because tracing the model never chose them",
+      setFlag<&O::allowFrozenRouting>);
   add("model-dir", "folder", "Model", "Where weight files lie (default: beside the input)",
       setText<&O::modelFolder>);
   add("weights", "file", "Model",

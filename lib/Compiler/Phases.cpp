@@ -86,7 +86,13 @@ static LogicalResult normalize(Compilation &compilation) {
 }
 
 static LogicalResult raise(Compilation &compilation) {
-  return compilation.runPasses("raise-moe,canonicalize,cse");
+  const CompileOptions &options = compilation.options;
+  auto flag = [](bool value) { return value ? "true" : "false"; };
+  return compilation.runPasses(llvm::formatv("raise-moe{{contrib-only={0} allow-frozen-routing={1}}"
+                                             ",canonicalize,cse",
+                                             flag(options.noRaise),
+                                             flag(options.allowFrozenRouting))
+                                   .str());
 }
 
 static LogicalResult fuse(Compilation &compilation) {

@@ -78,6 +78,10 @@ struct CompileOptions {
   std::vector<std::pair<std::string, int64_t>> dims;
   /// Values of the graph that become outputs.
   std::vector<std::string> keep;
+  /// Leaves MoE blocks that are written in standard operators as these.
+  bool noRaise = false;
+  /// Accepts blocks whose routing was frozen when the model was traced.
+  bool allowFrozenRouting = false;
   /// Stop after this phase and write the IR.
   std::string compileTo;
   /// Write NN-PHASE.mlir after each phase into this folder.
