@@ -9,6 +9,7 @@
 
 #include "mlir/IR/DialectRegistry.h"
 
+#include "moec/Conversion/LinalgToVector/LinalgToVector.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moec/Conversion/MoEToReference/MoEToReference.h"
@@ -16,6 +17,7 @@
 #include "moec/Conversion/ONNXToLinalg/ONNXToLinalg.h"
 #include "moec/Conversion/ParallelToRuntime/ParallelToRuntime.h"
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
+#include "moec/Conversion/RaiseLinear/RaiseLinear.h"
 #include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/MoE/Transforms/Passes.h"
@@ -36,6 +38,7 @@ inline void registerAllDialects(DialectRegistry &registry) {
 inline void registerAllPasses() {
   registerONNXTransformsPasses();
   registerMoETransformsPasses();
+  registerLinalgToVectorPass();
   registerLowerEntryPass();
   registerMoEToCPUPass();
   registerMoEToReferencePass();
@@ -45,6 +48,7 @@ inline void registerAllPasses() {
   registerPipelines();
   registerPlanMemoryPass();
   registerPlanWeightsPass();
+  registerRaiseLinearPass();
   registerRaiseMoEPass();
   registerResolveWeightsPass();
 }

@@ -90,7 +90,7 @@ static LogicalResult raise(Compilation &compilation) {
 }
 
 static LogicalResult fuse(Compilation &compilation) {
-  return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,canonicalize,cse");
+  return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,raise-linear,canonicalize,cse");
 }
 
 static LogicalResult lowerToReference(Compilation &compilation) {
@@ -121,8 +121,10 @@ static LogicalResult planWeights(Compilation &compilation) {
 }
 
 static LogicalResult runCPUPipeline(Compilation &compilation, StringRef name) {
-  return compilation.runPasses(
-      llvm::formatv("{0}{{opt-level={1}}", name, compilation.options.optLevel).str());
+  return compilation.runPasses(llvm::formatv("{0}{{opt-level={1} vector-bits={2}}", name,
+                                             compilation.options.optLevel,
+                                             compilation.machine.vectorBits)
+                                   .str());
 }
 
 static LogicalResult bufferize(Compilation &compilation) {
@@ -146,7 +148,8 @@ ArrayRef<Phase> mlir::moe::getPhases() {
       {"normalize-onnx", "one canonical version and spelling of each operator, shapes inferred", 0,
        3, S::BadModel, normalize},
       {"raise-moe", "MoE operators become operations of the moe dialect", 0, 3, S::BadModel, raise},
-      {"fuse-moe", "gating and experts become one operation each", 1, 3, S::Internal, fuse},
+      {"fuse-moe", "gating, experts and products with constants become one operation each", 1, 3,
+       S::Internal, fuse},
       {"moe-to-reference", "moe operations become plain loops (-O0)", 0, 0, S::Unsupported,
        lowerToReference},
       {"moe-to-cpu", "moe operations become calls of generated CPU kernels", 1, 3, S::Unsupported,

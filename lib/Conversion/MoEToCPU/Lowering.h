@@ -122,6 +122,7 @@ private:
   LogicalResult lowerOp(SharedOp op);
   LogicalResult lowerOp(TreeSelectOp op);
   LogicalResult lowerOp(ExpertsOp op);
+  LogicalResult lowerOp(LinearOp op);
   LogicalResult lowerOp(LogitsOp op);
   LogicalResult lowerOp(ScoreOp op);
   LogicalResult lowerOp(SelectOp op);
@@ -178,6 +179,9 @@ private:
                  const ExpertRows &all, const ExpertRows &ffn, Value input, Value results,
                  Value out);
   Value sourceRows(KernelBuilder &b, Operation *op, const ExpertRows &all, const ExpertRows &ffn);
+  /// x[T,K] · W + b into `y` [T,N].
+  LogicalResult linear(KernelBuilder &b, Operation *op, Value x, const WeightOperands &from,
+                       Value y, StringRef phase);
   void capLogits(KernelBuilder &b, LogitsOp op, Value from, Value to);
   void combine(KernelBuilder &b, Operation *op, const CombineForm &form, Value y);
   /// The same routing to the ffn experts only, numbered as in the weights.

@@ -77,7 +77,7 @@ struct MoEToReferencePass : moe::impl::MoEToReferencePassBase<MoEToReferencePass
     ConversionTarget target(*context);
     target.addIllegalOp<LogitsOp, ScoreOp, SelectOp, GivenOp, WeighOp, FilterOp, CapacityOp,
                         ComposeOp, TreeSelectOp, BlendOp, RemapOp, GatingOp, DispatchOp,
-                        GroupedMatmulOp, ActivateOp, ExpertFFNOp, CombineOp, ExpertsOp, SharedOp,
+                        GroupedMatmulOp, LinearOp, ActivateOp, ExpertFFNOp, CombineOp, ExpertsOp, SharedOp,
                         DequantizeOp, AuxOp, BiasUpdateOp>();
     target.markUnknownOpDynamicallyLegal([](Operation *) { return true; });
     // Routings that cross functions and structured control flow.

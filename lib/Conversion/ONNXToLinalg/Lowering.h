@@ -96,6 +96,7 @@ void addGathering(SmallVectorImpl<LoweringEntry> &table);
 void addScattering(SmallVectorImpl<LoweringEntry> &table);
 void addOrdering(SmallVectorImpl<LoweringEntry> &table);
 void addFilling(SmallVectorImpl<LoweringEntry> &table);
+void addSelecting(SmallVectorImpl<LoweringEntry> &table);
 
 //===----------------------------------------------------------------------===//
 // Elements

@@ -45,6 +45,7 @@ static ArrayRef<LoweringEntry> getTable() {
     addScattering(entries);
     addOrdering(entries);
     addFilling(entries);
+    addSelecting(entries);
     return entries;
   }();
   return table;

@@ -808,8 +808,23 @@ def filling():
     yield Case("Tile_negative", "Tile", [real(2), ints(-1)], fails=True, expected=[np.zeros(0, F32)])
 
 
+def selecting():
+    for dtype in (F32, F64, F16, BF16, np.int64, np.int32, np.uint8, np.bool_):
+        x = whole(3, 5, low=0, high=2).astype(dtype)
+        yield Case(f"NonZero_{np.dtype(dtype).name}", "NonZero", [x], expected=[np.array(np.nonzero(x))], unknown=[(0, 1)])
+    for name, x in [("cube", whole(2, 3, 4, low=0, high=2)), ("vector", ints(0, 3, 0, -1)), ("nowhere", np.zeros((3, 4), F32)),
+                    ("everywhere", np.ones((3, 4), F32)), ("empty", np.zeros((0, 4), F32)), ("nan", np.array([np.nan, -0.0, 0.0], F32))]:
+        yield Case(f"NonZero_{name}", "NonZero", [x], expected=[np.array(np.nonzero(x))], unknown=[(0, 1)])
+    x = real(4, 3)
+    for name, condition, axis in [("rows", [True, False, True, True], 0), ("columns", [False, True], 1), ("last", [False, True, True], -1),
+                                  ("none", [False, False], 0), ("flat", [True, True, False, False, True], None)]:
+        attributes = {} if axis is None else {"axis": axis}
+        expected = [np.compress(condition, x, axis)]
+        yield Case(f"Compress_{name}", "Compress", [x, np.array(condition)], attributes, expected=expected, unknown=[(0, (axis or 0) % 2)])
+
+
 FAMILIES = (element_wise, activations, casts, products, einsums, reductions, normalizations, quantizations, convolutions, shapes,
-            indexing, ordering, gathering, scattering, filling)
+            indexing, ordering, gathering, scattering, filling, selecting)
 CASES = [case for family in FAMILIES for case in family()]
 
 
