@@ -223,6 +223,17 @@ def products():
             attributes = {"transA": ta, "transB": tb}
             yield Case(f"Gemm_{ta}{tb}", "Gemm", [a, b, real(4)], attributes)
             yield Case(f"Gemm_{ta}{tb}_bf16", "Gemm", [a.astype(BF16), b.astype(BF16), real(4, dtype=BF16)], attributes)
+    for lhs in (np.int8, np.uint8):
+        for rhs in (np.int8, np.uint8):
+            a, b = whole(2, 3, 5, dtype=lhs, low=0, high=100), whole(5, 4, dtype=rhs, low=0, high=100)
+            name = f"{np.dtype(lhs).name}_{np.dtype(rhs).name}"
+            wide, other = a.astype(np.int32), b.astype(np.int32)
+            yield Case(f"MatMulInteger_{name}", "MatMulInteger", [a, b], expected=[wide @ other])
+            for kind, zeros, columns in (("one", scalar(7, lhs), scalar(3, rhs)), ("each", whole(3, dtype=lhs, low=0), whole(4, dtype=rhs, low=0))):
+                less = zeros.astype(np.int32)[..., None] if zeros.ndim else 7
+                yield Case(f"MatMulInteger_{kind}_{name}", "MatMulInteger", [a, b, zeros, columns],
+                           expected=[(wide - less) @ (other - columns.astype(np.int32))])
+    yield Case("MatMulInteger_vector", "MatMulInteger", [whole(5, dtype=np.int8), whole(5, 4, dtype=np.int8), scalar(1, np.int8)])
     a, b = real(3, 5), real(5, 4)
     for name, c in [("full", real(3, 4)), ("row", real(1, 4)), ("column", real(3, 1)), ("scalar", real()), ("none", None)]:
         yield Case(f"Gemm_c_{name}", "Gemm", [a, b] + ([] if c is None else [c]), {"alpha": 0.5, "beta": 0.25})
@@ -523,6 +534,8 @@ def shapes():
     yield Case("Transpose_bf16", "Transpose", [real(3, 5, dtype=BF16)])
     yield Case("Transpose_empty", "Transpose", [real(0, 5)])
     yield Case("Identity", "Identity", [x])
+    yield Case("Dropout", "Dropout", [x, scalar(0.5, F32), np.array(False)], constants=[1, 2], outputs=2,
+               expected=[x, np.ones_like(x, bool)])
     yield Case("ConstantOfShape", "ConstantOfShape", [ints(2, 3)], {"value": tensor(7)})
     yield Case("ConstantOfShape_default", "ConstantOfShape", [ints(2, 0, 3)])
     yield Case("ConstantOfShape_constant", "ConstantOfShape", [ints(2, 3)], {"value": tensor(-1.5, dtype=F32)}, constants=[0])

@@ -173,6 +173,7 @@ static Table makeTable() {
   add({2, 2, 2}, {"TopK"});
   add({2, 3, 1}, {"Gemm"});
   add({2, 3, 3}, {"LayerNormalization"});
+  add({2, 4, 1}, {"MatMulInteger"});
   // No schema of ONNX, but optimizers write it in ONNX's domain.
   add({2, 2, 2}, {"SimplifiedLayerNormalization"});
   add({3, 3, 1}, {"OneHot", "Range", "ScatterElements", "ScatterND", "Where"});
@@ -239,7 +240,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "Loop",
                                                    "LpNormalization",
                                                    "LpPool",
-                                                   "MatMulInteger",
                                                    "MaxPool",
                                                    "MaxRoiPool",
                                                    "MaxUnpool",

@@ -381,6 +381,13 @@ static LogicalResult inferMatMulNBits(Inference &in) {
   return success();
 }
 
+static LogicalResult inferMatMulInteger(Inference &in) {
+  if (failed(inferMatMul(in)))
+    return failure();
+  in.set(0, IntegerType::get(in.node.getContext(), 32), in.results[0].shape);
+  return success();
+}
+
 static LogicalResult inferGemm(Inference &in) {
   std::optional<Shape> a = in.shape(0), b = in.shape(1), c = in.shape(2);
   Shape result(2, kDynamic);
@@ -1112,6 +1119,7 @@ static const llvm::StringMap<InferFn> &getTable() {
     map["IsInf"] = map["IsNaN"] = inferPredicate;
     map["LayerNormalization"] = inferLayerNormalization;
     map["MatMul"] = inferMatMul;
+    map["MatMulInteger"] = inferMatMulInteger;
     map["NonZero"] = inferNonZero;
     map["OneHot"] = inferOneHot;
     map["Pow"] = inferPow;
