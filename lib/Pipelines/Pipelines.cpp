@@ -85,7 +85,9 @@ void moe::buildLLVMPipeline(OpPassManager &pm, const CPUOptions &options) {
   addCleanup(pm);
   pm.addPass(createMoEToLLVM());
   pm.addPass(createSCFToControlFlowPass());
-  pm.addPass(createConvertVectorToLLVMPass());
+  // Of the reference lowerings none has vectors.
+  if (options.optLevel >= 1)
+    pm.addPass(createConvertVectorToLLVMPass());
   pm.addPass(createConvertMathToLLVMPass());
   pm.addPass(createConvertMathToLibmPass());
   pm.addPass(createConvertToLLVMPass());

@@ -1,116 +1,13 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// Operators that pick, cut and join elements.
+// Operators that cut and join tensors.
 
 #include "Lowering.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::lowering;
-
-//===----------------------------------------------------------------------===//
-// Gather
-//===----------------------------------------------------------------------===//
-
-/// True when constant indices are valid for a dimension of known size.
-static bool areKnownToFit(Value indices, OpFoldResult size) {
-  std::optional<SmallVector<int64_t>> values = lowering::getConstantInts(indices);
-  std::optional<int64_t> limit = getConstantIntValue(size);
-  return values && limit &&
-         llvm::all_of(*values, [&](int64_t index) { return index >= -*limit && index < *limit; });
-}
-
-/// An element of `indices` as an index that is not negative.
-static Value normalizeIndex(ImplicitLocOpBuilder &b, Value element, Value size) {
-  Value index = b.createOrFold<arith::IndexCastOp>(b.getIndexType(), element);
-  Value isNegative = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, index,
-                                           arith::ConstantIndexOp::create(b, 0));
-  return arith::SelectOp::create(b, isNegative, arith::AddIOp::create(b, index, size), index);
-}
-
-/// One run-time check over all indices.
-static void checkIndices(NodeLowering &n, Value indices, Value size) {
-  ImplicitLocOpBuilder &b = n.b;
-  int64_t rank = cast<RankedTensorType>(indices.getType()).getRank();
-  Value yes = arith::ConstantOp::create(b, b.getBoolAttr(true));
-  Value init = linalg::FillOp::create(b, yes, emptyTensor(b, {}, b.getI1Type())).getResult(0);
-  SmallVector<AffineMap> maps{b.getMultiDimIdentityMap(rank),
-                              AffineMap::get(rank, 0, {}, b.getContext())};
-  SmallVector<utils::IteratorType> iterators(rank, utils::IteratorType::reduction);
-  auto body = [&](OpBuilder &builder, Location loc, ValueRange args) {
-    ImplicitLocOpBuilder inner(loc, builder);
-    Value index = normalizeIndex(inner, args[0], size);
-    // Unsigned, so that what is still negative is too large.
-    Value fits = arith::CmpIOp::create(inner, arith::CmpIPredicate::ult, index, size);
-    linalg::YieldOp::create(inner, Value(arith::AndIOp::create(inner, args[1], fits)));
-  };
-  Value all = linalg::GenericOp::create(b, TypeRange{init.getType()}, ValueRange{indices},
-                                        ValueRange{init}, maps, iterators, body)
-                  .getResult(0);
-  n.check(tensor::ExtractOp::create(b, all, ValueRange()), "an index is out of range");
-}
-
-/// Gather from a small integer vector at constant places.
-static Value gatherScalars(ImplicitLocOpBuilder &b, Value data, Value indices) {
-  auto indicesType = cast<RankedTensorType>(indices.getType());
-  std::optional<SmallVector<int64_t>> places = lowering::getConstantInts(indices);
-  if (indicesType.getRank() > 1 || !places)
-    return {};
-  std::optional<SmallVector<Value>> scalars = getScalars(b, data);
-  if (!scalars)
-    return {};
-  SmallVector<Value> picked;
-  int64_t count = scalars->size();
-  for (int64_t place : *places)
-    picked.push_back((*scalars)[place < 0 ? place + count : place]);
-  return fromScalars(
-      b, picked,
-      RankedTensorType::get(indicesType.getShape(), getElementTypeOrSelf(data.getType())));
-}
-
-static LogicalResult lowerGather(NodeLowering &n) {
-  ImplicitLocOpBuilder &b = n.b;
-  Value data = n.input(0), indices = n.input(1);
-  RankedTensorType type = n.inputType(0);
-  Type indexType = n.inputType(1).getElementType();
-  if (!indexType.isSignlessInteger(32) && !indexType.isSignlessInteger(64))
-    return n.fail("its indices are neither int32 nor int64");
-  FailureOr<int64_t> axis = n.axis("axis", 0, type.getRank());
-  if (failed(axis))
-    return failure();
-  OpFoldResult size = getSize(b, data, *axis);
-  bool fits = areKnownToFit(indices, size);
-  if (!fits && lowering::getConstantInts(indices) && getConstantIntValue(size))
-    return n.fail("an index is out of range for size " + Twine(*getConstantIntValue(size)));
-  if (fits && type.getRank() == 1)
-    if (Value result = gatherScalars(b, data, indices))
-      return n.replace(result);
-
-  Value limit = toValue(b, size);
-  if (!fits)
-    checkIndices(n, indices, limit);
-  Sizes dataSizes = getSizes(b, data), sizes(dataSizes.begin(), dataSizes.begin() + *axis);
-  int64_t indexRank = n.inputType(1).getRank();
-  llvm::append_range(sizes, getSizes(b, indices));
-  sizes.append(dataSizes.begin() + *axis + 1, dataSizes.end());
-  Value zero = arith::ConstantIndexOp::create(b, 0);
-  Value last = toValue(b, subSizes(b, size, b.getIndexAttr(1)));
-  Value result = generateTensor(
-      b, sizes, type.getElementType(), [&](ImplicitLocOpBuilder &b, ValueRange at) -> Value {
-        Value element = tensor::ExtractOp::create(b, indices, at.slice(*axis, indexRank));
-        Value index = normalizeIndex(b, element, limit);
-        if (!fits) {
-          index = arith::MinSIOp::create(b, index, last);
-          index = arith::MaxSIOp::create(b, index, zero);
-        }
-        SmallVector<Value> place(at.take_front(*axis));
-        place.push_back(index);
-        llvm::append_range(place, at.drop_front(*axis + indexRank));
-        return tensor::ExtractOp::create(b, data, place);
-      });
-  return n.replace(result);
-}
 
 //===----------------------------------------------------------------------===//
 // Slice
@@ -465,7 +362,6 @@ static LogicalResult lowerRange(NodeLowering &n) {
 }
 
 void lowering::addIndexing(SmallVectorImpl<LoweringEntry> &table) {
-  table.push_back({"Gather", 1, kNewestOpset, lowerGather});
   table.push_back({"Slice", 10, kNewestOpset, lowerSlice});
   table.push_back({"Concat", 4, kNewestOpset, lowerConcat});
   table.push_back({"Split", 13, kNewestOpset, lowerSplit});

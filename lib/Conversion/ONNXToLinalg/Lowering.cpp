@@ -7,6 +7,8 @@
 #include "moec/Support/NodeLocation.h"
 #include "moec/Support/Unsupported.h"
 
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::lowering;
@@ -81,6 +83,23 @@ FailureOr<SmallVector<int64_t>> NodeLowering::axesInput(unsigned position, int64
   return *axes;
 }
 
+FailureOr<OpFoldResult> NodeLowering::scalarInput(unsigned position, StringRef name) {
+  Value tensor = input(position);
+  if (!tensor)
+    return fail(name + " is missing");
+  auto type = cast<RankedTensorType>(tensor.getType());
+  for (int64_t dim = 0; dim < type.getRank(); ++dim) {
+    OpFoldResult size = getSize(b, tensor, dim);
+    if (failed(agreeOnSize(*this, size, b.getIndexAttr(1), name + " is not a single number")))
+      return failure();
+  }
+  if (std::optional<SmallVector<Value>> scalars = getScalars(b, tensor))
+    return toIndex(b, scalars->front());
+  SmallVector<Value> zeros(type.getRank(), arith::ConstantIndexOp::create(b, 0));
+  Value element = toComputeType(b, tensor::ExtractOp::create(b, tensor, zeros));
+  return toIndex(b, castElement(b, element, type.getElementType(), b.getI64Type()));
+}
+
 /// The type that shows what both the computation and the model know. Null when they
 /// contradict each other.
 static RankedTensorType mergeTypes(RankedTensorType computed, RankedTensorType declared) {
@@ -148,6 +167,10 @@ LogicalResult NodeLowering::replace(ValueRange values) {
                        Twine(values.size()) + " are computed");
   for (auto [index, computed] : llvm::enumerate(values)) {
     Value result = node.getResult(index), value = computed;
+    if (!value && result.use_empty())
+      continue;
+    if (!value)
+      return unsupported("output " + Twine(index) + " is not supported");
     if (auto declared = dyn_cast<RankedTensorType>(result.getType())) {
       RankedTensorType merged = mergeTypes(cast<RankedTensorType>(value.getType()), declared);
       if (!merged) {
@@ -187,6 +210,14 @@ Type lowering::getComputeType(Type elementType) {
   return elementType;
 }
 
+std::string lowering::toString(Type type) {
+  if (!type)
+    return "an unknown type";
+  std::string text;
+  llvm::raw_string_ostream(text) << type;
+  return text;
+}
+
 /// arith has no unsigned types; the cast goes away with the types in the lowering to
 /// LLVM.
 static Value reinterpret(ImplicitLocOpBuilder &b, Value value, Type type) {
@@ -214,6 +245,20 @@ Value lowering::constantOf(ImplicitLocOpBuilder &b, Type type, double value) {
   if (isa<FloatType>(type))
     return arith::ConstantOp::create(b, b.getFloatAttr(type, value));
   return arith::ConstantOp::create(b, b.getIntegerAttr(type, static_cast<int64_t>(value)));
+}
+
+static constexpr auto kFreeOrder = arith::FastMathFlags::reassoc | arith::FastMathFlags::contract;
+
+Value lowering::addElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs) {
+  if (isa<FloatType>(lhs.getType()))
+    return arith::AddFOp::create(b, lhs, rhs, kFreeOrder);
+  return arith::AddIOp::create(b, lhs, rhs);
+}
+
+Value lowering::multiplyElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs) {
+  if (isa<FloatType>(lhs.getType()))
+    return arith::MulFOp::create(b, lhs, rhs, kFreeOrder);
+  return arith::MulIOp::create(b, lhs, rhs);
 }
 
 static Value castFromFloat(ImplicitLocOpBuilder &b, Value value, Type to) {
@@ -587,6 +632,31 @@ Value lowering::generateTensor(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> s
       .getResult(0);
 }
 
+Value lowering::loopOver(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes, Value init,
+                         function_ref<Value(ImplicitLocOpBuilder &, ValueRange, Value)> step) {
+  Value zero = arith::ConstantIndexOp::create(b, 0), one = arith::ConstantIndexOp::create(b, 1);
+  SmallVector<Value> indices, bounds;
+  for (OpFoldResult size : sizes)
+    bounds.push_back(toValue(b, size));
+  OpBuilder::InsertionGuard guard(b);
+  SmallVector<scf::ForOp> loops;
+  Value carried = init;
+  for (Value bound : bounds) {
+    auto loop = scf::ForOp::create(b, zero, bound, one, carried);
+    loops.push_back(loop);
+    indices.push_back(loop.getInductionVar());
+    carried = loop.getRegionIterArg(0);
+    b.setInsertionPointToStart(loop.getBody());
+  }
+  carried = step(b, indices, carried);
+  for (scf::ForOp loop : llvm::reverse(loops)) {
+    b.setInsertionPointToEnd(loop.getBody());
+    scf::YieldOp::create(b, carried);
+    carried = loop.getResult(0);
+  }
+  return carried;
+}
+
 //===----------------------------------------------------------------------===//
 // Reshaping
 //===----------------------------------------------------------------------===//
@@ -658,6 +728,9 @@ Value lowering::reshapeTo(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<OpFold
   int64_t from = source.size(), to = target.size();
   if (from == 0 && to == 0)
     return tensor;
+  // Without elements the other sizes need not have anything in common.
+  if (llvm::any_of(target, [](OpFoldResult size) { return isSize(size, 0); }))
+    return emptyTensor(b, target, getElementTypeOrSelf(tensor.getType()));
   if (from == 0 || to == 0)
     return reshapeScalar(b, tensor, to);
 
@@ -749,6 +822,32 @@ Value lowering::takeFirst(ImplicitLocOpBuilder &b, Value tensor, int64_t dim, Op
   sizes[dim] = size;
   Sizes offsets(sizes.size(), b.getIndexAttr(0)), strides(sizes.size(), b.getIndexAttr(1));
   return tensor::ExtractSliceOp::create(b, tensor, offsets, sizes, strides);
+}
+
+LogicalResult lowering::agreeOnSize(NodeLowering &n, OpFoldResult &size, OpFoldResult other,
+                                    const Twine &message) {
+  if (isSameSize(size, other))
+    return success();
+  if (getConstantIntValue(size) && getConstantIntValue(other))
+    return n.fail(message + " (" + Twine(*getConstantIntValue(size)) + " and " +
+                  Twine(*getConstantIntValue(other)) + ")");
+  n.check(equalSizes(n.b, size, other), message);
+  size = minSizes(n.b, size, other);
+  return success();
+}
+
+LogicalResult lowering::limitSize(NodeLowering &n, OpFoldResult &size, OpFoldResult limit,
+                                  const Twine &message) {
+  std::optional<int64_t> known = getConstantIntValue(size), most = getConstantIntValue(limit);
+  if (isSameSize(size, limit) || (known && most && *known <= *most))
+    return success();
+  if (known && most)
+    return n.fail(message + " (" + Twine(*known) + " and " + Twine(*most) + ")");
+  n.check(n.b.createOrFold<arith::CmpIOp>(arith::CmpIPredicate::sle, toValue(n.b, size),
+                                          toValue(n.b, limit)),
+          message);
+  size = minSizes(n.b, size, limit);
+  return success();
 }
 
 LogicalResult lowering::unifyDim(NodeLowering &n, Value &lhs, int64_t lhsDim, Value &rhs,

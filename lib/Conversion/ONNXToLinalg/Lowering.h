@@ -37,7 +37,7 @@ public:
     return cast<ShapedType>(node.getResult(0).getType()).getElementType();
   }
 
-  /// Replaces the results of the node and erases it.
+  /// Replaces the results of the node and erases it. A result that nothing reads may be null.
   LogicalResult replace(ValueRange values);
 
   /// Reports what is wrong with the node.
@@ -58,6 +58,9 @@ public:
   /// Constant axes at input `position`, counted from the front, sorted. An absent
   /// input gives none.
   FailureOr<SmallVector<int64_t>> axesInput(unsigned position, int64_t rank);
+
+  /// The only element of input `position` as a size; `name` is for errors.
+  FailureOr<OpFoldResult> scalarInput(unsigned position, StringRef name);
 
 private:
   /// `value`, computed for the result `name`, as `stated`. The call fails when it has
@@ -84,6 +87,16 @@ void addMatMul(SmallVectorImpl<LoweringEntry> &table);
 void addReductions(SmallVectorImpl<LoweringEntry> &table);
 void addShape(SmallVectorImpl<LoweringEntry> &table);
 void addIndexing(SmallVectorImpl<LoweringEntry> &table);
+void addAttention(SmallVectorImpl<LoweringEntry> &table);
+void addEinsum(SmallVectorImpl<LoweringEntry> &table);
+void addNormalization(SmallVectorImpl<LoweringEntry> &table);
+void addQuantization(SmallVectorImpl<LoweringEntry> &table);
+void addConvolution(SmallVectorImpl<LoweringEntry> &table);
+void addGathering(SmallVectorImpl<LoweringEntry> &table);
+void addScattering(SmallVectorImpl<LoweringEntry> &table);
+void addOrdering(SmallVectorImpl<LoweringEntry> &table);
+void addFilling(SmallVectorImpl<LoweringEntry> &table);
+void addSelecting(SmallVectorImpl<LoweringEntry> &table);
 
 //===----------------------------------------------------------------------===//
 // Elements
@@ -98,6 +111,18 @@ Value fromComputeType(ImplicitLocOpBuilder &b, Value value, Type elementType);
 Value castElement(ImplicitLocOpBuilder &b, Value value, Type from, Type to);
 /// A number as a constant of a compute type.
 Value constantOf(ImplicitLocOpBuilder &b, Type type, double value);
+/// Sum and product of two elements in their compute type. The order of a sum of floating-
+/// point numbers is free, and a product in it need not be rounded.
+Value addElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
+Value multiplyElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
+/// True for a floating-point type that is computed with: 16, 32 or 64 bits.
+inline bool isArithmeticFloat(Type type) {
+  return type.isF16() || type.isBF16() || type.isF32() || type.isF64();
+}
+/// A type as text, for messages.
+std::string toString(Type type);
+/// The larger or the smaller of two numbers of a compute type; NaN when one is.
+Value extreme(ImplicitLocOpBuilder &b, Value lhs, Value rhs, bool isUnsigned, bool isMax);
 /// True for an unsigned integer or bool.
 inline bool isUnsignedElement(Type type) { return type.isUnsignedInteger() || type.isInteger(1); }
 
@@ -135,6 +160,14 @@ FailureOr<Sizes> broadcastSizes(NodeLowering &n, ArrayRef<Sizes> operands);
 FailureOr<Value> mapElements(NodeLowering &n, ArrayRef<Value> operands, Type resultElementType,
                              ElementFn fn);
 
+/// Combines an accumulator and an element, both in the compute type.
+using CombineFn = function_ref<Value(ImplicitLocOpBuilder &, Value acc, Value element)>;
+
+/// `tensor` reduced over the sorted `axes`, which go away; the result has the type of
+/// `start`, the compute type of the elements.
+Value reduce(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axes, Value start,
+             CombineFn combine);
+
 /// `tensor` broadcast to `sizes`, which `broadcastSizes` gave.
 Value broadcastTo(NodeLowering &n, Value tensor, ArrayRef<OpFoldResult> sizes);
 
@@ -145,6 +178,11 @@ Value convertTensor(NodeLowering &n, Value tensor, Type elementType);
 /// element of `elementType`.
 Value generateTensor(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes, Type elementType,
                      function_ref<Value(ImplicitLocOpBuilder &, ValueRange)> fn);
+
+/// Carries `init` through step(indices, value so far) for all indices below `sizes`, in
+/// row-major order. The steps keep its sizes.
+Value loopOver(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes, Value init,
+               function_ref<Value(ImplicitLocOpBuilder &, ValueRange, Value)> step);
 
 /// The same elements in row-major order with other sizes; the products agree.
 Value reshapeTo(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<OpFoldResult> sizes);
@@ -157,10 +195,43 @@ Value squeeze(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axes);
 /// The first `size` slices along `dim`; nothing to do when that is all of them.
 Value takeFirst(ImplicitLocOpBuilder &b, Value tensor, int64_t dim, OpFoldResult size);
 
+/// Makes `size` one that is never larger than `other` (or `limit`): an error when they
+/// are known to differ (or it to be larger), else a run-time check and the smaller one.
+LogicalResult agreeOnSize(NodeLowering &n, OpFoldResult &size, OpFoldResult other,
+                          const Twine &message);
+LogicalResult limitSize(NodeLowering &n, OpFoldResult &size, OpFoldResult limit,
+                        const Twine &message);
+
 /// Makes dimension `lhsDim` of `lhs` and `rhsDim` of `rhs` agree: an error when they
 /// cannot, a run-time check (and a cut to the smaller) when they need not.
 LogicalResult unifyDim(NodeLowering &n, Value &lhs, int64_t lhsDim, Value &rhs, int64_t rhsDim,
                        const Twine &message);
+
+//===----------------------------------------------------------------------===//
+// Normalization
+//===----------------------------------------------------------------------===//
+
+struct NormalizeOptions {
+  /// The first normalized dimension.
+  int64_t axis;
+  /// Whether the mean is subtracted (LayerNormalization), or not (RMSNormalization).
+  bool center;
+  double epsilon;
+  Type resultType;
+};
+
+struct Normalized {
+  Value result;
+  /// Of the compute type, with normalized dimensions of size 1; null unless centered.
+  Value mean;
+  /// 1 / sqrt(mean square + epsilon), likewise.
+  Value inverse;
+};
+
+/// Normalizes `data`, then multiplies by `scale` and adds `bias`, which broadcast and may
+/// be null. All are floating-point tensors.
+FailureOr<Normalized> normalize(NodeLowering &n, Value data, Value scale, Value bias,
+                                const NormalizeOptions &options);
 
 } // namespace mlir::moe::lowering
 

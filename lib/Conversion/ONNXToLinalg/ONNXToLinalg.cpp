@@ -5,7 +5,11 @@
 
 #include "Lowering.h"
 
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/Iterators.h"
 #include "llvm/ADT/MapVector.h"
 
@@ -32,6 +36,16 @@ static ArrayRef<LoweringEntry> getTable() {
     addReductions(entries);
     addShape(entries);
     addIndexing(entries);
+    addAttention(entries);
+    addEinsum(entries);
+    addNormalization(entries);
+    addQuantization(entries);
+    addConvolution(entries);
+    addGathering(entries);
+    addScattering(entries);
+    addOrdering(entries);
+    addFilling(entries);
+    addSelecting(entries);
     return entries;
   }();
   return table;

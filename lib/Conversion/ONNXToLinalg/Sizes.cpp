@@ -7,12 +7,15 @@
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/Interfaces/DestinationStyleOpInterface.h"
 #include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/LoopLikeInterface.h"
 
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 
+#include <map>
 #include <numeric>
 
 using namespace mlir;
@@ -61,6 +64,10 @@ static OpFoldResult getSizeOfResult(ImplicitLocOpBuilder &b, OpResult result, in
   if (auto fromBuffer = dyn_cast<bufferization::ToTensorOp>(op))
     if (auto alloc = fromBuffer.getBuffer().getDefiningOp<memref::AllocOp>())
       return trace(b, alloc.getMixedSizes()[dim]);
+  if (auto insert = dyn_cast<tensor::InsertOp>(op))
+    return getSize(b, insert.getDest(), dim);
+  if (auto loop = dyn_cast<scf::ForOp>(op))
+    return getSize(b, loop.getTiedLoopInit(result)->get(), dim);
   if (auto styled = dyn_cast<DestinationStyleOpInterface>(op))
     return getSize(b, styled.getTiedOpOperand(result)->get(), dim);
   if (auto reify = dyn_cast<ReifyRankedShapedTypeOpInterface>(op)) {
@@ -112,83 +119,118 @@ static Value stripIndexCasts(Value value) {
   return value;
 }
 
-static std::string getKey(OpFoldResult size);
+namespace {
+/// Numbers that are equal for sizes that are equal in every run. A size is visited once,
+/// however often others are made of it.
+class SizeNumbers {
+public:
+  unsigned get(OpFoldResult size) {
+    if (std::optional<int64_t> constant = getConstantIntValue(size))
+      return number({kConstant, static_cast<uintptr_t>(*constant)});
+    Value value = stripIndexCasts(cast<Value>(size));
+    if (std::optional<int64_t> constant = getConstantIntValue(value))
+      return number({kConstant, static_cast<uintptr_t>(*constant)});
+    if (auto it = values.find(value); it != values.end())
+      return it->second;
+    unsigned result = number(describe(value));
+    values[value] = result;
+    return result;
+  }
 
-static std::string getKeyOfOp(Operation *op) {
-  SmallVector<std::string> operands;
-  for (Value operand : op->getOperands())
-    operands.push_back(getKey(operand));
-  if (op->hasTrait<OpTrait::IsCommutative>())
-    llvm::sort(operands);
-  std::string key;
-  llvm::raw_string_ostream os(key);
-  os << op->getName() << '(' << llvm::join(operands, ",") << ')' << op->getAttrDictionary();
-  return key;
-}
+private:
+  using Key = std::vector<uintptr_t>;
+  enum Kind : uintptr_t { kConstant, kSymbol, kDim, kOp, kOther };
 
-/// Text that is equal for sizes that are equal in every run.
-static std::string getKey(OpFoldResult size) {
-  if (std::optional<int64_t> constant = getConstantIntValue(size))
-    return std::to_string(*constant);
-  Value value = stripIndexCasts(cast<Value>(size));
-  if (std::optional<int64_t> constant = getConstantIntValue(value))
-    return std::to_string(*constant);
-  Operation *op = value.getDefiningOp();
-  std::string key;
-  llvm::raw_string_ostream os(key);
-  if (auto dim = dyn_cast_or_null<tensor::DimOp>(op); dim && dim.getConstantIndex()) {
-    StringRef symbol = getSymbol(dim.getSource(), *dim.getConstantIndex());
-    if (!symbol.empty())
-      os << '\'' << symbol << '\'';
-    else
-      os << 'd' << dim.getSource().getAsOpaquePointer() << '.' << *dim.getConstantIndex();
+  static uintptr_t toWord(const void *pointer) { return reinterpret_cast<uintptr_t>(pointer); }
+
+  unsigned number(const Key &key) { return numbers.try_emplace(key, numbers.size()).first->second; }
+
+  Key describe(Value value) {
+    Operation *op = value.getDefiningOp();
+    if (auto dim = dyn_cast_or_null<tensor::DimOp>(op); dim && dim.getConstantIndex()) {
+      StringRef symbol = getSymbol(dim.getSource(), *dim.getConstantIndex());
+      if (!symbol.empty())
+        return {kSymbol, toWord(StringAttr::get(op->getContext(), symbol).getAsOpaquePointer())};
+      return {kDim, toWord(dim.getSource().getAsOpaquePointer()),
+              static_cast<uintptr_t>(*dim.getConstantIndex())};
+    }
+    if (!op || !isa<arith::ArithDialect>(op->getDialect()) || op->getNumResults() != 1)
+      return {kOther, toWord(value.getAsOpaquePointer())};
+    Key key = {kOp, toWord(op->getName().getAsOpaquePointer()),
+               toWord(op->getAttrDictionary().getAsOpaquePointer())};
+    size_t first = key.size();
+    for (Value operand : op->getOperands())
+      key.push_back(get(operand));
+    if (op->hasTrait<OpTrait::IsCommutative>())
+      std::sort(key.begin() + first, key.end());
     return key;
   }
-  if (op && isa<arith::ArithDialect>(op->getDialect()) && op->getNumResults() == 1)
-    return getKeyOfOp(op);
-  os << 'v' << value.getAsOpaquePointer();
-  return key;
-}
+
+  llvm::DenseMap<Value, unsigned> values;
+  std::map<Key, unsigned> numbers;
+};
+} // namespace
 
 bool lowering::isSameSize(OpFoldResult lhs, OpFoldResult rhs) {
-  return lhs == rhs || getKey(lhs) == getKey(rhs);
+  if (lhs == rhs)
+    return true;
+  std::optional<int64_t> left = getConstantIntValue(lhs), right = getConstantIntValue(rhs);
+  if (left || right)
+    return left == right;
+  SizeNumbers numbers;
+  return numbers.get(lhs) == numbers.get(rhs);
 }
 
 bool lowering::isSize(OpFoldResult size, int64_t value) {
   return getConstantIntValue(size) == value;
 }
 
-bool lowering::isNeverNegative(OpFoldResult size) {
+static bool isNeverNegative(OpFoldResult size, llvm::DenseMap<Value, bool> &known) {
   if (std::optional<int64_t> constant = getConstantIntValue(size))
     return *constant >= 0;
   Value value = stripIndexCasts(cast<Value>(size));
+  if (auto it = known.find(value); it != known.end())
+    return it->second;
   Operation *op = value.getDefiningOp();
-  if (isa_and_nonnull<tensor::DimOp>(op))
-    return true;
+  auto check = [&](unsigned operand) { return isNeverNegative(op->getOperand(operand), known); };
+  bool result = isa_and_nonnull<tensor::DimOp>(op);
   if (isa_and_nonnull<arith::AddIOp, arith::MulIOp, arith::DivSIOp, arith::MinSIOp>(op))
-    return isNeverNegative(op->getOperand(0)) && isNeverNegative(op->getOperand(1));
-  if (isa_and_nonnull<arith::MaxSIOp>(op))
-    return isNeverNegative(op->getOperand(0)) || isNeverNegative(op->getOperand(1));
-  if (auto select = dyn_cast_or_null<arith::SelectOp>(op))
-    return isNeverNegative(select.getTrueValue()) && isNeverNegative(select.getFalseValue());
-  return false;
+    result = check(0) && check(1);
+  else if (isa_and_nonnull<arith::MaxSIOp>(op))
+    result = check(0) || check(1);
+  else if (isa_and_nonnull<arith::SelectOp>(op))
+    result = check(1) && check(2);
+  known[value] = result;
+  return result;
+}
+
+bool lowering::isNeverNegative(OpFoldResult size) {
+  llvm::DenseMap<Value, bool> known;
+  return ::isNeverNegative(size, known);
 }
 
 bool lowering::dependsOnData(OpFoldResult size) {
-  auto value = dyn_cast<Value>(size);
-  Operation *op = value ? value.getDefiningOp() : nullptr;
-  if (!op || isa<tensor::DimOp>(op))
-    return false;
-  if (!isa<arith::ArithDialect>(op->getDialect()))
-    return true;
-  return llvm::any_of(op->getOperands(), [](Value operand) { return dependsOnData(operand); });
+  SmallVector<Value> worklist;
+  if (auto value = dyn_cast<Value>(size))
+    worklist.push_back(value);
+  llvm::SmallPtrSet<Operation *, 16> seen;
+  while (!worklist.empty()) {
+    Operation *op = worklist.pop_back_val().getDefiningOp();
+    if (!op || isa<tensor::DimOp>(op) || !seen.insert(op).second)
+      continue;
+    if (!isa<arith::ArithDialect>(op->getDialect()))
+      return true;
+    llvm::append_range(worklist, op->getOperands());
+  }
+  return false;
 }
 
 namespace {
 /// A product of a known number and other factors.
 struct Factors {
+  SizeNumbers &numbers;
   int64_t constant = 1;
-  SmallVector<std::pair<std::string, OpFoldResult>> others;
+  SmallVector<std::pair<unsigned, OpFoldResult>> others;
 
   void add(OpFoldResult size) {
     if (std::optional<int64_t> value = getConstantIntValue(size)) {
@@ -204,16 +246,16 @@ struct Factors {
     if (std::optional<int64_t> known = getConstantIntValue(value))
       constant *= *known;
     else
-      others.emplace_back(getKey(value), OpFoldResult(value));
+      others.emplace_back(numbers.get(value), OpFoldResult(value));
   }
 
-  explicit Factors(ArrayRef<OpFoldResult> sizes) {
+  Factors(SizeNumbers &numbers, ArrayRef<OpFoldResult> sizes) : numbers(numbers) {
     for (OpFoldResult size : sizes)
       add(size);
   }
 
   /// Removes one factor with this key.
-  bool remove(StringRef key) {
+  bool remove(unsigned key) {
     auto found = llvm::find_if(others, [&](auto &factor) { return factor.first == key; });
     if (found == others.end())
       return false;
@@ -224,7 +266,8 @@ struct Factors {
 } // namespace
 
 bool lowering::isFactorOf(OpFoldResult size, ArrayRef<OpFoldResult> sizes) {
-  Factors product(sizes), factor(size);
+  SizeNumbers numbers;
+  Factors product(numbers, sizes), factor(numbers, size);
   return factor.constant != 0 &&
          llvm::all_of(factor.others, [&](auto &other) { return product.remove(other.first); });
 }
@@ -275,8 +318,9 @@ OpFoldResult lowering::productOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult>
 
 OpFoldResult lowering::quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> numerator,
                                   ArrayRef<OpFoldResult> denominator) {
-  Factors above(numerator), below(denominator);
-  SmallVector<std::pair<std::string, OpFoldResult>> rest;
+  SizeNumbers numbers;
+  Factors above(numbers, numerator), below(numbers, denominator);
+  SmallVector<std::pair<unsigned, OpFoldResult>> rest;
   for (auto &factor : below.others)
     if (!above.remove(factor.first))
       rest.push_back(factor);
@@ -302,6 +346,14 @@ OpFoldResult lowering::quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult
   Value safe =
       b.createOrFold<arith::SelectOp>(isZero, toValue(b, b.getIndexAttr(1)), toValue(b, bottom));
   return fold<arith::DivSIOp>(b, top, safe);
+}
+
+OpFoldResult lowering::floorDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor) {
+  return divisor == 1 ? size : fold<arith::DivSIOp>(b, size, b.getIndexAttr(divisor));
+}
+
+OpFoldResult lowering::ceilDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor) {
+  return floorDivSize(b, addSizes(b, size, b.getIndexAttr(divisor - 1)), divisor);
 }
 
 Value lowering::equalSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {

@@ -1,16 +1,5 @@
 // RUN: moe-opt %s --onnx-to-linalg --canonicalize --cse | FileCheck %s
 
-// CHECK-LABEL: func @gather
-// CHECK: moe.check %{{.*}}, "node '' (Gather): an index is out of range"
-// CHECK: linalg.generic
-// CHECK: arith.minsi
-// CHECK: arith.maxsi
-// CHECK: tensor.extract
-func.func @gather(%x: tensor<32x8xf32>, %i: tensor<?xi64>) -> tensor<?x8xf32> {
-  %r = onnx.node "Gather"(%x, %i) {version = 13 : i64} : (tensor<32x8xf32>, tensor<?xi64>) -> tensor<?x8xf32>
-  return %r : tensor<?x8xf32>
-}
-
 // CHECK-LABEL: func @slice
 // CHECK: tensor.extract_slice %{{.*}}[0, 32] [%{{.*}}, 32] [1, 1]
 func.func @slice(%x: tensor<?x64xf32>) -> tensor<?x32xf32> {

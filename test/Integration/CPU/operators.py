@@ -9,10 +9,13 @@ Upstream passes instead of our own pipeline, so that a wrong number is the lower
 import ctypes
 import os
 import re
+import shutil
 import subprocess
 
+import harness
 import ml_dtypes
 import numpy as np
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -30,14 +33,15 @@ TOLERANCES = {"float64": 1e-12, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e
 
 class Case:
     """A node and its inputs. `constants` are input positions given as Constant nodes;
-    `static` keeps the sizes in the types, else all of them are dynamic."""
+    `static` keeps the sizes in the types, else all of them are dynamic. `unknown` are the
+    (output, dimension) that depend on data and are never in the types."""
 
     def __init__(self, name, op, inputs, attributes=None, constants=(), outputs=1, version=18,
-                 fails=False, expected=None, kinds=("static", "dynamic")):
+                 fails=False, expected=None, kinds=("static", "dynamic"), unknown=()):
         self.name, self.op, self.inputs = name, op, inputs
         self.attributes = attributes or {}
         self.constants, self.outputs, self.version = set(constants), outputs, version
-        self.fails, self._expected, self.kinds = fails, expected, kinds
+        self.fails, self._expected, self.kinds, self.unknown = fails, expected, kinds, unknown
 
     def expected(self):
         """Results of onnx.reference with floating-point inputs widened to float64."""
@@ -81,8 +85,14 @@ def is_float(dtype):
     return np.dtype(dtype).name in TOLERANCES
 
 
-def tensor_type(shape, dtype, static):
-    dims = "".join(f"{size if static else '?'}x" for size in shape)
+def tensor_type(shape, dtype, static, unknown=()):
+    """`static` is True, False, or "last" for a last dimension alone that is known; the dimensions
+    `unknown` never are."""
+    def is_known(dim):
+        return dim not in unknown and (static is True or (static and dim == len(shape) - 1))
+
+    sizes = [size if is_known(dim) else "?" for dim, size in enumerate(shape)]
+    dims = "".join(f"{size}x" for size in sizes)
     return f"tensor<{dims}{MLIR_TYPES[np.dtype(dtype).name]}>"
 
 
@@ -121,22 +131,26 @@ def print_function(case, name, static):
             continue
         constant = i in case.constants
         # The length of a shape operand is part of what a lowering must know.
-        is_static = static or constant or (case.op, i) in {
+        is_axes = case.op.startswith("Reduce") and i == 1
+        is_static = static or constant or is_axes or (case.op, i) in {
             ("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Slice", 1), ("Slice", 2),
-            ("Split", 1)}
+            ("Split", 1), ("Tile", 1), ("OneHot", 2), ("TopK", 1), ("Pad", 1), ("Pad", 3)}
+        if (case.op, i) in {("GatherND", 1), ("ScatterND", 1)}:
+            is_static = is_static or "last"
         kind = tensor_type(array.shape, array.dtype, is_static)
         if constant:
             body.append(f'    %x{i} = onnx.node "Constant"() {{attributes = {{value = '
                         f"{dense(array)}}}, version = 13 : i64}} : () -> {kind}")
         else:
-            arguments.append(f"%x{i}: {kind}")
+            # As in a model, inputs stay as they are.
+            arguments.append(f"%x{i}: {kind} {{bufferization.writable = false}}")
         operands.append(f"%x{i}")
         types.append(kind)
     while absent and absent[-1] > max(i for i, a in enumerate(case.inputs) if a is not None):
         absent.pop()
     results = ", ".join(
-        tensor_type(np.shape(array), dtype, static)
-        for array, dtype in zip(case.expected(), case.result_types()))
+        tensor_type(np.shape(array), dtype, static, [dim for output, dim in case.unknown if output == i])
+        for i, (array, dtype) in enumerate(zip(case.expected(), case.result_types())))
     properties = []
     if absent:
         properties.append("absent = array<i32: " + ", ".join(map(str, absent)) + ">")
@@ -164,14 +178,24 @@ void _mlir_ciface_moec_test_check(unsigned char ok) { moec_failed += !(ok & 1); 
 """
 
 
-def compile_cases(cases, folder, tools):
+def find_tools():
+    """The tools that `compile_cases` needs; skips the test when one is missing."""
+    tools = {name: shutil.which(f"{name}-22") for name in ("mlir-translate", "clang")}
+    tools["moe-opt"] = harness.tool("moe-opt")
+    missing = [name for name, path in tools.items() if path is None or not shutil.which(path)]
+    if missing:
+        pytest.skip("not found: " + ", ".join(missing))
+    return tools
+
+
+def compile_cases(cases, folder, tools, passes=("--onnx-to-linalg",)):
     """A library with a function `NAME_static` and `NAME_dynamic` for each case."""
     text = "module {\n" + "".join(
         print_function(case, f"{case.name}_{kind}", kind == "static")
         for case in cases for kind in case.kinds) + "}\n"
     path = folder / "cases.mlir"
     path.write_text(text)
-    lowered = run([tools["moe-opt"], path, "--onnx-to-linalg"])
+    lowered = run([tools["moe-opt"], path, *passes])
     # Upstream passes know no checks of a call: they go to a counter.
     lowered = re.sub(r"moe\.current_call : !llvm\.ptr", "llvm.mlir.zero : !llvm.ptr", lowered)
     lowered = re.sub(r"moe\.check %\S+, (%\S+), \".*\" : !llvm\.ptr",
@@ -246,3 +270,21 @@ def execute(library, case, kind):
         view = np.lib.stride_tricks.as_strided(data.view(dtype), shape, strides)
         arrays.append(view.copy())
     return arrays, failures.value
+
+
+def check(library, case, kind):
+    """Compares the results of a compiled case with what is expected."""
+    results, failures = execute(library, case, kind)
+    assert bool(failures) == case.fails
+    if case.fails:
+        return
+    for result, expected in zip(results, case.expected()):
+        expected = np.asarray(expected)
+        assert result.shape == expected.shape
+        tolerance = TOLERANCES.get(result.dtype.name)
+        if tolerance is None:
+            np.testing.assert_array_equal(result, expected)
+            continue
+        wide = expected.astype(np.float64)
+        scale = np.abs(wide[np.isfinite(wide)]).max(initial=0)
+        np.testing.assert_allclose(result.astype(np.float64), wide, rtol=tolerance, atol=tolerance * scale)

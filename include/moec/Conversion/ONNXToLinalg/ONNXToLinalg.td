@@ -10,7 +10,7 @@ def ONNXToLinalg : Pass<"onnx-to-linalg", "::mlir::ModuleOp"> {
   let summary = "lower normalized ONNX nodes to linalg on tensors";
   let description = [{
     Replaces every `onnx.node` by linalg, tensor, arith and math ops, with dynamic
-    shapes. A model with operators that have no lowering is refused with one error
+    shapes; what has an order (TopK, scattering) by scf loops. A model with operators that have no lowering is refused with one error
     that names them all, each with its nodes.
 
     - Integer tensors of rank 0 or 1 with few elements (shapes) are computed as
@@ -20,9 +20,11 @@ def ONNXToLinalg : Pass<"onnx-to-linalg", "::mlir::ModuleOp"> {
     - f16 and bf16 are computed in f32 and rounded once per node.
   }];
   let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
+    "::mlir::func::FuncDialect", "::mlir::linalg::LinalgDialect",
     "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
-    "::mlir::moe::MoEDialect", "::mlir::moe::onnx::ONNXDialect",
+    "::mlir::memref::MemRefDialect", "::mlir::moe::MoEDialect",
+    "::mlir::moe::onnx::ONNXDialect", "::mlir::scf::SCFDialect",
     "::mlir::tensor::TensorDialect"];
 }
 

@@ -3,6 +3,7 @@
 
 #include "InferTypes.h"
 
+#include "moec/Dialect/ONNX/IR/Einsum.h"
 #include "moec/Dialect/ONNX/IR/ElementType.h"
 #include "moec/Support/NodeLocation.h"
 
@@ -224,11 +225,99 @@ static LogicalResult inferCastLike(Inference &in) {
   return success();
 }
 
-/// The first result is like the first input; the second (a mask) of Dropout and
-/// the statistics of normalizations stay open.
+/// The first result is like the first input, the second a mask.
 static LogicalResult inferDropout(Inference &in) {
   in.set(0, in.element(0), in.shape(0));
   in.set(1, in.i1(), in.shape(0));
+  return success();
+}
+
+/// The result has the shape of the input and the element type of input `typed`; the
+/// statistics have normalized dimensions of size 1 and the type that `stash_type` says.
+static LogicalResult inferNormalization(Inference &in, unsigned typed) {
+  std::optional<Shape> shape = in.shape(0);
+  in.set(0, in.element(typed), shape);
+  if (!shape)
+    return success();
+  FailureOr<int64_t> axis = in.checkAxis(in.node.getIntAttr("axis", -1), shape->size());
+  if (failed(axis))
+    return failure();
+  std::fill(shape->begin() + *axis, shape->end(), 1);
+  Type stash = onnx::getElementType(in.node.getIntAttr("stash_type", 1), in.node.getContext());
+  for (unsigned i = 1; i < in.results.size(); ++i)
+    in.set(i, stash, shape);
+  return success();
+}
+
+static LogicalResult inferLayerNormalization(Inference &in) { return inferNormalization(in, 0); }
+
+static LogicalResult inferRMSNormalization(Inference &in) { return inferNormalization(in, 1); }
+
+//===----------------------------------------------------------------------===//
+// Convolution
+//===----------------------------------------------------------------------===//
+
+/// Size of the result of a convolution along one dimension of size `size`; kDynamic when
+/// it is not known, or not valid, which the lowering reports.
+static int64_t getConvolvedSize(NodeOp node, size_t i, size_t rank, int64_t size, int64_t kernel) {
+  auto get = [&](StringRef name, size_t index, int64_t defaultValue) {
+    std::optional<ArrayRef<int64_t>> values = node.getIntsAttr(name);
+    return values && index < values->size() ? (*values)[index] : defaultValue;
+  };
+  StringRef mode = node.getStringAttr("auto_pad", "NOTSET");
+  int64_t stride = get("strides", i, 1);
+  if (size == kDynamic || kernel == kDynamic || stride < 1)
+    return kDynamic;
+  if (mode.starts_with("SAME"))
+    return llvm::divideCeil(size, stride);
+  int64_t reach = (kernel - 1) * get("dilations", i, 1) + 1;
+  if (mode == "NOTSET")
+    size += get("pads", i, 0) + get("pads", rank + i, 0);
+  return size < reach ? kDynamic : (size - reach) / stride + 1;
+}
+
+static LogicalResult inferConv(Inference &in) {
+  std::optional<Shape> data = in.shape(0), filters = in.shape(1), result;
+  if (data && filters && data->size() == filters->size() && data->size() > 2) {
+    result = Shape{data->front(), filters->front()};
+    size_t rank = data->size() - 2;
+    for (size_t i = 0; i < rank; ++i)
+      result->push_back(getConvolvedSize(in.node, i, rank, (*data)[2 + i], (*filters)[2 + i]));
+  }
+  in.set(0, in.commonElement(), result);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Quantization
+//===----------------------------------------------------------------------===//
+
+/// Type that `output_dtype` says; null when it says none.
+static Type getOutputType(Inference &in) {
+  return onnx::getElementType(in.node.getIntAttr("output_dtype", 0), in.node.getContext());
+}
+
+static LogicalResult inferQuantizeLinear(Inference &in) {
+  Type type = getOutputType(in);
+  if (!type)
+    type = in.node.getInput(2) ? in.element(2)
+                               : IntegerType::get(in.node.getContext(), 8, IntegerType::Unsigned);
+  in.set(0, type, in.shape(0));
+  return success();
+}
+
+static LogicalResult inferDequantizeLinear(Inference &in) {
+  Type type = getOutputType(in);
+  in.set(0, type ? type : in.element(1), in.shape(0));
+  return success();
+}
+
+static LogicalResult inferDynamicQuantizeLinear(Inference &in) {
+  MLIRContext *context = in.node.getContext();
+  Type whole = IntegerType::get(context, 8, IntegerType::Unsigned);
+  in.set(0, whole, in.shape(0));
+  in.set(1, Float32Type::get(context), Shape());
+  in.set(2, whole, Shape());
   return success();
 }
 
@@ -265,6 +354,33 @@ static LogicalResult inferMatMul(Inference &in) {
   return success();
 }
 
+/// MatMul of operands that may be transposed on their last two dimensions.
+static LogicalResult inferFusedMatMul(Inference &in) {
+  std::optional<Shape> result;
+  std::optional<Shape> a = in.shape(0), b = in.shape(1);
+  if (a && b && a->size() >= 2 && b->size() >= 2) {
+    if (in.node.getIntAttr("transA", 0))
+      std::swap(a->back(), (*a)[a->size() - 2]);
+    if (in.node.getIntAttr("transB", 0))
+      std::swap(b->back(), (*b)[b->size() - 2]);
+    result = broadcast(ArrayRef(*a).drop_back(2), ArrayRef(*b).drop_back(2));
+    if (!result)
+      return in.fail() << "batch dimensions do not broadcast";
+    result->push_back((*a)[a->size() - 2]);
+    result->push_back(b->back());
+  }
+  in.set(0, in.commonElement(), result);
+  return success();
+}
+
+static LogicalResult inferMatMulNBits(Inference &in) {
+  std::optional<Shape> shape = in.shape(0);
+  if (shape && !shape->empty())
+    shape->back() = in.node.getIntAttr("N", kDynamic);
+  in.set(0, in.element(0), shape);
+  return success();
+}
+
 static LogicalResult inferGemm(Inference &in) {
   std::optional<Shape> a = in.shape(0), b = in.shape(1), c = in.shape(2);
   Shape result(2, kDynamic);
@@ -286,6 +402,36 @@ static LogicalResult inferGemm(Inference &in) {
     if (!sum || sum->size() != 2)
       return in.fail() << "C of shape " << print(*c) << " does not broadcast to " << print(result);
   }
+  in.set(0, in.commonElement(), result);
+  return success();
+}
+
+static LogicalResult inferEinsum(Inference &in) {
+  in.set(0, in.commonElement(), std::nullopt);
+  SmallVector<Shape> shapes;
+  SmallVector<int64_t> ranks;
+  for (unsigned i = 0, e = in.node.getNumInputs(); i < e; ++i) {
+    std::optional<Shape> shape = in.shape(i);
+    if (!shape)
+      return success();
+    ranks.push_back(shape->size());
+    shapes.push_back(*shape);
+  }
+  auto labels = parseEinsum(in.node.getStringAttr("equation", ""), ranks);
+  if (!labels)
+    return in.fail() << llvm::toString(labels.takeError());
+  Shape sizes(labels->numLabels, 1);
+  for (auto [i, operand] : llvm::enumerate(labels->operands))
+    for (auto [label, dim] : llvm::zip(operand, shapes[i])) {
+      std::optional<int64_t> size = broadcastDim(sizes[label], dim);
+      if (!size)
+        return in.fail() << "sizes " << sizes[label] << " and " << dim << " of shape "
+                         << print(shapes[i]) << " do not go together in the equation";
+      sizes[label] = *size;
+    }
+  Shape result;
+  for (int64_t label : labels->result)
+    result.push_back(sizes[label]);
   in.set(0, in.commonElement(), result);
   return success();
 }
@@ -820,6 +966,56 @@ static LogicalResult inferArgReduce(Inference &in) {
 }
 
 //===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+/// [batch, heads, rows, size] of queries, keys or values; a size is dynamic when unknown.
+static std::optional<Shape> getHeads(Inference &in, unsigned position, StringRef attribute) {
+  std::optional<Shape> shape = in.shape(position);
+  if (!shape || shape->size() == 4)
+    return shape;
+  int64_t heads = in.node.getIntAttr(attribute, 0);
+  if (shape->size() != 3 || heads <= 0)
+    return std::nullopt;
+  int64_t all = shape->back();
+  return Shape{(*shape)[0], heads, (*shape)[1], all == kDynamic ? kDynamic : all / heads};
+}
+
+static LogicalResult inferAttention(Inference &in) {
+  Type element = in.element(0);
+  std::optional<Shape> query = getHeads(in, 0, "q_num_heads");
+  std::optional<Shape> key = getHeads(in, 1, "kv_num_heads");
+  std::optional<Shape> value = getHeads(in, 2, "kv_num_heads");
+  for (auto [position, present] : {std::pair<unsigned, std::optional<Shape> *>(4, &key),
+                                   std::pair<unsigned, std::optional<Shape> *>(5, &value)}) {
+    if (!*present || !in.node.getInput(position))
+      continue;
+    std::optional<Shape> past = in.shape(position);
+    int64_t &rows = (**present)[2];
+    if (!past || past->size() != 4 || (*past)[2] == kDynamic || rows == kDynamic)
+      rows = kDynamic;
+    else
+      rows += (*past)[2];
+  }
+  std::optional<Shape> result;
+  std::optional<Shape> stated = in.shape(0);
+  if (query && value && stated->size() == 4)
+    result = Shape{(*query)[0], (*query)[1], (*query)[2], (*value)[3]};
+  if (query && value && stated->size() == 3) {
+    int64_t size = (*value)[3];
+    result = Shape{(*query)[0], (*query)[2], size == kDynamic ? kDynamic : size * (*query)[1]};
+  }
+  in.set(0, element, result);
+  in.set(1, in.element(1), key);
+  in.set(2, in.element(2), value);
+  std::optional<Shape> scores;
+  if (query && key)
+    scores = Shape{(*query)[0], (*query)[1], (*query)[2], (*key)[2]};
+  in.set(3, element, scores);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // Table
 //===----------------------------------------------------------------------===//
 
@@ -849,29 +1045,29 @@ static const llvm::StringMap<InferFn> &getTable() {
                          "HardSwish",
                          "Hardmax",
                          "Identity",
-                         "LayerNormalization",
                          "LeakyRelu",
                          "Log",
                          "LogSoftmax",
                          "Mish",
                          "Neg",
                          "Not",
-                         "RMSNormalization",
                          "Reciprocal",
                          "Relu",
+                         "RotaryEmbedding",
                          "Round",
                          "ScatterElements",
                          "ScatterND",
                          "Selu",
                          "Sigmoid",
                          "Sign",
-                         "SimplifiedLayerNormalization",
                          "Sin",
                          "Sinh",
                          "Softmax",
                          "Softplus",
+                         "Shrink",
                          "Softsign",
                          "Sqrt",
+                         "SwiGLU",
                          "Swish",
                          "Tan",
                          "Tanh",
@@ -879,12 +1075,13 @@ static const llvm::StringMap<InferFn> &getTable() {
                          "Trilu",
                          "com.microsoft.MoE",
                          "com.microsoft.QMoE",
+                         "com.microsoft.BiasGelu",
                          "com.microsoft.QuickGelu",
                          "com.microsoft.Gelu",
                          "com.microsoft.FastGelu"})
       map[op] = inferSameAsInput;
-    for (StringRef op : {"Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Max", "Mean",
-                         "Min", "Mod", "Mul", "PRelu", "Sub", "Sum"})
+    for (StringRef op : {"Add", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Max",
+                         "Mean", "Min", "Mod", "Mul", "PRelu", "Sub", "Sum"})
       map[op] = inferBroadcast;
     for (StringRef op :
          {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor"})
@@ -892,13 +1089,20 @@ static const llvm::StringMap<InferFn> &getTable() {
     for (StringRef op : {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
                          "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"})
       map[op] = inferReduce;
+    map["Attention"] = inferAttention;
+    map["com.microsoft.FusedMatMul"] = inferFusedMatMul;
+    map["com.microsoft.MatMulNBits"] = inferMatMulNBits;
     map["ArgMax"] = map["ArgMin"] = inferArgReduce;
     map["Cast"] = inferCast;
     map["CastLike"] = inferCastLike;
     map["Concat"] = inferConcat;
     map["Constant"] = inferConstant;
     map["ConstantOfShape"] = inferConstantOfShape;
+    map["Conv"] = inferConv;
+    map["DequantizeLinear"] = map["com.microsoft.DequantizeLinear"] = inferDequantizeLinear;
     map["Dropout"] = inferDropout;
+    map["DynamicQuantizeLinear"] = inferDynamicQuantizeLinear;
+    map["Einsum"] = inferEinsum;
     map["Expand"] = inferExpand;
     map["Flatten"] = inferFlatten;
     map["Gather"] = inferGather;
@@ -906,10 +1110,14 @@ static const llvm::StringMap<InferFn> &getTable() {
     map["GatherND"] = inferGatherND;
     map["Gemm"] = inferGemm;
     map["IsInf"] = map["IsNaN"] = inferPredicate;
+    map["LayerNormalization"] = inferLayerNormalization;
     map["MatMul"] = inferMatMul;
     map["NonZero"] = inferNonZero;
     map["OneHot"] = inferOneHot;
     map["Pow"] = inferPow;
+    map["QuantizeLinear"] = map["com.microsoft.QuantizeLinear"] = inferQuantizeLinear;
+    map["RMSNormalization"] = map["SimplifiedLayerNormalization"] =
+        map["com.microsoft.SimplifiedLayerNormalization"] = inferRMSNormalization;
     map["Range"] = inferRange;
     map["Reshape"] = inferReshape;
     map["Shape"] = inferShape;
