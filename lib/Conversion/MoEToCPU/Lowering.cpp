@@ -22,8 +22,8 @@ Lowering::Lowering(ModuleOp module, KernelTarget target)
 template <typename Visitor> static auto dispatchOp(Operation *op, Visitor &&visitor) {
   return llvm::TypeSwitch<Operation *, LogicalResult>(op)
       .Case<ActivateOp, AuxOp, BiasUpdateOp, BlendOp, CapacityOp, CombineOp, ComposeOp, DispatchOp,
-            ExpertFFNOp, ExpertsOp, FilterOp, GatingOp, GivenOp, GroupedMatmulOp, LinearOp, LogitsOp, RemapOp,
-            ScoreOp, SelectOp, SharedOp, TreeSelectOp, WeighOp>(visitor)
+            ExpertFFNOp, ExpertsOp, FilterOp, GatingOp, GivenOp, GroupedMatmulOp, LinearOp,
+            LogitsOp, RemapOp, ScoreOp, SelectOp, SharedOp, TreeSelectOp, WeighOp>(visitor)
       .Default([](Operation *) { return failure(); });
 }
 
