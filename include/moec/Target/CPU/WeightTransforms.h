@@ -66,13 +66,19 @@ private:
     int64_t expertBytes;
     /// Owns `bytes` of inline sources.
     std::shared_ptr<std::vector<char>> storage;
+    /// Each expert's bytes where they do not follow each other; then `bytes` is empty.
+    std::vector<Source> parts;
+
+    llvm::ArrayRef<char> getExpert(int64_t expert) const {
+      return parts.empty() ? bytes.slice(expert * expertBytes, expertBytes) : parts[expert].bytes;
+    }
   };
   /// A transform on the bytes of one expert, and the size of its result.
   struct Step {
     std::function<void(const char *, char *)> apply;
     int64_t resultBytes;
   };
-  llvm::Error addSource(Attribute source, SourceFiles &files);
+  static llvm::Expected<Source> openSource(Attribute source, SourceFiles &files);
   llvm::Error addStep(Attribute transform, RankedTensorType input, RankedTensorType result);
   llvm::ArrayRef<char> gather(int64_t expert);
 

@@ -53,6 +53,26 @@ func.func private @f() attributes {s = #moe.segment<"m", offset = 0, length = 24
 
 // -----
 
+// expected-error@+1 {{'tensor<2x3xf32>' has 2 experts, got 1 parts}}
+func.func private @f() attributes {s = #moe.experts<[dense<0.0> : tensor<3xf32>], tensor<2x3xf32>>}
+
+// -----
+
+// expected-error@+1 {{is not an expert of 'tensor<1x3xf32>'}}
+func.func private @f() attributes {s = #moe.experts<[dense<0.0> : tensor<4xf32>], tensor<1x3xf32>>}
+
+// -----
+
+// expected-error@+1 {{is neither a #moe.segment nor elements}}
+func.func private @f() attributes {s = #moe.experts<["text"], tensor<1x3xf32>>}
+
+// -----
+
+// expected-error@+1 {{experts have a static shape}}
+func.func private @f() attributes {s = #moe.experts<[], tensor<?x3xf32>>}
+
+// -----
+
 // moe.weight.
 
 // expected-error@+1 {{C1: needs sources}}
