@@ -26,6 +26,8 @@ inline constexpr llvm::StringLiteral kBlocksAttr = "moe.blocks";
 inline constexpr llvm::StringLiteral kLoweringsAttr = "moe.lowerings";
 /// Optional list of {name, op}: what `moe.profile_mark` numbers.
 inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
+/// Names of the blocks whose routings are outputs: see `--moe-trace-routing`.
+inline constexpr llvm::StringLiteral kTracedAttr = "moe.traced";
 
 struct Compilation {
   const CompileOptions &options;

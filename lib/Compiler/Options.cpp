@@ -112,6 +112,9 @@ static std::vector<OptionDescription> makeOptions() {
 
   OptionDescription &level = add("O", "0-3", "Target", "Optimization level", setLevel);
   level.joined = true;
+  add("trace-routing", "", "Model",
+      "Add the routing of every block as outputs, for moe-run --trace-routing",
+      setFlag<&O::traceRouting>);
   level.choices = {{"0", "reference loops"},
                    {"1", "CPU kernels, little optimization"},
                    {"2", "CPU kernels"},

@@ -86,7 +86,8 @@ static LogicalResult normalize(Compilation &compilation) {
 }
 
 static LogicalResult raise(Compilation &compilation) {
-  return compilation.runPasses("raise-moe,canonicalize,cse");
+  StringRef trace = compilation.options.traceRouting ? ",moe-trace-routing" : "";
+  return compilation.runPasses(("raise-moe,canonicalize,cse" + trace).str());
 }
 
 static LogicalResult fuse(Compilation &compilation) {

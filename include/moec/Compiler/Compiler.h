@@ -87,6 +87,8 @@ struct CompileOptions {
   /// Write what was found and decided as JSON to this file.
   std::string reportFile;
   /// The least severe diagnostics that are reported. Remarks say, for example, why
+  /// The routing of every block becomes outputs, which `moe-run --trace-routing` records.
+  bool traceRouting = false;
   /// operations were not fused.
   Severity logLevel = Severity::Warning;
   /// For diagnostics that are printed to stderr.
