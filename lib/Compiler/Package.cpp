@@ -261,7 +261,7 @@ LogicalResult PackageWriter::write() {
 }
 
 LogicalResult mlir::moe::writePackage(Compilation &compilation) {
-  auto folder = PackageFolder::create(compilation.packagePath);
+  auto folder = PackageFolder::create(compilation.outputPath);
   if (!folder)
     return compilation.fail(CompileStatus::Output, folder.takeError());
   return PackageWriter(compilation, *folder).write();

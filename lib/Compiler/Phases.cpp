@@ -90,6 +90,10 @@ static LogicalResult raise(Compilation &compilation) {
   return compilation.runPasses(("raise-moe,canonicalize,cse" + trace).str());
 }
 
+static LogicalResult lowerToONNX(Compilation &compilation) {
+  return compilation.runPasses("moe-fuse-experts,moe-to-onnx,normalize-onnx,canonicalize,cse");
+}
+
 static LogicalResult fuse(Compilation &compilation) {
   return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,canonicalize,cse");
 }
@@ -143,10 +147,16 @@ static LogicalResult lowerToLLVM(Compilation &compilation) {
 ArrayRef<Phase> mlir::moe::getPhases() {
   using S = CompileStatus;
   static const Phase phases[] = {
-      {"import", "every node of the ONNX model becomes an onnx.node", 0, 3, S::BadModel, import},
+      {"import", "every node of the ONNX model becomes an onnx.node", 0, 3, S::BadModel, import,
+       std::nullopt},
       {"normalize-onnx", "one canonical version and spelling of each operator, shapes inferred", 0,
-       3, S::BadModel, normalize},
-      {"raise-moe", "MoE operators become operations of the moe dialect", 0, 3, S::BadModel, raise},
+       3, S::BadModel, normalize, std::nullopt},
+      {"raise-moe", "MoE operators become operations of the moe dialect", 0, 3, S::BadModel, raise,
+       std::nullopt},
+      {"moe-to-onnx", "moe operations become nodes again (--emit=onnx)", 0, 3, S::Unsupported,
+       lowerToONNX, Emit::ONNX},
+      {"export-onnx", "the nodes and weights are written as an ONNX model (--emit=onnx)", 0, 3,
+       S::Unsupported, writeONNXModel, Emit::ONNX},
       {"fuse-moe", "gating and experts become one operation each", 1, 3, S::Internal, fuse},
       {"moe-to-reference", "moe operations become plain loops (-O0)", 0, 0, S::Unsupported,
        lowerToReference},
