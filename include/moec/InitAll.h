@@ -14,6 +14,7 @@
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moec/Conversion/MoEToReference/MoEToReference.h"
 #include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
+#include "moec/Conversion/MoEToONNX/MoEToONNX.h"
 #include "moec/Conversion/ONNXToLinalg/ONNXToLinalg.h"
 #include "moec/Conversion/ParallelToRuntime/ParallelToRuntime.h"
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
@@ -43,6 +44,7 @@ inline void registerAllPasses() {
   registerMoEToCPUPass();
   registerMoEToReferencePass();
   registerMoEToLLVMPass();
+  registerMoEToONNXPass();
   registerONNXToLinalgPasses();
   registerParallelToRuntimePass();
   registerPipelines();

@@ -422,6 +422,11 @@ static const llvm::StringMap<Canonical> &getTable() {
   return table;
 }
 
+std::optional<int64_t> mlir::moe::onnx::getCanonicalVersion(StringRef opType) {
+  auto canonical = getTable().find(opType);
+  return canonical == getTable().end() ? std::nullopt : std::optional(canonical->second.since);
+}
+
 //===----------------------------------------------------------------------===//
 // The walk
 //===----------------------------------------------------------------------===//
