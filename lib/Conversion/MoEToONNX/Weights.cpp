@@ -110,6 +110,8 @@ static RankedTensorType getType(Attribute source) {
     return segment.getType();
   if (auto tensor = dyn_cast<TensorAttr>(source))
     return tensor.getType();
+  if (auto experts = dyn_cast<ExpertsAttr>(source))
+    return experts.getType();
   auto typed = dyn_cast<TypedAttr>(source);
   return typed ? dyn_cast<RankedTensorType>(typed.getType()) : RankedTensorType();
 }
