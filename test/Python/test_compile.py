@@ -317,6 +317,12 @@ def test_progress_in_a_notebook(tmp_path, monkeypatch, capfd):
 INTERRUPTED = """
 import sys, threading
 import moec
+
+def join(thread, *args):
+    print("waiting for its end", flush=True)
+    old_join(thread, *args)
+
+old_join, threading.Thread.join = threading.Thread.join, join
 try:
     moec.compile(sys.argv[1], sys.argv[2], O=0, runtime_dir=sys.argv[3])
 except KeyboardInterrupt:
@@ -326,7 +332,7 @@ except KeyboardInterrupt:
 
 def test_interruption(tmp_path):
     """The runtime folder's moec.h is a pipe: the compiler waits there, its package all but finished,
-    until somebody writes."""
+    until somebody writes. That happens when Python has told it to stop."""
     runtime, out = tmp_path / "runtime", tmp_path / "out"
     out.mkdir()
     shutil.copytree(harness.BUILD / "lib" / "moec", runtime)
@@ -345,6 +351,7 @@ def test_interruption(tmp_path):
     with open(runtime / "moec.h", "w") as header:  # opens when the compiler does
         assert len(os.listdir(out)) == 1
         process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "waiting for its end\n"
         header.write("/* moec.h */")
     assert process.communicate(timeout=harness.TIMEOUT_SECONDS) == ("interrupted 1\n", "")
     assert os.listdir(out) == []

@@ -167,6 +167,10 @@ LogicalResult NodeLowering::replace(ValueRange values) {
                        Twine(values.size()) + " are computed");
   for (auto [index, computed] : llvm::enumerate(values)) {
     Value result = node.getResult(index), value = computed;
+    if (!value && result.use_empty())
+      continue;
+    if (!value)
+      return unsupported("output " + Twine(index) + " is not supported");
     if (auto declared = dyn_cast<RankedTensorType>(result.getType())) {
       RankedTensorType merged = mergeTypes(cast<RankedTensorType>(value.getType()), declared);
       if (!merged) {
@@ -233,6 +237,20 @@ Value lowering::constantOf(ImplicitLocOpBuilder &b, Type type, double value) {
   if (isa<FloatType>(type))
     return arith::ConstantOp::create(b, b.getFloatAttr(type, value));
   return arith::ConstantOp::create(b, b.getIntegerAttr(type, static_cast<int64_t>(value)));
+}
+
+static constexpr auto kFreeOrder = arith::FastMathFlags::reassoc | arith::FastMathFlags::contract;
+
+Value lowering::addElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs) {
+  if (isa<FloatType>(lhs.getType()))
+    return arith::AddFOp::create(b, lhs, rhs, kFreeOrder);
+  return arith::AddIOp::create(b, lhs, rhs);
+}
+
+Value lowering::multiplyElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs) {
+  if (isa<FloatType>(lhs.getType()))
+    return arith::MulFOp::create(b, lhs, rhs, kFreeOrder);
+  return arith::MulIOp::create(b, lhs, rhs);
 }
 
 static Value castFromFloat(ImplicitLocOpBuilder &b, Value value, Type to) {

@@ -37,7 +37,7 @@ public:
     return cast<ShapedType>(node.getResult(0).getType()).getElementType();
   }
 
-  /// Replaces the results of the node and erases it.
+  /// Replaces the results of the node and erases it. A result that nothing reads may be null.
   LogicalResult replace(ValueRange values);
 
   /// Reports what is wrong with the node.
@@ -87,6 +87,9 @@ void addMatMul(SmallVectorImpl<LoweringEntry> &table);
 void addReductions(SmallVectorImpl<LoweringEntry> &table);
 void addShape(SmallVectorImpl<LoweringEntry> &table);
 void addIndexing(SmallVectorImpl<LoweringEntry> &table);
+void addAttention(SmallVectorImpl<LoweringEntry> &table);
+void addEinsum(SmallVectorImpl<LoweringEntry> &table);
+void addNormalization(SmallVectorImpl<LoweringEntry> &table);
 void addGathering(SmallVectorImpl<LoweringEntry> &table);
 void addScattering(SmallVectorImpl<LoweringEntry> &table);
 void addOrdering(SmallVectorImpl<LoweringEntry> &table);
@@ -106,6 +109,10 @@ Value fromComputeType(ImplicitLocOpBuilder &b, Value value, Type elementType);
 Value castElement(ImplicitLocOpBuilder &b, Value value, Type from, Type to);
 /// A number as a constant of a compute type.
 Value constantOf(ImplicitLocOpBuilder &b, Type type, double value);
+/// Sum and product of two elements in their compute type. The order of a sum of floating-
+/// point numbers is free, and a product in it need not be rounded.
+Value addElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
+Value multiplyElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
 /// The larger or the smaller of two numbers of a compute type; NaN when one is.
 Value extreme(ImplicitLocOpBuilder &b, Value lhs, Value rhs, bool isUnsigned, bool isMax);
 /// True for an unsigned integer or bool.
@@ -145,6 +152,14 @@ FailureOr<Sizes> broadcastSizes(NodeLowering &n, ArrayRef<Sizes> operands);
 FailureOr<Value> mapElements(NodeLowering &n, ArrayRef<Value> operands, Type resultElementType,
                              ElementFn fn);
 
+/// Combines an accumulator and an element, both in the compute type.
+using CombineFn = function_ref<Value(ImplicitLocOpBuilder &, Value acc, Value element)>;
+
+/// `tensor` reduced over the sorted `axes`, which go away; the result has the type of
+/// `start`, the compute type of the elements.
+Value reduce(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axes, Value start,
+             CombineFn combine);
+
 /// `tensor` broadcast to `sizes`, which `broadcastSizes` gave.
 Value broadcastTo(NodeLowering &n, Value tensor, ArrayRef<OpFoldResult> sizes);
 
@@ -183,6 +198,32 @@ LogicalResult limitSize(NodeLowering &n, OpFoldResult &size, OpFoldResult limit,
 /// cannot, a run-time check (and a cut to the smaller) when they need not.
 LogicalResult unifyDim(NodeLowering &n, Value &lhs, int64_t lhsDim, Value &rhs, int64_t rhsDim,
                        const Twine &message);
+
+//===----------------------------------------------------------------------===//
+// Normalization
+//===----------------------------------------------------------------------===//
+
+struct NormalizeOptions {
+  /// The first normalized dimension.
+  int64_t axis;
+  /// Whether the mean is subtracted (LayerNormalization), or not (RMSNormalization).
+  bool center;
+  double epsilon;
+  Type resultType;
+};
+
+struct Normalized {
+  Value result;
+  /// Of the compute type, with normalized dimensions of size 1; null unless centered.
+  Value mean;
+  /// 1 / sqrt(mean square + epsilon), likewise.
+  Value inverse;
+};
+
+/// Normalizes `data`, then multiplies by `scale` and adds `bias`, which broadcast and may
+/// be null. All are floating-point tensors.
+FailureOr<Normalized> normalize(NodeLowering &n, Value data, Value scale, Value bias,
+                                const NormalizeOptions &options);
 
 } // namespace mlir::moe::lowering
 

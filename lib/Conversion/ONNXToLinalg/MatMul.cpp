@@ -23,18 +23,6 @@ struct Factors {
   int64_t rhsN() { return rhsRank() - (transposeRhs ? 2 : 1); }
 };
 
-/// acc + lhs * rhs in the type of `acc`. The order of the sum is free, so that it can be
-/// vectorized whichever loop is innermost.
-static Value multiplyAdd(ImplicitLocOpBuilder &b, ValueRange args) {
-  Value acc = args[2];
-  Value lhs = toComputeType(b, args[0]), rhs = toComputeType(b, args[1]);
-  if (!isa<FloatType>(acc.getType()))
-    return arith::AddIOp::create(b, acc, arith::MulIOp::create(b, lhs, rhs));
-  auto flags = arith::FastMathFlags::reassoc | arith::FastMathFlags::contract;
-  Value product = arith::MulFOp::create(b, lhs, rhs, flags);
-  return arith::AddFOp::create(b, acc, product, flags);
-}
-
 /// Batch dimensions of an operand as expressions of the loops; the operand is
 /// materialized where its size is only known to broadcast at run time.
 static SmallVector<AffineExpr> getBatchExprs(NodeLowering &n, Value &operand,
@@ -103,7 +91,9 @@ static FailureOr<Value> multiply(NodeLowering &n, Factors f) {
   Value init = filledTensor(b, sizes, type, 0);
   auto body = [](OpBuilder &builder, Location loc, ValueRange args) {
     ImplicitLocOpBuilder inner(loc, builder);
-    linalg::YieldOp::create(inner, multiplyAdd(inner, args));
+    Value product =
+        multiplyElements(inner, toComputeType(inner, args[0]), toComputeType(inner, args[1]));
+    linalg::YieldOp::create(inner, addElements(inner, args[2], product));
   };
   return linalg::GenericOp::create(b, TypeRange{init.getType()}, ValueRange{f.lhs, f.rhs},
                                    ValueRange{init}, maps, iterators, body)
@@ -121,11 +111,6 @@ static LogicalResult checkTypes(NodeLowering &n) {
   return success();
 }
 
-/// The accumulated product rounded to the type of the model.
-static Value roundTo(NodeLowering &n, Value product, Type type) {
-  return *mapElements(n, product, type, [](ImplicitLocOpBuilder &, ValueRange x) { return x[0]; });
-}
-
 static LogicalResult lowerMatMul(NodeLowering &n) {
   if (failed(checkTypes(n)))
     return failure();
@@ -140,10 +125,7 @@ static LogicalResult lowerMatMul(NodeLowering &n) {
   FailureOr<Value> product = multiply(n, f);
   if (failed(product))
     return failure();
-  Value result = *product;
-  Type type = n.inputType(0).getElementType();
-  if (type != getElementTypeOrSelf(result.getType()))
-    result = roundTo(n, result, type);
+  Value result = convertTensor(n, *product, n.inputType(0).getElementType());
   int64_t rank = cast<RankedTensorType>(result.getType()).getRank();
   SmallVector<int64_t> added;
   if (lhsRank == 1)
@@ -151,6 +133,158 @@ static LogicalResult lowerMatMul(NodeLowering &n) {
   if (rhsRank == 1)
     added.push_back(rank - 1);
   return n.replace(squeeze(n.b, result, added));
+}
+
+/// alpha * MatMul with operands transposed on their last two dimensions.
+static LogicalResult lowerFusedMatMul(NodeLowering &n) {
+  if (failed(checkTypes(n)))
+    return failure();
+  if (n.node.getIntAttr("transBatchA", 0) || n.node.getIntAttr("transBatchB", 0))
+    return n.unsupported("transBatchA and transBatchB");
+  Factors f{n.input(0), n.input(1), n.node.getIntAttr("transA", 0) != 0,
+            n.node.getIntAttr("transB", 0) != 0};
+  if (f.lhsRank() < 2 || f.rhsRank() < 2)
+    return n.unsupported("inputs of rank less than 2");
+  FailureOr<Value> product = multiply(n, f);
+  if (failed(product))
+    return failure();
+  Value alpha =
+      constantOf(n.b, getElementTypeOrSelf(product->getType()), n.node.getFloatAttr("alpha", 1));
+  Type type = n.inputType(0).getElementType();
+  return n.replace(
+      *mapElements(n, *product, type, [&](ImplicitLocOpBuilder &b, ValueRange x) -> Value {
+        return multiplyElements(b, x[0], alpha);
+      }));
+}
+
+//===----------------------------------------------------------------------===//
+// MatMulNBits
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Weights [N, K] of few bits, packed low bits first: [N, blocks, bytes of a block].
+struct PackedWeights {
+  int64_t rows, columns, bits, blockSize;
+  int64_t getNumBlocks() const { return llvm::divideCeil(columns, blockSize); }
+  int64_t getBytesPerRow(int64_t count) const { return llvm::divideCeil(count * bits, 8); }
+};
+} // namespace
+
+static FailureOr<PackedWeights> getPackedWeights(NodeLowering &n) {
+  PackedWeights w{n.node.getIntAttr("N", 0), n.node.getIntAttr("K", 0),
+                  n.node.getIntAttr("bits", 4), n.node.getIntAttr("block_size", 0)};
+  if (w.rows <= 0 || w.columns <= 0)
+    return n.fail("N and K must be positive");
+  if (w.bits != 2 && w.bits != 4 && w.bits != 8)
+    return n.unsupported("weights of " + Twine(w.bits) + " bits");
+  if (w.blockSize < 16 || !llvm::isPowerOf2_64(w.blockSize))
+    return n.fail("block_size " + Twine(w.blockSize) + " is no power of 2 from 16 on");
+  if (n.node.getIntAttr("weight_prepacked", 0))
+    return n.unsupported("prepacked weights");
+  if (n.input(4))
+    return n.unsupported("g_idx");
+  return w;
+}
+
+/// `tensor`, whose sizes must be `sizes`, as [N, the rest in one].
+static FailureOr<Value> flattenWeights(NodeLowering &n, unsigned position, int64_t rows,
+                                       int64_t perRow) {
+  Value tensor = n.input(position);
+  auto type = cast<RankedTensorType>(tensor.getType());
+  if (!type.hasStaticShape() || type.getNumElements() != rows * perRow)
+    return n.fail("input " + Twine(position) + " must have " + Twine(rows * perRow) + " elements");
+  return reshapeTo(n.b, tensor, {n.b.getIndexAttr(rows), n.b.getIndexAttr(perRow)});
+}
+
+/// The number of `bits` bits at `column` of a row of packed ones.
+static Value unpackElement(ImplicitLocOpBuilder &b, Value packed, Value row, Value column,
+                           int64_t bits) {
+  Value perByte = arith::ConstantIndexOp::create(b, 8 / bits);
+  Value byteIndex = b.createOrFold<arith::DivUIOp>(column, perByte);
+  Value place = b.createOrFold<arith::RemUIOp>(column, perByte);
+  Value element = tensor::ExtractOp::create(b, packed, ValueRange{row, byteIndex});
+  Value byte = toComputeType(b, element);
+  Type type = byte.getType();
+  Value shift = arith::MulIOp::create(b, arith::IndexCastOp::create(b, type, place),
+                                      constantOf(b, type, bits));
+  Value shifted = arith::ShRUIOp::create(b, byte, shift);
+  return arith::AndIOp::create(b, shifted, constantOf(b, type, (1 << bits) - 1));
+}
+
+/// (weight - zero point) * scale, [N, K].
+static FailureOr<Value> dequantize(NodeLowering &n, const PackedWeights &w) {
+  int64_t blocks = w.getNumBlocks();
+  FailureOr<Value> packed = flattenWeights(n, 1, w.rows, blocks * w.getBytesPerRow(w.blockSize));
+  FailureOr<Value> scales = flattenWeights(n, 2, w.rows, blocks);
+  if (failed(packed) || failed(scales))
+    return failure();
+  Type type = n.inputType(0).getElementType(), compute = getComputeType(type);
+  bool hasPoints = n.input(3) != nullptr,
+       isPacked = hasPoints && n.inputType(3).getElementType().isUnsignedInteger(8);
+  FailureOr<Value> points = Value();
+  if (hasPoints)
+    points = flattenWeights(n, 3, w.rows, isPacked ? w.getBytesPerRow(blocks) : blocks);
+  if (failed(points))
+    return failure();
+  if (!n.inputType(1).getElementType().isUnsignedInteger(8))
+    return n.fail("the weights must be uint8");
+  for (unsigned position : {2u, 3u})
+    if (n.input(position) && !(position == 3 && isPacked) &&
+        !isa<FloatType>(n.inputType(position).getElementType()))
+      return n.fail("input " + Twine(position) + " must be a floating-point tensor");
+
+  auto toFloat = [&](ImplicitLocOpBuilder &b, Value number) -> Value {
+    return arith::UIToFPOp::create(b, compute, number);
+  };
+  auto element = [&](ImplicitLocOpBuilder &b, ValueRange at) -> Value {
+    Value size = arith::ConstantIndexOp::create(b, w.blockSize);
+    Value block = b.createOrFold<arith::DivUIOp>(at[1], size);
+    Value weight = toFloat(b, unpackElement(b, *packed, at[0], at[1], w.bits));
+    auto read = [&](Value tensor) {
+      Value number = tensor::ExtractOp::create(b, tensor, ValueRange{at[0], block});
+      return castElement(b, toComputeType(b, number), number.getType(), compute);
+    };
+    Value point = constantOf(b, compute, 1 << (w.bits - 1));
+    if (hasPoints)
+      point =
+          isPacked ? toFloat(b, unpackElement(b, *points, at[0], block, w.bits)) : read(*points);
+    Value centred = arith::SubFOp::create(b, weight, point);
+    return arith::MulFOp::create(b, centred, read(*scales));
+  };
+  Sizes sizes = {n.b.getIndexAttr(w.rows), n.b.getIndexAttr(w.columns)};
+  return generateTensor(n.b, sizes, compute, element);
+}
+
+/// A * weights^T + bias, whose weights are written out in full.
+static LogicalResult lowerMatMulNBits(NodeLowering &n) {
+  Type type = n.inputType(0).getElementType();
+  if (!isa<FloatType>(type))
+    return n.fail("A must be a floating-point tensor");
+  FailureOr<PackedWeights> packed = getPackedWeights(n);
+  if (failed(packed))
+    return failure();
+  FailureOr<Value> weights = dequantize(n, *packed);
+  if (failed(weights))
+    return failure();
+  int64_t rank = n.inputType(0).getRank();
+  if (rank < 1)
+    return n.fail("A is a scalar");
+  Factors f{n.input(0), *weights, /*transposeLhs=*/false, /*transposeRhs=*/true};
+  if (rank == 1)
+    f.lhs = unsqueeze(n.b, f.lhs, 0);
+  FailureOr<Value> product = multiply(n, f);
+  if (failed(product))
+    return failure();
+  SmallVector<Value> operands = {*product};
+  if (Value bias = n.input(5))
+    operands.push_back(bias);
+  FailureOr<Value> result =
+      mapElements(n, operands, type, [](ImplicitLocOpBuilder &b, ValueRange x) -> Value {
+        return x.size() == 1 ? x[0] : addElements(b, x[0], x[1]);
+      });
+  if (failed(result))
+    return failure();
+  return n.replace(rank == 1 ? squeeze(n.b, *result, 0) : *result);
 }
 
 /// Reports unless C broadcasts to [M,N] and not the other way round.
@@ -214,4 +348,6 @@ static LogicalResult lowerGemm(NodeLowering &n) {
 void lowering::addMatMul(SmallVectorImpl<LoweringEntry> &table) {
   table.push_back({"MatMul", 1, kNewestOpset, lowerMatMul});
   table.push_back({"Gemm", 7, kNewestOpset, lowerGemm});
+  table.push_back({"com.microsoft.FusedMatMul", 1, 1, lowerFusedMatMul});
+  table.push_back({"com.microsoft.MatMulNBits", 1, 1, lowerMatMulNBits});
 }

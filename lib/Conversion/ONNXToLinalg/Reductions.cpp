@@ -11,13 +11,8 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::lowering;
 
-/// Combines an accumulator and an element, both in the compute type.
-using CombineFn = function_ref<Value(ImplicitLocOpBuilder &, Value acc, Value element)>;
-
-/// `tensor` reduced over the sorted `axes`, which go away; the result has the compute
-/// type of its elements. The init is `start`.
-static Value reduce(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axes, Value start,
-                    CombineFn combine) {
+Value lowering::reduce(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axes, Value start,
+                       CombineFn combine) {
   Sizes sizes = getSizes(b, tensor), kept;
   int64_t rank = sizes.size();
   SmallVector<AffineExpr> exprs;
@@ -39,19 +34,6 @@ static Value reduce(ImplicitLocOpBuilder &b, Value tensor, ArrayRef<int64_t> axe
   return linalg::GenericOp::create(b, TypeRange{init.getType()}, ValueRange{tensor},
                                    ValueRange{init}, maps, iterators, body)
       .getResult(0);
-}
-
-static Value add(ImplicitLocOpBuilder &b, Value acc, Value element) {
-  if (!isa<FloatType>(acc.getType()))
-    return arith::AddIOp::create(b, acc, element);
-  return arith::AddFOp::create(b, acc, element,
-                               arith::FastMathFlags::reassoc | arith::FastMathFlags::contract);
-}
-
-static Value multiply(ImplicitLocOpBuilder &b, Value acc, Value element) {
-  if (!isa<FloatType>(acc.getType()))
-    return arith::MulIOp::create(b, acc, element);
-  return arith::MulFOp::create(b, acc, element);
 }
 
 namespace {
@@ -97,12 +79,12 @@ static Value combine(ImplicitLocOpBuilder &b, Reduction kind, bool isUnsigned, V
   case Reduction::Min:
     return extreme(b, acc, element, isUnsigned, kind == Reduction::Max);
   case Reduction::Prod:
-    return multiply(b, acc, element);
+    return multiplyElements(b, acc, element);
   case Reduction::SumSquare:
   case Reduction::L2:
-    return add(b, acc, multiply(b, element, element));
+    return addElements(b, acc, multiplyElements(b, element, element));
   default:
-    return add(b, acc, element);
+    return addElements(b, acc, element);
   }
 }
 
@@ -135,7 +117,7 @@ static Value reduceScalars(ImplicitLocOpBuilder &b, Reduction kind, Value tensor
   bool squares = kind == Reduction::SumSquare;
   for (Value scalar : *scalars) {
     if (!acc)
-      acc = squares ? multiply(b, scalar, scalar) : scalar;
+      acc = squares ? multiplyElements(b, scalar, scalar) : scalar;
     else
       acc = combine(b, kind, isUnsigned, acc, scalar);
   }
@@ -207,10 +189,11 @@ template <bool isLog> static LogicalResult lowerSoftmax(NodeLowering &n) {
         Value shifted = arith::SubFOp::create(b, x[0], x[1]);
         return isLog ? shifted : Value(math::ExpOp::create(b, shifted));
       });
-  Value sum = reduce(b, shifted, *axis, constantOf(b, compute, 0),
-                     [](ImplicitLocOpBuilder &b, Value acc, Value element) {
-                       return add(b, acc, isLog ? Value(math::ExpOp::create(b, element)) : element);
-                     });
+  Value sum =
+      reduce(b, shifted, *axis, constantOf(b, compute, 0),
+             [](ImplicitLocOpBuilder &b, Value acc, Value element) {
+               return addElements(b, acc, isLog ? Value(math::ExpOp::create(b, element)) : element);
+             });
   sum = unsqueeze(b, sum, *axis);
   return n.replace(*mapElements(
       n, {shifted, sum}, type.getElementType(), [](ImplicitLocOpBuilder &b, ValueRange x) -> Value {

@@ -292,6 +292,11 @@ static LogicalResult lowerTranspose(NodeLowering &n) {
   return n.replace(linalg::TransposeOp::create(b, data, init, permutation).getResult());
 }
 
+/// Sequences of a known number of tensors are gone once nodes are normalized.
+static LogicalResult lowerSequence(NodeLowering &n) {
+  return n.unsupported("how many tensors the sequence has is not known at compile time");
+}
+
 void lowering::addShape(SmallVectorImpl<LoweringEntry> &table) {
   table.push_back({"Identity", 1, kNewestOpset, lowerIdentity});
   table.push_back({"Constant", 1, kNewestOpset, lowerConstant});
@@ -304,4 +309,7 @@ void lowering::addShape(SmallVectorImpl<LoweringEntry> &table) {
   table.push_back({"Unsqueeze", 13, kNewestOpset, lowerUnsqueeze});
   table.push_back({"Expand", 8, kNewestOpset, lowerExpand});
   table.push_back({"Transpose", 1, kNewestOpset, lowerTranspose});
+  for (StringRef op : {"ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty",
+                       "SequenceErase", "SequenceInsert", "SequenceLength", "SplitToSequence"})
+    table.push_back({op, 11, kNewestOpset, lowerSequence});
 }

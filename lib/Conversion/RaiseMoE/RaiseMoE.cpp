@@ -4,6 +4,7 @@
 #include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 
 #include "ContribMoE.h"
+#include "Routing.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -29,6 +30,8 @@ struct RaiseMoE : moe::impl::RaiseMoEBase<RaiseMoE> {
   void runOnOperation() override {
     if (failed(raiseAllContribMoE()))
       return signalPassFailure();
+    IRRewriter rewriter(&getContext());
+    raiseRoutings(rewriter, getOperation());
     RewritePatternSet patterns(&getContext());
     populateRaiseMoEPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))

@@ -4,6 +4,7 @@
 // The product that yields the logits of a routing, as moe.logits.
 
 #include "ContribMoE.h"
+#include "Dataflow.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 
@@ -12,37 +13,17 @@ using namespace mlir::moe;
 
 namespace {
 
-/// Last dimension, or kDynamic when it is not known.
-int64_t lastDim(Value value) {
-  auto type = dyn_cast<RankedTensorType>(value.getType());
-  return type && type.getRank() > 0 ? type.getShape().back() : ShapedType::kDynamic;
-}
-
-/// The tensor of which `value` is another shape: same elements, same order.
-Value stripReshapes(Value value) {
-  while (Operation *op = value.getDefiningOp()) {
-    if (isa<tensor::CollapseShapeOp, tensor::ExpandShapeOp, tensor::CastOp>(op)) {
-      value = op->getOperand(0);
-      continue;
-    }
-    auto node = dyn_cast<onnx::NodeOp>(op);
-    bool reshapes = node && (node.isOp("Reshape") || node.isOp("Flatten") || node.isOp("Squeeze") ||
-                             node.isOp("Unsqueeze") || node.isOp("Identity"));
-    if (!reshapes)
-      break;
-    value = node.getInput(0);
-  }
-  return value;
-}
-
 bool isConstant(Value value) {
   return value.getDefiningOp<LoadWeightOp>() || onnx::getConstantValue(value);
 }
 
 /// The logits that a routing was selected or weighed by; null when there are none.
 Value findLogits(Value routing) {
-  if (auto weigh = routing.getDefiningOp<WeighOp>())
-    routing = weigh.getRouting();
+  while (Operation *op = routing.getDefiningOp()) {
+    if (!isa<WeighOp, FilterOp, CapacityOp>(op))
+      break;
+    routing = op->getOperand(0);
+  }
   auto select = routing.getDefiningOp<SelectOp>();
   if (!select)
     return {};
@@ -82,7 +63,7 @@ std::optional<Product> matchProduct(Value logits, int64_t experts) {
     bias = node.getInput(biasFirst ? 0 : 1);
     Value sum = node.getInput(biasFirst ? 1 : 0);
     // The bias belongs to E, so E must still be the last dimension here.
-    if (!isBias(bias, experts) || lastDim(sum) != experts)
+    if (!isBias(bias, experts) || getLastDim(sum) != experts)
       return std::nullopt;
     node = stripReshapes(sum).getDefiningOp<onnx::NodeOp>();
   }
@@ -125,7 +106,7 @@ struct RaiseRouter : OpRewritePattern<DispatchOp> {
     if (!logits || !logits.getDefiningOp<onnx::NodeOp>())
       return rewriter.notifyMatchFailure(op, "the routing is not selected by a node's logits");
     auto type = cast<RankedTensorType>(logits.getType());
-    int64_t experts = type.getDimSize(1), hidden = lastDim(op.getX());
+    int64_t experts = type.getDimSize(1), hidden = getLastDim(op.getX());
     std::optional<Product> product = matchProduct(logits, experts);
     if (!product)
       return rewriter.notifyMatchFailure(op, "the logits are not a plain product with a bias");
@@ -143,7 +124,7 @@ struct RaiseRouter : OpRewritePattern<DispatchOp> {
     if (!hasType(op.getX()) || !hasType(product->weight) || !hasType(product->bias))
       return rewriter.notifyMatchFailure(op, "the product mixes element types");
     // Rows of H elements on both sides of equal elements are equal rows.
-    if (stripReshapes(op.getX()) != stripReshapes(product->x) || lastDim(product->x) != hidden)
+    if (stripReshapes(op.getX()) != stripReshapes(product->x) || getLastDim(product->x) != hidden)
       return rewriter.notifyMatchFailure(op, "the router does not read the experts' input");
     if (product->node.getResult(0) != logits && !product->node->hasOneUse())
       return rewriter.notifyMatchFailure(op, "the product has other users");

@@ -93,3 +93,75 @@ func.func @range() -> tensor<*xi64> {
   %1 = onnx.node "Range"(%0, %min, %step) {version = 11 : i64} : (tensor<i64>, tensor<i64>, tensor<i64>) -> tensor<*xi64>
   return %1 : tensor<*xi64>
 }
+
+// -----
+
+func.func @einsum_terms(%x: tensor<3x4xf32>) -> tensor<*xf32> {
+  // expected-error @below {{(Einsum): the equation has 2 terms for 1 operands}}
+  %0 = onnx.node "Einsum"(%x) {attributes = {equation = "ij,jk->ik"}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @einsum_rank(%x: tensor<3x4xf32>) -> tensor<*xf32> {
+  // expected-error @below {{(Einsum): term 'ijk' does not fit operand 0, which has rank 2}}
+  %0 = onnx.node "Einsum"(%x) {attributes = {equation = "ijk->i"}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @einsum_letter(%x: tensor<3x4xf32>) -> tensor<*xf32> {
+  // expected-error @below {{(Einsum): '1' is no letter}}
+  %0 = onnx.node "Einsum"(%x) {attributes = {equation = "i1"}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @einsum_twice(%x: tensor<3x4xf32>) -> tensor<*xf32> {
+  // expected-error @below {{(Einsum): the result has the letter 'i' twice}}
+  %0 = onnx.node "Einsum"(%x) {attributes = {equation = "ij->ii"}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @einsum_unknown(%x: tensor<3x4xf32>) -> tensor<*xf32> {
+  // expected-error @below {{(Einsum): no operand has the letter 'k' of the result}}
+  %0 = onnx.node "Einsum"(%x) {attributes = {equation = "ij->k"}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @einsum_ellipsis(%x: tensor<3x4xf32>) -> tensor<*xf32> {
+  // expected-error @below {{(Einsum): operands have an ellipsis, the result has none}}
+  %0 = onnx.node "Einsum"(%x) {attributes = {equation = "i...->i"}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @einsum_ellipsis_of_result(%x: tensor<3x4xf32>) -> tensor<*xf32> {
+  // expected-error @below {{(Einsum): the result has an ellipsis, the operands have none}}
+  %0 = onnx.node "Einsum"(%x) {attributes = {equation = "ij->...i"}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @einsum_ellipses(%x: tensor<3x4xf32>) -> tensor<*xf32> {
+  // expected-error @below {{(Einsum): a term has two ellipses}}
+  %0 = onnx.node "Einsum"(%x) {attributes = {equation = "......->..."}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @einsum_diagonal(%x: tensor<3x4xf32>) -> tensor<*xf32> {
+  // expected-error @below {{(Einsum): sizes 3 and 4 of shape [3, 4] do not go together in the equation}}
+  %0 = onnx.node "Einsum"(%x) {attributes = {equation = "ii->i"}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}

@@ -21,7 +21,7 @@ func.func @axes(%x: tensor<?x4x8xf32>) -> (tensor<*x!onnx.unknown>, tensor<*xf32
 // Softmax before 13 works on rows of everything from its axis on.
 // CHECK-LABEL: func @softmax
 // CHECK: %[[SHAPE:.*]] = onnx.node "Shape"(%arg0)
-// CHECK: %[[FLAT:.*]] = onnx.node "Reshape"(%arg0, %{{.*}}) {version = 14 : i64} : (tensor<?x4x8xf32>, tensor<2xi64>) -> tensor<?x32xf32>
+// CHECK: %[[FLAT:.*]] = onnx.node "Flatten"(%arg0) {attributes = {axis = 1 : i64}, version = 13 : i64} : (tensor<?x4x8xf32>) -> tensor<?x32xf32>
 // CHECK: %[[S:.*]] = onnx.node "Softmax"(%[[FLAT]]) {attributes = {axis = 1 : i64}, version = 13 : i64}
 // CHECK: %[[Y:.*]] = onnx.node "Reshape"(%[[S]], %[[SHAPE]]) {version = 14 : i64} : (tensor<?x32xf32>, tensor<3xi64>) -> tensor<?x4x8xf32>
 // CHECK: %[[L:.*]] = onnx.node "Softmax"(%arg0) {attributes = {axis = 2 : i64}, version = 13 : i64}
@@ -30,6 +30,38 @@ func.func @softmax(%x: tensor<?x4x8xf32>) -> (tensor<*xf32>, tensor<*xf32>) {
   %0 = onnx.node "Softmax"(%x) {version = 11 : i64} : (tensor<?x4x8xf32>) -> tensor<*xf32>
   %1 = onnx.node "Softmax"(%x) {attributes = {axis = -1 : i64}, version = 11 : i64} : (tensor<?x4x8xf32>) -> tensor<*xf32>
   return %0, %1 : tensor<*xf32>, tensor<*xf32>
+}
+
+// -----
+
+// CHECK-LABEL: func @log_softmax
+// CHECK: %[[FLAT:.*]] = onnx.node "Flatten"(%arg0) {attributes = {axis = 2 : i64}, version = 13 : i64} : (tensor<?x?x?x?xf32>) -> tensor<?x?xf32>
+// CHECK: onnx.node "LogSoftmax"(%[[FLAT]]) {attributes = {axis = 1 : i64}, version = 13 : i64}
+func.func @log_softmax(%x: tensor<?x?x?x?xf32>) -> tensor<*xf32> {
+  %0 = onnx.node "LogSoftmax"(%x) {attributes = {axis = -2 : i64}, version = 11 : i64} : (tensor<?x?x?x?xf32>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+// Dimensions of "..." broadcast, the letters of the result come in their order.
+// CHECK-LABEL: func @einsum
+// CHECK: -> tensor<2x?x3x7xf32>
+// CHECK: -> tensor<?x3x7xf32>
+func.func @einsum(%x: tensor<2x1x3x5xf32>, %y: tensor<?x5x7xf32>) -> (tensor<*xf32>, tensor<*xf32>) {
+  %0 = onnx.node "Einsum"(%x, %y) {attributes = {equation = "...ij,...jk"}, version = 12 : i64} : (tensor<2x1x3x5xf32>, tensor<?x5x7xf32>) -> tensor<*xf32>
+  %1 = onnx.node "Einsum"(%x, %y) {attributes = {equation = "abij, bjk -> bik"}, version = 12 : i64} : (tensor<2x1x3x5xf32>, tensor<?x5x7xf32>) -> tensor<*xf32>
+  return %0, %1 : tensor<*xf32>, tensor<*xf32>
+}
+
+// -----
+
+// The statistics of a normalization have 1 where it normalizes.
+// CHECK-LABEL: func @layer_normalization
+// CHECK: -> (tensor<?x4x8xbf16>, tensor<?x1x1xf32>, tensor<?x1x1xf32>)
+func.func @layer_normalization(%x: tensor<?x4x8xbf16>, %s: tensor<4x8xbf16>) -> (tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>) {
+  %0:3 = onnx.node "LayerNormalization"(%x, %s) {attributes = {axis = 1 : i64}, version = 17 : i64} : (tensor<?x4x8xbf16>, tensor<4x8xbf16>) -> (tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>)
+  return %0#0, %0#1, %0#2 : tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>
 }
 
 // -----
@@ -147,4 +179,98 @@ func.func @others(%x: tensor<4xf32>, %c: tensor<i1>) -> (tensor<*x!onnx.unknown>
     onnx.yield %i : tensor<4xf32>
   }
   return %0, %1 : tensor<*x!onnx.unknown>, tensor<4xf32>
+}
+
+// -----
+
+// Sequences of a known number of tensors are these tensors.
+// CHECK-LABEL: func @sequences
+// CHECK: %[[PARTS:.*]]:3 = onnx.node "Split"(%arg0, %{{.*}}) {attributes = {axis = 1 : i64}, version = 18 : i64} : (tensor<?x7xf32>, tensor<3xi64>) -> (tensor<?x3xf32>, tensor<?x3xf32>, tensor<?x1xf32>)
+// CHECK: %[[LENGTH:.*]] = onnx.node "Constant"() {attributes = {value = dense<3> : tensor<i64>}, version = 13 : i64}
+// CHECK: %[[JOINED:.*]] = onnx.node "Concat"(%arg1, %[[PARTS]]#0, %[[PARTS]]#2)
+// CHECK-NOT: Sequence
+// CHECK: return %[[PARTS]]#1, %[[JOINED]], %[[LENGTH]]
+func.func @sequences(%x: tensor<?x7xf32>, %y: tensor<?x2xf32>) -> (tensor<*xf32>, tensor<*xf32>, tensor<*xi64>) {
+  %three = onnx.node "Constant"() {attributes = {value = dense<3> : tensor<i64>}, version = 20 : i64} : () -> tensor<i64>
+  %zero = onnx.node "Constant"() {attributes = {value = dense<0> : tensor<i64>}, version = 20 : i64} : () -> tensor<i64>
+  %one = onnx.node "Constant"() {attributes = {value = dense<1> : tensor<i64>}, version = 20 : i64} : () -> tensor<i64>
+  %s = onnx.node "SplitToSequence"(%x, %three) {attributes = {axis = -1 : i64}, version = 11 : i64} : (tensor<?x7xf32>, tensor<i64>) -> tensor<*x!onnx.unknown>
+  %n = onnx.node "SequenceLength"(%s) {version = 11 : i64} : (tensor<*x!onnx.unknown>) -> tensor<*xi64>
+  %a = onnx.node "SequenceAt"(%s, %one) {version = 11 : i64} : (tensor<*x!onnx.unknown>, tensor<i64>) -> tensor<*xf32>
+  %e = onnx.node "SequenceErase"(%s, %one) {version = 11 : i64} : (tensor<*x!onnx.unknown>, tensor<i64>) -> tensor<*x!onnx.unknown>
+  %i = onnx.node "SequenceInsert"(%e, %y, %zero) {version = 11 : i64} : (tensor<*x!onnx.unknown>, tensor<?x2xf32>, tensor<i64>) -> tensor<*x!onnx.unknown>
+  %c = onnx.node "ConcatFromSequence"(%i) {attributes = {axis = -1 : i64}, version = 11 : i64} : (tensor<*x!onnx.unknown>) -> tensor<*xf32>
+  return %a, %c, %n : tensor<*xf32>, tensor<*xf32>, tensor<*xi64>
+}
+
+// -----
+
+// CHECK-LABEL: func @built_sequences
+// CHECK: Split
+// CHECK: onnx.node "Squeeze"({{.*}}) {version = 13 : i64} : (tensor<?x1xf32>, tensor<1xi64>) -> tensor<?xf32>
+// CHECK: %[[A:.*]] = onnx.node "Unsqueeze"(%arg1
+// CHECK: %[[B:.*]] = onnx.node "Unsqueeze"(%arg1
+// CHECK: onnx.node "Concat"(%[[A]], %[[B]]) {attributes = {axis = 1 : i64}, version = 13 : i64} : (tensor<?x1x2xf32>, tensor<?x1x2xf32>) -> tensor<?x2x2xf32>
+func.func @built_sequences(%x: tensor<?x2xf32>, %y: tensor<?x2xf32>) -> (tensor<*xf32>, tensor<*xf32>) {
+  %one = onnx.node "Constant"() {attributes = {value = dense<-1> : tensor<i64>}, version = 20 : i64} : () -> tensor<i64>
+  %s = onnx.node "SplitToSequence"(%x) {attributes = {axis = 1 : i64, keepdims = 0 : i64}, version = 11 : i64} : (tensor<?x2xf32>) -> tensor<*x!onnx.unknown>
+  %a = onnx.node "SequenceAt"(%s, %one) {version = 11 : i64} : (tensor<*x!onnx.unknown>, tensor<i64>) -> tensor<*xf32>
+  %e = onnx.node "SequenceEmpty"() {version = 11 : i64} : () -> tensor<*x!onnx.unknown>
+  %i = onnx.node "SequenceInsert"(%e, %y) {version = 11 : i64} : (tensor<*x!onnx.unknown>, tensor<?x2xf32>) -> tensor<*x!onnx.unknown>
+  %j = onnx.node "SequenceInsert"(%i, %y) {version = 11 : i64} : (tensor<*x!onnx.unknown>, tensor<?x2xf32>) -> tensor<*x!onnx.unknown>
+  %c = onnx.node "ConcatFromSequence"(%j) {attributes = {axis = 1 : i64, new_axis = 1 : i64}, version = 11 : i64} : (tensor<*x!onnx.unknown>) -> tensor<*xf32>
+  return %a, %c : tensor<*xf32>, tensor<*xf32>
+}
+
+// -----
+
+// The sum before a normalization is a result, too.
+// CHECK-LABEL: func @skip
+// CHECK: %[[SUM:.*]] = onnx.node "Add"(%arg0, %arg1)
+// CHECK: %[[Y:.*]] = onnx.node "SimplifiedLayerNormalization"(%[[SUM]], %arg2)
+// CHECK: return %[[Y]], %[[SUM]]
+func.func @skip(%x: tensor<?x?x8xf32>, %skip: tensor<?x?x8xf32>, %gamma: tensor<8xf32>) -> (tensor<*xf32>, tensor<*xf32>) {
+  %y:4 = onnx.node "com.microsoft.SkipSimplifiedLayerNormalization"(%x, %skip, %gamma) {attributes = {epsilon = 1.0e-6 : f32}, version = 1 : i64} : (tensor<?x?x8xf32>, tensor<?x?x8xf32>, tensor<8xf32>) -> (tensor<*xf32>, tensor<*xf32>, tensor<*xf32>, tensor<*xf32>)
+  return %y#0, %y#3 : tensor<*xf32>, tensor<*xf32>
+}
+
+// -----
+
+// CHECK-LABEL: func @multi_head_attention
+// CHECK: onnx.node "Attention"(%arg0, %arg1, %arg2) {attributes = {is_causal = 0 : i64, kv_num_heads = 2 : i64, q_num_heads = 2 : i64}, version = 23 : i64} : (tensor<?x?x8xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<?x?x8xf32>
+func.func @multi_head_attention(%q: tensor<?x?x8xf32>, %k: tensor<?x?x8xf32>, %v: tensor<?x?x8xf32>) -> tensor<*xf32> {
+  %y = onnx.node "com.microsoft.MultiHeadAttention"(%q, %k, %v) {attributes = {num_heads = 2 : i64}, version = 1 : i64} : (tensor<?x?x8xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<*xf32>
+  return %y : tensor<*xf32>
+}
+
+// -----
+
+// What TorchScript computes the repeats of a Tile with.
+
+// CHECK-LABEL: func @repeats
+// CHECK-NOT: OneHot
+// CHECK: %[[R:.*]] = onnx.node "Constant"() {{.*}}value = dense<[1, 5, 1]> : tensor<3xi64>
+// CHECK: onnx.node "Tile"(%arg0, %[[R]])
+// CHECK-SAME: -> tensor<2x15x4xf32>
+func.func @repeats(%x: tensor<2x3x4xf32>) -> tensor<*xf32> {
+  %where = onnx.node "Constant"() {attributes = {value = dense<1> : tensor<1xi64>}, version = 17 : i64} : () -> tensor<1xi64>
+  %depth = onnx.node "Constant"() {attributes = {value = dense<3> : tensor<i64>}, version = 17 : i64} : () -> tensor<i64>
+  %values = onnx.node "Constant"() {attributes = {value = dense<[1, 5]> : tensor<2xi64>}, version = 17 : i64} : () -> tensor<2xi64>
+  %flat = onnx.node "Constant"() {attributes = {value = dense<-1> : tensor<1xi64>}, version = 17 : i64} : () -> tensor<1xi64>
+  %0 = onnx.node "OneHot"(%where, %depth, %values) {version = 17 : i64} : (tensor<1xi64>, tensor<i64>, tensor<2xi64>) -> tensor<*xi64>
+  %1 = onnx.node "Reshape"(%0, %flat) {version = 17 : i64} : (tensor<*xi64>, tensor<1xi64>) -> tensor<*xi64>
+  %2 = onnx.node "Tile"(%x, %1) {version = 17 : i64} : (tensor<2x3x4xf32>, tensor<*xi64>) -> tensor<*xf32>
+  return %2 : tensor<*xf32>
+}
+
+// -----
+
+// CHECK-LABEL: func @padded
+// CHECK: onnx.node "Pad"
+// CHECK-SAME: -> tensor<?x6xf32>
+func.func @padded(%x: tensor<?x3xf32>) -> tensor<*xf32> {
+  %pads = onnx.node "Constant"() {attributes = {value = dense<[1, 2]> : tensor<2xi64>}, version = 18 : i64} : () -> tensor<2xi64>
+  %axes = onnx.node "Constant"() {attributes = {value = dense<-1> : tensor<1xi64>}, version = 18 : i64} : () -> tensor<1xi64>
+  %0 = onnx.node "Pad"(%x, %pads, %axes) {absent = array<i32: 2>, version = 18 : i64} : (tensor<?x3xf32>, tensor<2xi64>, tensor<1xi64>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
 }

@@ -9,10 +9,13 @@ Upstream passes instead of our own pipeline, so that a wrong number is the lower
 import ctypes
 import os
 import re
+import shutil
 import subprocess
 
+import harness
 import ml_dtypes
 import numpy as np
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -174,14 +177,24 @@ void _mlir_ciface_moec_test_check(unsigned char ok) { moec_failed += !(ok & 1); 
 """
 
 
-def compile_cases(cases, folder, tools):
+def find_tools():
+    """The tools that `compile_cases` needs; skips the test when one is missing."""
+    tools = {name: shutil.which(f"{name}-22") for name in ("mlir-translate", "clang")}
+    tools["moe-opt"] = harness.tool("moe-opt")
+    missing = [name for name, path in tools.items() if path is None or not shutil.which(path)]
+    if missing:
+        pytest.skip("not found: " + ", ".join(missing))
+    return tools
+
+
+def compile_cases(cases, folder, tools, passes=("--onnx-to-linalg",)):
     """A library with a function `NAME_static` and `NAME_dynamic` for each case."""
     text = "module {\n" + "".join(
         print_function(case, f"{case.name}_{kind}", kind == "static")
         for case in cases for kind in case.kinds) + "}\n"
     path = folder / "cases.mlir"
     path.write_text(text)
-    lowered = run([tools["moe-opt"], path, "--onnx-to-linalg"])
+    lowered = run([tools["moe-opt"], path, *passes])
     # Upstream passes know no checks of a call: they go to a counter.
     lowered = re.sub(r"moe\.current_call : !llvm\.ptr", "llvm.mlir.zero : !llvm.ptr", lowered)
     lowered = re.sub(r"moe\.check %\S+, (%\S+), \".*\" : !llvm\.ptr",
@@ -256,3 +269,21 @@ def execute(library, case, kind):
         view = np.lib.stride_tricks.as_strided(data.view(dtype), shape, strides)
         arrays.append(view.copy())
     return arrays, failures.value
+
+
+def check(library, case, kind):
+    """Compares the results of a compiled case with what is expected."""
+    results, failures = execute(library, case, kind)
+    assert bool(failures) == case.fails
+    if case.fails:
+        return
+    for result, expected in zip(results, case.expected()):
+        expected = np.asarray(expected)
+        assert result.shape == expected.shape
+        tolerance = TOLERANCES.get(result.dtype.name)
+        if tolerance is None:
+            np.testing.assert_array_equal(result, expected)
+            continue
+        wide = expected.astype(np.float64)
+        scale = np.abs(wide[np.isfinite(wide)]).max(initial=0)
+        np.testing.assert_allclose(result.astype(np.float64), wide, rtol=tolerance, atol=tolerance * scale)

@@ -31,8 +31,26 @@ static void addAttributes(Table &table) {
       {"axis"});
   set({"Celu", "Elu", "LeakyRelu", "ThresholdedRelu"}, {"alpha"});
   set({"Squeeze", "Unsqueeze"}, {"axes"});
-  set({"LayerNormalization", "RMSNormalization"}, {"axis", "epsilon", "stash_type"});
+  set({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"},
+      {"axis", "epsilon", "stash_type"});
+  set({"Einsum"}, {"equation"});
   set({"ArgMax", "ArgMin"}, {"axis", "keepdims", "select_last_index"});
+  set({"Attention"},
+      {"is_causal", "kv_num_heads", "left_window_size", "q_num_heads", "qk_matmul_output_mode",
+       "right_window_size", "scale", "softcap", "softmax_precision"});
+  set({"RotaryEmbedding"}, {"interleaved", "num_heads", "rotary_embedding_dim"});
+  set({"com.microsoft.FusedMatMul"}, {"alpha", "transA", "transB", "transBatchA", "transBatchB"});
+  set({"com.microsoft.MatMulNBits"},
+      {"K", "N", "accuracy_level", "bits", "block_size", "weight_prepacked"});
+  set({"com.microsoft.MultiHeadAttention"},
+      {"mask_filter_value", "num_heads", "scale", "unidirectional"});
+  set({"com.microsoft.RotaryEmbedding"},
+      {"interleaved", "is_packed_batching", "num_heads", "rotary_embedding_dim", "scale"});
+  set({"com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"},
+      {"epsilon"});
+  set({"SequenceEmpty"}, {"dtype"});
+  set({"SplitToSequence"}, {"axis", "keepdims"});
+  set({"ConcatFromSequence"}, {"axis", "new_axis"});
   set({"Reshape"}, {"allowzero"});
   set({"HardSigmoid"}, {"alpha", "beta"});
   set({"Gemm"}, {"alpha", "beta", "transA", "transB"});
@@ -55,6 +73,8 @@ static void addAttributes(Table &table) {
                      "value_ints", "value_string", "value_strings"});
   set({"Range"}, {"stash_type"});
   set({"Trilu"}, {"upper"});
+  set({"Compress"}, {"axis"});
+  set({"Pad"}, {"mode"});
   set({"ConstantOfShape"}, {"value"});
 }
 
@@ -64,10 +84,21 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
              "an integer")
       .Cases({"exclusive", "fmod", "keepdims", "largest", "noop_with_empty_axes", "num_outputs"},
              "an integer")
+      .Cases({"dtype", "new_axis"}, "an integer")
+      .Cases({"K", "N", "accuracy_level", "bits", "block_size", "interleaved"}, "an integer")
+      .Cases({"is_causal", "is_packed_batching", "kv_num_heads", "left_window_size", "num_heads"},
+             "an integer")
+      .Cases({"q_num_heads", "qk_matmul_output_mode", "right_window_size", "rotary_embedding_dim"},
+             "an integer")
+      .Cases(
+          {"softmax_precision", "transBatchA", "transBatchB", "unidirectional", "weight_prepacked"},
+          "an integer")
       .Cases({"reverse", "saturate", "seed", "select_last_index", "sorted", "start"}, "an integer")
       .Cases({"stash_type", "to", "transA", "transB", "upper", "value_int"}, "an integer")
       .Cases({"alpha", "beta", "epsilon", "gamma", "ratio", "value_float"}, "a number")
-      .Cases({"approximate", "reduction", "round_mode", "value_string"}, "a string")
+      .Cases({"mask_filter_value", "scale", "softcap"}, "a number")
+      .Cases({"approximate", "equation", "mode", "reduction", "round_mode", "value_string"},
+             "a string")
       .Cases({"axes", "perm", "split", "value_ints"}, "a list of integers")
       .Case("value_floats", "a list of numbers")
       .Case("value_strings", "a list of strings")
@@ -115,7 +146,7 @@ static Table makeTable() {
   add({1, 2, UINT_MAX}, {"Split"});
   add({1, 3, 1}, {"Clip"});
   add({1, 3, 2}, {"Dropout"});
-  add({1, UINT_MAX, 1}, {"Concat", "Max", "Mean", "Min", "Sum"});
+  add({1, UINT_MAX, 1}, {"Concat", "Einsum", "Max", "Mean", "Min", "Sum"});
   add({2, 2, 1}, {"Add",       "And",         "BitwiseAnd",
                   "BitwiseOr", "BitwiseXor",  "CastLike",
                   "CumSum",    "Div",         "Equal",
@@ -126,11 +157,29 @@ static Table makeTable() {
                   "PRelu",     "Pow",         "RMSNormalization",
                   "Reshape",   "Sub",         "Tile",
                   "Xor"});
+  add({2, 2, 1}, {"Compress"});
   add({2, 2, 2}, {"TopK"});
+  add({2, 4, 1}, {"Pad"});
   add({2, 3, 1}, {"Gemm"});
   add({2, 3, 3}, {"LayerNormalization"});
+  // No schema of ONNX, but optimizers write it in ONNX's domain.
+  add({2, 2, 2}, {"SimplifiedLayerNormalization"});
   add({3, 3, 1}, {"OneHot", "Range", "ScatterElements", "ScatterND", "Where"});
+  add({0, 0, 1}, {"SequenceEmpty"});
+  add({1, 1, 1}, {"ConcatFromSequence", "SequenceLength"});
+  add({1, 2, 1}, {"SequenceErase", "SplitToSequence"});
+  add({1, UINT_MAX, 1}, {"SequenceConstruct"});
+  add({2, 2, 1}, {"SequenceAt"});
+  add({2, 3, 1}, {"SequenceInsert"});
   add({3, 5, 1}, {"Slice"});
+  add({3, 4, 1}, {"RotaryEmbedding"});
+  add({3, 7, 4}, {"Attention"});
+  add({1, 10, 4}, {"com.microsoft.MultiHeadAttention"});
+  add({2, 2, 1}, {"com.microsoft.FusedMatMul"});
+  add({3, 4, 4}, {"com.microsoft.SkipSimplifiedLayerNormalization"});
+  add({3, 5, 4}, {"com.microsoft.SkipLayerNormalization"});
+  add({3, 6, 1}, {"com.microsoft.MatMulNBits"});
+  add({4, 4, 1}, {"com.microsoft.RotaryEmbedding"});
   addAttributes(table);
   return table;
 }
@@ -147,7 +196,6 @@ const OperatorSignature *mlir::moe::onnx::lookupSignature(StringRef opType) {
 
 /// The operators of ai.onnx that are not in the table above.
 static constexpr StringLiteral otherOperators[] = {"AffineGrid",
-                                                   "Attention",
                                                    "AveragePool",
                                                    "BatchNormalization",
                                                    "Bernoulli",
@@ -157,8 +205,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "CausalConvWithState",
                                                    "CenterCropPad",
                                                    "Col2Im",
-                                                   "Compress",
-                                                   "ConcatFromSequence",
                                                    "Conv",
                                                    "ConvInteger",
                                                    "ConvTranspose",
@@ -169,7 +215,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "DequantizeLinear",
                                                    "Det",
                                                    "DynamicQuantizeLinear",
-                                                   "Einsum",
                                                    "EyeLike",
                                                    "GRU",
                                                    "GlobalAveragePool",
@@ -200,7 +245,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "Optional",
                                                    "OptionalGetElement",
                                                    "OptionalHasElement",
-                                                   "Pad",
                                                    "QLinearConv",
                                                    "QLinearMatMul",
                                                    "QuantizeLinear",
@@ -213,21 +257,13 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "Resize",
                                                    "ReverseSequence",
                                                    "RoiAlign",
-                                                   "RotaryEmbedding",
                                                    "STFT",
                                                    "Scan",
                                                    "Scatter",
-                                                   "SequenceAt",
-                                                   "SequenceConstruct",
-                                                   "SequenceEmpty",
-                                                   "SequenceErase",
-                                                   "SequenceInsert",
-                                                   "SequenceLength",
                                                    "SequenceMap",
                                                    "Shrink",
                                                    "SoftmaxCrossEntropyLoss",
                                                    "SpaceToDepth",
-                                                   "SplitToSequence",
                                                    "StringConcat",
                                                    "StringNormalizer",
                                                    "StringSplit",
@@ -239,7 +275,8 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "Upsample"};
 
 bool mlir::moe::onnx::isStandardOperator(StringRef opType) {
-  return lookupSignature(opType) || llvm::is_contained(otherOperators, opType);
+  return (!opType.contains('.') && lookupSignature(opType)) ||
+         llvm::is_contained(otherOperators, opType);
 }
 
 /// The operator's name without its domain.
@@ -249,13 +286,14 @@ static StringRef dropDomain(StringRef opType) {
 
 StringRef mlir::moe::onnx::suggestOperator(StringRef opType) {
   static const StringRef contrib[] = {"com.microsoft.MoE", "com.microsoft.QMoE"};
-  if (isStandardOperator(opType) || llvm::is_contained(contrib, opType))
+  if (isStandardOperator(opType) || lookupSignature(opType) || llvm::is_contained(contrib, opType))
     return {};
   // Names without their domains, and what they stand for. Other domains have
   // operators of their own; only for MoE is another domain a likely mistake.
   SmallVector<StringRef> names, operators(std::begin(contrib), std::end(contrib));
   if (!opType.contains('.')) {
-    llvm::append_range(operators, getTable().keys());
+    llvm::copy_if(getTable().keys(), std::back_inserter(operators),
+                  [](StringRef name) { return !name.contains('.'); });
     llvm::append_range(operators, otherOperators);
     llvm::sort(MutableArrayRef(operators).drop_front(std::size(contrib)));
   }

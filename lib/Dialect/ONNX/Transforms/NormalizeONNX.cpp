@@ -1,7 +1,7 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "InferTypes.h"
+#include "Normalizer.h"
 
 #include "moec/Dialect/ONNX/Transforms/Passes.h"
 #include "moec/Support/NodeLocation.h"
@@ -17,45 +17,6 @@ namespace mlir::moe {
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::onnx;
-
-namespace {
-
-/// Rewrites one graph in a walk from its inputs to its outputs.
-class Normalizer {
-public:
-  explicit Normalizer(MLIRContext *context) : builder(context) {}
-
-  LogicalResult run(Block &block);
-  unsigned getNumFolded() const { return numFolded; }
-
-  /// Creates a normalized node before the current one.
-  FailureOr<Value> create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
-                          ArrayRef<NamedAttribute> attributes = {});
-  /// A constant of type int64: a vector.
-  Value createInts(ArrayRef<int64_t> values);
-  /// Replaces the current node's only result, and marks the node for erasure.
-  LogicalResult replace(NodeOp node, Value value);
-
-  OpBuilder builder;
-  ShapeValues shapes;
-
-private:
-  LogicalResult visit(NodeOp node);
-  void fold(NodeOp node);
-  unsigned numFolded = 0;
-};
-
-/// Brings a node to its canonical form. On success `done` says whether the node
-/// may get its canonical version; a node that was replaced has no uses any more.
-using UpgradeFn = LogicalResult (*)(NodeOp node, Normalizer &normalizer, bool &done);
-
-/// Canonical form of an operator.
-struct Canonical {
-  int64_t since;
-  UpgradeFn upgrade;
-};
-
-} // namespace
 
 //===----------------------------------------------------------------------===//
 // Helpers
@@ -79,15 +40,26 @@ Value Normalizer::createInts(ArrayRef<int64_t> values) {
       .getResult(0);
 }
 
-FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
-                                    ArrayRef<NamedAttribute> attributes) {
+FailureOr<SmallVector<Value>> Normalizer::createMany(StringRef opType, ArrayRef<Value> inputs,
+                                                     int64_t version,
+                                                     ArrayRef<NamedAttribute> attributes,
+                                                     unsigned count) {
   Type unknown = UnrankedTensorType::get(UnknownType::get(builder.getContext()));
   Location loc = builder.getInsertionPoint()->getLoc();
-  auto node = NodeOp::create(builder, loc, TypeRange(unknown), opType, inputs, version, attributes);
+  auto node = NodeOp::create(builder, loc, SmallVector<Type>(count, unknown), opType, inputs,
+                             version, attributes);
   if (failed(inferTypes(node, shapes)))
     return failure();
   shapes.visit(node);
-  return node.getResult(0);
+  return SmallVector<Value>(node.getResults());
+}
+
+FailureOr<Value> Normalizer::create(StringRef opType, ArrayRef<Value> inputs, int64_t version,
+                                    ArrayRef<NamedAttribute> attributes) {
+  FailureOr<SmallVector<Value>> results = createMany(opType, inputs, version, attributes, 1);
+  if (failed(results))
+    return failure();
+  return results->front();
 }
 
 LogicalResult Normalizer::replace(NodeOp node, Value value) {
@@ -99,6 +71,24 @@ LogicalResult Normalizer::replace(NodeOp node, Value value) {
   if (producer && !conflict)
     value.setType(merged);
   node.getResult(0).replaceAllUsesWith(value);
+  return success();
+}
+
+LogicalResult Normalizer::replaceBy(NodeOp node, StringRef opType, ArrayRef<Value> inputs,
+                                    int64_t version, ArrayRef<NamedAttribute> attributes,
+                                    unsigned numResults) {
+  // What the model states of the results is a hint for the new ones.
+  SmallVector<Type> types =
+      llvm::to_vector(llvm::drop_end(node->getResultTypes(), node.getNumResults() - numResults));
+  SmallVector<StringRef> names;
+  for (unsigned i = 0; i < numResults; ++i)
+    names.push_back(node.getOutputName(i));
+  auto by =
+      NodeOp::create(builder, node.getLoc(), types, opType, inputs, version, attributes, names);
+  if (failed(inferTypes(by, shapes)))
+    return failure();
+  for (unsigned i = 0; i < numResults; ++i)
+    node.getResult(i).replaceAllUsesWith(by.getResult(i));
   return success();
 }
 
@@ -264,7 +254,7 @@ static LogicalResult upgradeReduce(NodeOp node, Normalizer &normalizer, bool &do
   return success();
 }
 
-/// Before 13, Softmax flattened its input to rank 2 at `axis` (1 by default).
+/// Before 13, Softmax and its like flattened the input to rank 2 at `axis` (1 by default).
 static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer, bool &done) {
   Value data = node.getInput(0);
   std::optional<int64_t> rank = getRank(data);
@@ -285,26 +275,13 @@ static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer, bool &d
     done = true;
     return success();
   }
-  // One of the two sizes can be left to Reshape.
-  ArrayRef<int64_t> shape = cast<RankedTensorType>(data.getType()).getShape();
-  auto product = [](ArrayRef<int64_t> sizes) -> int64_t {
-    int64_t result = 1;
-    for (int64_t size : sizes)
-      if (ShapedType::isDynamic(size) || size == 0 || llvm::MulOverflow(result, size, result))
-        return -1;
-    return result;
-  };
-  SmallVector<int64_t> flat = {axis == 0 ? 1 : product(shape.take_front(axis)),
-                               product(shape.drop_front(axis))};
-  if (flat[0] == -1 && flat[1] == -1)
-    return success();
   FailureOr<Value> sizes = normalizer.create("Shape", data, 15);
   FailureOr<Value> flattened =
-      normalizer.create("Reshape", {data, normalizer.createInts(flat)}, 14);
+      normalizer.create("Flatten", data, 13, b.getNamedAttr("axis", b.getI64IntegerAttr(axis)));
   if (failed(sizes) || failed(flattened))
     return failure();
-  FailureOr<Value> softmax =
-      normalizer.create("Softmax", *flattened, 13, b.getNamedAttr("axis", b.getI64IntegerAttr(1)));
+  FailureOr<Value> softmax = normalizer.create(node.getOpType(), *flattened, 13,
+                                               b.getNamedAttr("axis", b.getI64IntegerAttr(1)));
   if (failed(softmax))
     return failure();
   FailureOr<Value> result = normalizer.create("Reshape", {*softmax, *sizes}, 14);
@@ -411,18 +388,23 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["Max"] = map["Min"] = map["Sum"] = {13, upgradeVariadic};
     map["Pow"] = {15, nullptr};
     map["RMSNormalization"] = {23, upgradeLastAxisOfInput};
+    map["RotaryEmbedding"] = {23, upgradeRotaryEmbedding};
     map["Range"] = {11, nullptr};
     map["ReduceSum"] = {13, upgradeReduce};
+    map["GatherND"] = {13, nullptr};
     map["ScatterElements"] = {18, upgradeAxisOfInput};
+    map["ScatterND"] = {18, nullptr};
     map["Shape"] = {15, nullptr};
     map["Slice"] = {13, upgradeSlice};
-    map["Softmax"] = {13, upgradeSoftmax};
+    map["Hardmax"] = map["LogSoftmax"] = map["Softmax"] = {13, upgradeSoftmax};
     map["Split"] = {18, upgradeSplit};
     map["Squeeze"] = {13, upgradeSqueeze};
     map["TopK"] = {11, upgradeLastAxisOfInput};
     map["Transpose"] = {13, upgradeTranspose};
     map["Unsqueeze"] = {13, upgradeUnsqueeze};
     map["Where"] = {16, nullptr};
+    addContribUpgrades(map);
+    addSequenceUpgrades(map);
     return map;
   }();
   return table;
@@ -439,7 +421,7 @@ void Normalizer::fold(NodeOp node) {
   Value result = node.getResult(0);
   std::optional<SmallVector<int64_t>> elements = shapes.getKnown(result);
   auto type = dyn_cast<RankedTensorType>(result.getType());
-  if (!elements || !type)
+  if (!elements || !type || type.getRank() > 1)
     return;
   unsigned width = type.getElementTypeBitWidth();
   SmallVector<APInt> values;

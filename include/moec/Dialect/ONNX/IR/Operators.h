@@ -21,7 +21,8 @@ struct OperatorSignature {
   SmallVector<StringRef, 0> attributes = {};
 };
 
-/// The signature of an operator of ai.onnx; null for those that no pass reads.
+/// The signature of an operator, qualified as in `onnx.node`; null for those that no pass
+/// reads, and for MoE and QMoE.
 const OperatorSignature *lookupSignature(StringRef opType);
 
 /// What the attribute `name` of the operators with a signature holds, such as "an

@@ -1,0 +1,301 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// Attention and rotary embeddings.
+
+#include "Attention.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::lowering;
+
+//===----------------------------------------------------------------------===//
+// Heads
+//===----------------------------------------------------------------------===//
+
+/// Splits the last dimension of [batch, rows, heads * size] into `count` heads.
+static FailureOr<Heads> splitHeads(NodeLowering &n, Value tensor, int64_t count) {
+  auto type = cast<RankedTensorType>(tensor.getType());
+  if (type.getRank() == 4)
+    return Heads{tensor};
+  if (type.getRank() != 3)
+    return n.fail("needs inputs of rank 3 or 4, got rank " + Twine(type.getRank()));
+  if (count <= 0)
+    return n.fail("inputs of rank 3 need the number of heads");
+  ImplicitLocOpBuilder &b = n.b;
+  Sizes sizes = getSizes(b, tensor);
+  OpFoldResult all = sizes[2], each = quotientOf(b, all, OpFoldResult(b.getIndexAttr(count)));
+  if (std::optional<int64_t> known = getConstantIntValue(all); known && *known % count != 0)
+    return n.fail("size " + Twine(*known) + " cannot be split into " + Twine(count) + " heads");
+  if (!getConstantIntValue(all))
+    n.check(equalSizes(b, mulSizes(b, each, b.getIndexAttr(count)), all),
+            "the last size is no multiple of the number of heads");
+  sizes[2] = b.getIndexAttr(count);
+  sizes.push_back(each);
+  return Heads{reshapeTo(b, tensor, sizes), /*rowsFirst=*/true};
+}
+
+/// [batch, rows, heads, size] as [batch, rows, heads * size].
+static Value joinHeads(ImplicitLocOpBuilder &b, Value tensor) {
+  Sizes sizes = getSizes(b, tensor);
+  sizes[2] = mulSizes(b, sizes[2], sizes[3]);
+  sizes.pop_back();
+  return reshapeTo(b, tensor, sizes);
+}
+
+/// The sizes of [batch, heads, rows, size].
+static Sizes getHeadSizes(ImplicitLocOpBuilder &b, const Heads &heads) {
+  Sizes sizes = getSizes(b, heads.tensor);
+  return {sizes[0], sizes[heads.headDim()], sizes[heads.rowDim()], sizes[3]};
+}
+
+/// Keys or values as [batch, heads, rows, size], behind those of `past` unless it is null.
+static FailureOr<Value> appendRows(NodeLowering &n, Value past, Heads heads) {
+  if (!past && !heads.rowsFirst)
+    return heads.tensor;
+  ImplicitLocOpBuilder &b = n.b;
+  if (past) {
+    if (cast<RankedTensorType>(past.getType()).getRank() != 4)
+      return n.fail("past keys and values must have rank 4");
+    for (auto [dim, own] : {std::pair<int64_t, int64_t>(0, 0), {1, heads.headDim()}, {3, 3}})
+      if (failed(unifyDim(n, past, dim, heads.tensor, own, "past and new keys or values differ")))
+        return failure();
+  }
+  Sizes part = getHeadSizes(b, heads), sizes = part;
+  Sizes offsets(4, b.getIndexAttr(0)), strides(4, b.getIndexAttr(1));
+  if (past)
+    sizes[2] = addSizes(b, sizes[2], getSize(b, past, 2));
+  Type type = getElementTypeOrSelf(heads.tensor.getType());
+  Value result = emptyTensor(b, sizes, type);
+  if (past) {
+    Sizes pastSizes = getSizes(b, past);
+    result = tensor::InsertSliceOp::create(b, past, result, offsets, pastSizes, strides);
+    offsets[2] = pastSizes[2];
+  }
+  Value rows = heads.tensor;
+  if (heads.rowsFirst) {
+    SmallVector<int64_t> permutation = {0, 2, 1, 3};
+    rows =
+        linalg::TransposeOp::create(b, rows, emptyTensor(b, part, type), permutation)->getResult(0);
+  }
+  if (!past)
+    return rows;
+  return tensor::InsertSliceOp::create(b, rows, result, offsets, part, strides).getResult();
+}
+
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+/// A mask with a value for each of `numKeys` keys: those it says nothing of are out. Before
+/// version 24 a size of 1 broadcasts.
+static Value padMask(NodeLowering &n, Value mask, OpFoldResult numKeys) {
+  ImplicitLocOpBuilder &b = n.b;
+  int64_t last = cast<RankedTensorType>(mask.getType()).getRank() - 1;
+  OpFoldResult size = getSize(b, mask, last);
+  if (isSameSize(size, numKeys) || (isSize(size, 1) && n.node.getVersion() < 24))
+    return mask;
+  n.check(b.createOrFold<arith::CmpIOp>(arith::CmpIPredicate::sle, toValue(b, size),
+                                        toValue(b, numKeys)),
+          "the mask has more columns than there are keys");
+  Sizes sizes = getSizes(b, mask);
+  sizes[last] = numKeys;
+  Type type = getElementTypeOrSelf(mask.getType());
+  Attribute out = isa<FloatType>(type)
+                      ? Attribute(b.getFloatAttr(type, -std::numeric_limits<double>::infinity()))
+                      : Attribute(b.getIntegerAttr(type, 0));
+  Value columns = toValue(b, size), zero = arith::ConstantIndexOp::create(b, 0);
+  Value none = arith::ConstantOp::create(b, cast<TypedAttr>(out));
+  // A mask without columns has no element to read.
+  bool isEmpty = isSize(size, 0);
+  return generateTensor(b, sizes, type, [&](ImplicitLocOpBuilder &b, ValueRange at) -> Value {
+    if (isEmpty)
+      return none;
+    SmallVector<Value> place(at);
+    Value isInside = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, at[last], columns);
+    place[last] = arith::SelectOp::create(b, isInside, at[last], zero);
+    return arith::SelectOp::create(b, isInside, tensor::ExtractOp::create(b, mask, place), none);
+  });
+}
+
+/// The window of keys around each query, from is_causal and the window sizes.
+static LogicalResult setWindow(NodeLowering &n, AttentionSpec &spec) {
+  for (auto [name, side] :
+       {std::pair<StringRef, std::optional<int64_t> *>{"left_window_size", &spec.left},
+        {"right_window_size", &spec.right}}) {
+    int64_t size = n.node.getIntAttr(name, -1);
+    if (size < -1)
+      return n.fail(name + " must be -1 or not negative, got " + Twine(size));
+    if (size >= 0)
+      *side = size;
+  }
+  if (n.node.getIntAttr("is_causal", 0))
+    spec.right = 0;
+  return success();
+}
+
+/// The factor of the scores: 1 / sqrt(size) by default.
+static Value getScale(NodeLowering &n, Value query) {
+  ImplicitLocOpBuilder &b = n.b;
+  Type type = getComputeType(getElementTypeOrSelf(query.getType()));
+  if (n.node.hasNodeAttr("scale"))
+    return constantOf(b, type, n.node.getFloatAttr("scale", 1));
+  OpFoldResult size = getSize(b, query, 3);
+  if (std::optional<int64_t> known = getConstantIntValue(size))
+    return constantOf(b, type, 1 / std::sqrt(static_cast<double>(*known)));
+  Value number = arith::SIToFPOp::create(b, type, fromIndex(b, size, b.getI64Type()));
+  return arith::DivFOp::create(b, constantOf(b, type, 1), math::SqrtOp::create(b, number));
+}
+
+static LogicalResult lowerAttention(NodeLowering &n) {
+  ImplicitLocOpBuilder &b = n.b;
+  int64_t queryHeads = n.node.getIntAttr("q_num_heads", 0);
+  int64_t keyHeads = n.node.getIntAttr("kv_num_heads", 0);
+  FailureOr<Heads> query = splitHeads(n, n.input(0), queryHeads);
+  FailureOr<Heads> key = splitHeads(n, n.input(1), keyHeads);
+  FailureOr<Heads> value = splitHeads(n, n.input(2), keyHeads);
+  if (failed(query) || failed(key) || failed(value))
+    return failure();
+  if (n.input(3) && n.inputType(3).getRank() == 0)
+    return n.fail("the mask is a scalar");
+  for (unsigned i = 0; i < 3; ++i)
+    if (!isa<FloatType>(n.inputType(i).getElementType()))
+      return n.fail("input " + Twine(i) + " must be a floating-point tensor");
+  Value mask = n.input(3), pastKey = n.input(4), pastValue = n.input(5), lengths = n.input(6);
+  if (!pastKey != !pastValue)
+    return n.fail("past keys and past values go together");
+  if (lengths && pastKey)
+    return n.fail("numbers of keys cannot be given together with past keys");
+
+  AttentionSpec spec;
+  spec.query = *query, spec.key = *key, spec.value = *value;
+  bool needsPresent = pastKey || (n.node.getNumResults() > 1 && !n.node.getResult(1).use_empty()) ||
+                      (n.node.getNumResults() > 2 && !n.node.getResult(2).use_empty());
+  FailureOr<Value> presentKey = Value(), presentValue = Value();
+  spec.offset = pastKey ? getSize(b, pastKey, 2) : OpFoldResult(b.getIndexAttr(0));
+  if (needsPresent) {
+    presentKey = appendRows(n, pastKey, *key);
+    presentValue = appendRows(n, pastValue, *value);
+    if (failed(presentKey) || failed(presentValue))
+      return failure();
+    spec.key = {*presentKey};
+    spec.value = {*presentValue};
+  }
+  if (lengths)
+    spec.offset = {};
+  spec.lengths = lengths;
+  spec.softcap = n.node.getFloatAttr("softcap", 0);
+  spec.emptyIsNaN = n.node.getIntAttr("__empty_is_nan", 0) != 0;
+  if (failed(setWindow(n, spec)))
+    return failure();
+  if (mask)
+    spec.biases.push_back(padMask(n, mask, getSize(b, spec.key.tensor, spec.key.rowDim())));
+  spec.scale = getScale(n, spec.query.tensor);
+  FailureOr<Value> result = buildAttention(n, spec);
+  if (failed(result))
+    return failure();
+  SmallVector<Value> results = {query->rowsFirst ? joinHeads(b, *result) : *result, *presentKey,
+                                *presentValue, Value()};
+  results.resize(n.node.getNumResults());
+  return n.replace(results);
+}
+
+//===----------------------------------------------------------------------===//
+// RotaryEmbedding
+//===----------------------------------------------------------------------===//
+
+/// Rotates pairs of elements: x[d] cos - x[partner] sin in the first half (or at even
+/// places), x[d] cos + x[partner] sin in the second.
+static Value rotate(NodeLowering &n, const Heads &heads, Value cos, Value sin, OpFoldResult half) {
+  ImplicitLocOpBuilder &b = n.b;
+  bool interleaved = n.node.getIntAttr("interleaved", 0) != 0;
+  Type type = getElementTypeOrSelf(heads.tensor.getType());
+  Value halfSize = toValue(b, half);
+  Value rotated = toValue(b, addSizes(b, half, half));
+  Value zero = arith::ConstantIndexOp::create(b, 0), one = arith::ConstantIndexOp::create(b, 1);
+  Sizes cosSizes = getSizes(b, cos);
+  auto element = [&](ImplicitLocOpBuilder &b, ValueRange at) -> Value {
+    Value d = at[3], isFirst, angle, partner;
+    if (interleaved) {
+      Value parity = arith::AndIOp::create(b, d, one);
+      isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, parity, zero);
+      angle = arith::ShRUIOp::create(b, d, one);
+      partner = arith::XOrIOp::create(b, d, one);
+    } else {
+      isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, d, halfSize);
+      Value before = arith::SubIOp::create(b, d, halfSize);
+      angle = arith::SelectOp::create(b, isFirst, d, before);
+      partner = arith::SelectOp::create(b, isFirst, arith::AddIOp::create(b, d, halfSize), before);
+    }
+    // What is behind the rotated part stays; there nothing else may be read.
+    Value isRotated = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, d, rotated);
+    angle = arith::SelectOp::create(b, isRotated, angle, zero);
+    partner = arith::SelectOp::create(b, isRotated, partner, d);
+    auto read = [&](Value tensor, ArrayRef<Value> place) {
+      return toComputeType(b, tensor::ExtractOp::create(b, tensor, place));
+    };
+    SmallVector<Value> place = {isSize(cosSizes[0], 1) ? zero : at[0],
+                                isSize(cosSizes[1], 1) ? zero : at[heads.rowDim()], angle};
+    SmallVector<Value> other(at);
+    other[3] = partner;
+    Value x = read(heads.tensor, SmallVector<Value>(at)), y = read(heads.tensor, other);
+    Value direct = arith::MulFOp::create(b, x, read(cos, place));
+    Value crossed = arith::MulFOp::create(b, y, read(sin, place));
+    Value first = arith::SubFOp::create(b, direct, crossed);
+    Value second = arith::AddFOp::create(b, direct, crossed);
+    Value result = arith::SelectOp::create(b, isFirst, first, second);
+    return fromComputeType(b, arith::SelectOp::create(b, isRotated, result, x), type);
+  };
+  return generateTensor(b, getSizes(b, heads.tensor), type, element);
+}
+
+/// Normalized nodes have no positions: the rows of cos and sin are those of X.
+static LogicalResult lowerRotaryEmbedding(NodeLowering &n) {
+  ImplicitLocOpBuilder &b = n.b;
+  Value cos = n.input(1), sin = n.input(2);
+  if (n.input(3))
+    return n.unsupported("positions of this type");
+  FailureOr<Heads> heads = splitHeads(n, n.input(0), n.node.getIntAttr("num_heads", 0));
+  if (failed(heads))
+    return failure();
+  Type type = getComputeType(n.inputType(0).getElementType());
+  for (Value cache : {cos, sin}) {
+    auto cacheType = cast<RankedTensorType>(cache.getType());
+    if (cacheType.getRank() != 3)
+      return n.fail("cos and sin must have rank 3 without positions, got rank " +
+                    Twine(cacheType.getRank()));
+    if (!isa<FloatType>(type) || getComputeType(cacheType.getElementType()) != type)
+      return n.unsupported("X, cos and sin of these element types");
+  }
+  for (int64_t dim = 0; dim < 3; ++dim)
+    if (failed(unifyDim(n, cos, dim, sin, dim, "the sizes of cos and sin differ")))
+      return failure();
+  Sizes sizes = getHeadSizes(b, *heads);
+  OpFoldResult half = getSize(b, cos, 2), size = sizes[3];
+  int64_t rotated = n.node.getIntAttr("rotary_embedding_dim", 0);
+  if (getConstantIntValue(size) && rotated > *getConstantIntValue(size))
+    return n.fail("rotary_embedding_dim " + Twine(rotated) + " is more than the size of a head");
+  OpFoldResult expected = rotated > 0 ? OpFoldResult(b.getIndexAttr(rotated)) : size;
+  OpFoldResult twice = addSizes(b, half, half);
+  StringRef message = "cos and sin have not half the size that is rotated";
+  if (getConstantIntValue(twice) && getConstantIntValue(expected) && !isSameSize(twice, expected))
+    return n.fail(message);
+  if (!isSameSize(twice, expected))
+    n.check(equalSizes(b, twice, expected), message);
+  for (Value *cache : {&cos, &sin}) {
+    FailureOr<Value> fitting =
+        broadcastUnknown(n, *cache, {sizes[0], sizes[2], half}, "of cos or sin");
+    if (failed(fitting))
+      return failure();
+    *cache = *fitting;
+  }
+  Value result = rotate(n, *heads, cos, sin, half);
+  return n.replace(heads->rowsFirst ? joinHeads(b, result) : result);
+}
+
+void lowering::addAttention(SmallVectorImpl<LoweringEntry> &table) {
+  table.push_back({"Attention", 23, kNewestOpset, lowerAttention});
+  table.push_back({"RotaryEmbedding", 23, kNewestOpset, lowerRotaryEmbedding});
+}
