@@ -78,12 +78,67 @@ static OpFoldResult getSizeOfResult(ImplicitLocOpBuilder &b, OpResult result, in
   return tensor::DimOp::create(b, result, dim).getResult();
 }
 
+/// Text that the model gives for dimension `dim` of an argument; "" for none.
+static StringRef getSymbol(func::FuncOp func, unsigned argument, int64_t dim) {
+  auto dims = func.getArgAttrOfType<ArrayAttr>(argument, onnx::kDimsAttr);
+  if (!dims || dim >= static_cast<int64_t>(dims.size()))
+    return "";
+  return cast<StringAttr>(dims[dim]).getValue();
+}
+
+static StringRef getSymbol(Value tensor, int64_t dim) {
+  auto argument = dyn_cast<BlockArgument>(tensor);
+  if (!argument || !argument.getOwner()->isEntryBlock())
+    return "";
+  auto func = dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp());
+  return func ? getSymbol(func, argument.getArgNumber(), dim) : "";
+}
+
+/// The first dimension of an argument that has this symbol; null when there is none.
+static OpFoldResult findSymbol(ImplicitLocOpBuilder &b, func::FuncOp func, StringRef symbol) {
+  for (BlockArgument argument : func.getArguments()) {
+    auto type = dyn_cast<RankedTensorType>(argument.getType());
+    for (int64_t dim = 0; type && dim < type.getRank(); ++dim)
+      if (type.isDynamicDim(dim) && getSymbol(func, argument.getArgNumber(), dim) == symbol)
+        return tensor::DimOp::create(b, argument, dim).getResult();
+  }
+  return {};
+}
+
+OpFoldResult lowering::getStatedSize(ImplicitLocOpBuilder &b, BlockArgument argument, int64_t dim) {
+  StringRef text = getSymbol(argument, dim);
+  if (!text.contains('+') && !text.contains('*'))
+    return {};
+  auto func = cast<func::FuncOp>(argument.getOwner()->getParentOp());
+  SmallVector<StringRef> terms, factors;
+  text.split(terms, '+');
+  OpFoldResult sum = b.getIndexAttr(0);
+  for (StringRef term : terms) {
+    OpFoldResult product = b.getIndexAttr(1);
+    factors.clear();
+    term.split(factors, '*');
+    for (StringRef factor : factors) {
+      int64_t number;
+      bool isNumber = !factor.trim().getAsInteger(10, number);
+      OpFoldResult size =
+          isNumber ? OpFoldResult(b.getIndexAttr(number)) : findSymbol(b, func, factor.trim());
+      if (!size)
+        return {};
+      product = mulSizes(b, product, size);
+    }
+    sum = addSizes(b, sum, product);
+  }
+  return sum;
+}
+
 OpFoldResult lowering::getSize(ImplicitLocOpBuilder &b, Value tensor, int64_t dim) {
   auto type = cast<RankedTensorType>(tensor.getType());
   if (!type.isDynamicDim(dim))
     return b.getIndexAttr(type.getDimSize(dim));
   if (auto result = dyn_cast<OpResult>(tensor))
     return getSizeOfResult(b, result, dim);
+  if (OpFoldResult stated = getStatedSize(b, cast<BlockArgument>(tensor), dim))
+    return stated;
   return tensor::DimOp::create(b, tensor, dim).getResult();
 }
 
@@ -98,20 +153,6 @@ Sizes lowering::getSizes(ImplicitLocOpBuilder &b, Value tensor) {
 //===----------------------------------------------------------------------===//
 // Equality
 //===----------------------------------------------------------------------===//
-
-/// Symbol that the model gives dimension `dim` of an argument; "" for none.
-static StringRef getSymbol(Value tensor, int64_t dim) {
-  auto argument = dyn_cast<BlockArgument>(tensor);
-  if (!argument || !argument.getOwner()->isEntryBlock())
-    return "";
-  auto func = dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp());
-  if (!func)
-    return "";
-  auto dims = func.getArgAttrOfType<ArrayAttr>(argument.getArgNumber(), onnx::kDimsAttr);
-  if (!dims || dim >= static_cast<int64_t>(dims.size()))
-    return "";
-  return cast<StringAttr>(dims[dim]).getValue();
-}
 
 static Value stripIndexCasts(Value value) {
   while (auto cast = value.getDefiningOp<arith::IndexCastOp>())

@@ -20,6 +20,11 @@ using Sizes = SmallVector<OpFoldResult>;
 OpFoldResult getSize(ImplicitLocOpBuilder &b, Value tensor, int64_t dim);
 Sizes getSizes(ImplicitLocOpBuilder &b, Value tensor);
 
+/// The size that the model states for a dimension of an argument as an expression, such as
+/// "past + 2*seq", of the sizes of other dimensions; null when it states none. A check
+/// that it is the size is in the function.
+OpFoldResult getStatedSize(ImplicitLocOpBuilder &b, BlockArgument argument, int64_t dim);
+
 /// True when both sizes are equal in every run: same value, same arithmetic, or
 /// same symbol of the model (`onnx.dims`).
 bool isSameSize(OpFoldResult lhs, OpFoldResult rhs);

@@ -805,6 +805,34 @@ def filling():
     for dtype in (F16, BF16, F64, np.int64, np.int32, np.uint8, np.bool_):
         x = real(2, 3, dtype=dtype) if operators.is_float(dtype) else whole(2, 3, dtype=dtype, low=0, high=2)
         yield Case(f"Tile_{np.dtype(dtype).name}", "Tile", [x, ints(2, 2)])
+    x = real(3, 4)
+    for mode in ("constant", "reflect", "edge", "wrap"):
+        for name, pads, axes in [("all", [1, 2, 0, 1], None), ("columns", [2, 3], [-1]), ("cut", [-1, 1, 0, -2], None), ("none", [0, 0, 0, 0], None)]:
+            before, after = np.zeros((2, 2), int)
+            where = [0, 1] if axes is None else axes
+            for i, axis in enumerate(where):
+                before[axis], after[axis] = pads[i], pads[i + len(where)]
+            kept = x[tuple(slice(max(-b, 0), n - max(-a, 0)) for b, a, n in zip(before, after, x.shape))]
+            widths = [(max(b, 0), max(a, 0)) for b, a in zip(before, after)]
+            expected = np.pad(kept, widths, mode, **({"constant_values": 7} if mode == "constant" else {}))
+            inputs = [x, ints(*pads), scalar(7, F32)] + ([] if axes is None else [ints(*axes)])
+            for at_run_time in (0, 1):
+                yield Case(f"Pad_{mode}_{name}_{at_run_time}", "Pad", inputs, {"mode": mode}, expected=[expected], version=19,
+                           constants=([] if at_run_time else [1]) + ([3] if axes else []))
+    yield Case("Pad_default", "Pad", [whole(2, 3), ints(1, 0, 0, 1)], constants=[1])
+    yield Case("Pad_bool", "Pad", [np.ones((2, 3), bool), ints(1, 0, 0, 1), scalar(True, bool)], constants=[1])
+    yield Case("Pad_far", "Pad", [real(3), ints(7, 8)], {"mode": "reflect"}, constants=[1])
+    yield Case("Pad_nothing", "Pad", [real(0, 3), ints(1, 0, 1, 0)], constants=[1])
+    yield Case("Pad_nothing_with_edges", "Pad", [real(0, 3), ints(1, 0, 1, 0)], {"mode": "edge"}, fails=True, constants=[1],
+               expected=[np.zeros((2, 3), F32)], kinds=["dynamic"])
+    yield Case("Pad_cut_too_much", "Pad", [real(2), ints(-3, 4)], fails=True, expected=[np.zeros(3, F32)])
+    for upper in (0, 1):
+        for i, k in enumerate((None, -1, 0, 2, 9)):
+            inputs = [real(2, 4, 5)] + ([] if k is None else [scalar(k)])
+            yield Case(f"Trilu_{upper}_{i}", "Trilu", inputs, {"upper": upper})
+    for dtype in (F16, BF16, F64, np.int64, np.uint8, np.bool_):
+        x = real(3, 3, dtype=dtype) if operators.is_float(dtype) else whole(3, 3, dtype=dtype, low=1, high=2)
+        yield Case(f"Trilu_{np.dtype(dtype).name}", "Trilu", [x, scalar(1)], {"upper": 0}, constants=[1])
     yield Case("Tile_negative", "Tile", [real(2), ints(-1)], fails=True, expected=[np.zeros(0, F32)])
 
 

@@ -78,6 +78,8 @@ static void addAttributes(Table &table) {
                      "value_ints", "value_string", "value_strings"});
   set({"Range"}, {"stash_type"});
   set({"Trilu"}, {"upper"});
+  set({"Compress"}, {"axis"});
+  set({"Pad"}, {"mode"});
   set({"ConstantOfShape"}, {"value"});
 }
 
@@ -102,7 +104,7 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
       .Cases({"stash_type", "to", "transA", "transB", "upper", "value_int"}, "an integer")
       .Cases({"alpha", "beta", "bias", "epsilon", "gamma", "lambd", "ratio", "value_float"},
              "a number")
-      .Cases({"approximate", "auto_pad", "direction", "equation", "reduction", "round_mode",
+      .Cases({"approximate", "auto_pad", "direction", "equation", "mode", "reduction", "round_mode",
               "value_string"},
              "a string")
       .Cases(
@@ -170,7 +172,9 @@ static Table makeTable() {
   add({1, 1, 3}, {"DynamicQuantizeLinear"});
   add({2, 3, 1}, {"Conv", "DequantizeLinear", "QuantizeLinear"});
   add({2, 2, 1}, {"BitShift", "SwiGLU"});
+  add({2, 2, 1}, {"Compress"});
   add({2, 2, 2}, {"TopK"});
+  add({2, 4, 1}, {"Pad"});
   add({2, 3, 1}, {"Gemm"});
   add({2, 3, 3}, {"LayerNormalization"});
   add({2, 4, 1}, {"MatMulInteger"});
@@ -216,7 +220,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "CausalConvWithState",
                                                    "CenterCropPad",
                                                    "Col2Im",
-                                                   "Compress",
                                                    "ConvInteger",
                                                    "ConvTranspose",
                                                    "CumProd",
@@ -251,7 +254,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "Optional",
                                                    "OptionalGetElement",
                                                    "OptionalHasElement",
-                                                   "Pad",
                                                    "QLinearConv",
                                                    "QLinearMatMul",
                                                    "RNN",

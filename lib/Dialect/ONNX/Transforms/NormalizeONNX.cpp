@@ -405,7 +405,9 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["RotaryEmbedding"] = {23, upgradeRotaryEmbedding};
     map["Range"] = {11, nullptr};
     map["ReduceSum"] = {13, upgradeReduce};
+    map["GatherND"] = {13, nullptr};
     map["ScatterElements"] = {18, upgradeAxisOfInput};
+    map["ScatterND"] = {18, nullptr};
     map["Shape"] = {15, nullptr};
     map["Slice"] = {13, upgradeSlice};
     map["Hardmax"] = map["LogSoftmax"] = map["Softmax"] = {13, upgradeSoftmax};
@@ -438,7 +440,7 @@ void Normalizer::fold(NodeOp node) {
   Value result = node.getResult(0);
   std::optional<SmallVector<int64_t>> elements = shapes.getKnown(result);
   auto type = dyn_cast<RankedTensorType>(result.getType());
-  if (!elements || !type)
+  if (!elements || !type || type.getRank() > 1)
     return;
   unsigned width = type.getElementTypeBitWidth();
   SmallVector<APInt> values;
