@@ -158,13 +158,12 @@ static LogicalResult lowerPad(NodeLowering &n) {
     sizes.push_back(addSizes(b, addSizes(b, pad.before, size), pad.after));
   }
   if (mode == "constant") {
-    Value fill = fromComputeType(b, constantOf(b, getComputeType(elementType), 0), elementType);
-    if (Value given = n.input(2)) {
-      if (cast<RankedTensorType>(given.getType()).getNumElements() != 1)
-        return n.fail("constant_value is not a single number");
-      fill = tensor::ExtractOp::create(b, reshapeTo(b, given, {}), ValueRange());
-    }
-    Value room = linalg::FillOp::create(b, fill, emptyTensor(b, sizes, elementType)).getResult(0);
+    Value given = n.input(2);
+    auto isOne = [](OpFoldResult size) { return isSize(size, 1); };
+    if (given && !llvm::all_of(getSizes(b, given), isOne))
+      return n.fail("constant_value is not a single number");
+    Value room = given ? broadcastTo(n, reshapeTo(b, given, {}), sizes)
+                       : filledTensor(b, sizes, elementType, 0);
     if (llvm::any_of(source, [](OpFoldResult size) { return isSize(size, 0); }))
       return n.replace(room);
     return n.replace(

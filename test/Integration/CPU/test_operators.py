@@ -821,6 +821,7 @@ def filling():
                            constants=([] if at_run_time else [1]) + ([3] if axes else []))
     yield Case("Pad_default", "Pad", [whole(2, 3), ints(1, 0, 0, 1)], constants=[1])
     yield Case("Pad_bool", "Pad", [np.ones((2, 3), bool), ints(1, 0, 0, 1), scalar(True, bool)], constants=[1])
+    yield Case("Pad_bf16", "Pad", [real(2, 3, dtype=BF16), ints(1, 0, 0, 1), scalar(2, BF16)], constants=[1])
     yield Case("Pad_far", "Pad", [real(3), ints(7, 8)], {"mode": "reflect"}, constants=[1])
     yield Case("Pad_nothing", "Pad", [real(0, 3), ints(1, 0, 1, 0)], constants=[1])
     yield Case("Pad_nothing_with_edges", "Pad", [real(0, 3), ints(1, 0, 1, 0)], {"mode": "edge"}, fails=True, constants=[1],
