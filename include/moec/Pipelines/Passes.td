@@ -66,6 +66,17 @@ def ApproximateVectorMath : Pass<"approximate-vector-math"> {
                            "::mlir::vector::VectorDialect"];
 }
 
+def RoundToBFloat16 : Pass<"round-to-bfloat16"> {
+  let summary = "Rounding of float32 to bfloat16 in integers";
+  let description = [{
+    `arith.truncf` from f32 to bf16, of scalars and vectors, becomes arithmetic on the bits:
+    to nearest, ties to even, NaN to a quiet NaN. `--arith-expand` makes a selection
+    between bf16 values of it, which LLVM computes on CPUs without bf16 by calls of
+    `__truncsfbf2`, one per element. Nothing is an error.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect"];
+}
+
 def HoistStackBuffers : Pass<"hoist-stack-buffers", "::mlir::func::FuncOp"> {
   let summary = "Move static memref.alloca to the start of the function";
   let description = [{

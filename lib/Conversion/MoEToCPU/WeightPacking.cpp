@@ -18,6 +18,9 @@ static Attribute withShape(Attribute source, ArrayRef<int64_t> shape) {
     return SegmentAttr::get(source.getContext(), segment.getFile(), segment.getOffset(),
                             segment.getLength(),
                             RankedTensorType::get(shape, segment.getType().getElementType()));
+  if (auto experts = dyn_cast<ExpertsAttr>(source))
+    return ExpertsAttr::get(source.getContext(), experts.getParts(),
+                            RankedTensorType::get(shape, experts.getType().getElementType()));
   auto dense = cast<DenseElementsAttr>(source);
   return dense.reshape(dense.getType().clone(shape));
 }
@@ -114,9 +117,7 @@ Value WeightPacker::load(OpBuilder &builder, Location loc, Source source, String
   if (!weight) {
     RankedTensorType type;
     for (Attribute part : source.sources) {
-      auto partType = isa<SegmentAttr>(part)
-                          ? cast<SegmentAttr>(part).getType()
-                          : cast<RankedTensorType>(cast<DenseElementsAttr>(part).getType());
+      RankedTensorType partType = WeightOp::getTypeOf(part);
       SmallVector<int64_t> shape(type ? type.getShape() : partType.getShape());
       if (type)
         shape[1] += partType.getDimSize(1);

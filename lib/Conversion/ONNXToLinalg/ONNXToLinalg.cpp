@@ -39,10 +39,13 @@ static ArrayRef<LoweringEntry> getTable() {
     addAttention(entries);
     addEinsum(entries);
     addNormalization(entries);
+    addQuantization(entries);
+    addConvolution(entries);
     addGathering(entries);
     addScattering(entries);
     addOrdering(entries);
     addFilling(entries);
+    addSelecting(entries);
     return entries;
   }();
   return table;

@@ -70,9 +70,6 @@ static OpFoldResult getSizeOfResult(ImplicitLocOpBuilder &b, OpResult result, in
     return getSize(b, loop.getTiedLoopInit(result)->get(), dim);
   if (auto styled = dyn_cast<DestinationStyleOpInterface>(op))
     return getSize(b, styled.getTiedOpOperand(result)->get(), dim);
-  if (auto loop = dyn_cast<LoopLikeOpInterface>(op))
-    if (OpOperand *init = loop.getTiedLoopInit(result))
-      return getSize(b, init->get(), dim);
   if (auto reify = dyn_cast<ReifyRankedShapedTypeOpInterface>(op)) {
     ReifiedRankedShapedTypeDims shapes;
     if (succeeded(reify.reifyResultShapes(b, shapes)))
@@ -349,6 +346,14 @@ OpFoldResult lowering::quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult
   Value safe =
       b.createOrFold<arith::SelectOp>(isZero, toValue(b, b.getIndexAttr(1)), toValue(b, bottom));
   return fold<arith::DivSIOp>(b, top, safe);
+}
+
+OpFoldResult lowering::floorDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor) {
+  return divisor == 1 ? size : fold<arith::DivSIOp>(b, size, b.getIndexAttr(divisor));
+}
+
+OpFoldResult lowering::ceilDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor) {
+  return floorDivSize(b, addSizes(b, size, b.getIndexAttr(divisor - 1)), divisor);
 }
 
 Value lowering::equalSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {

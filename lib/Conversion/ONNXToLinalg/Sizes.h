@@ -49,6 +49,9 @@ OpFoldResult productOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes);
 /// what remains of the denominator is 0.
 OpFoldResult quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> numerator,
                         ArrayRef<OpFoldResult> denominator);
+/// size / divisor, rounded down or up; neither is negative.
+OpFoldResult floorDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor);
+OpFoldResult ceilDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor);
 /// `lhs == rhs` as i1.
 Value equalSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs);
 

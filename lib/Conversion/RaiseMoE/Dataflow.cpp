@@ -40,14 +40,13 @@ int64_t mlir::moe::getLastDim(Value value) {
   return type && type.getRank() > 0 ? type.getShape().back() : ShapedType::kDynamic;
 }
 
-/// True when the dimensions that are not 1 stay in their order.
-static bool keepsOrder(NodeOp transpose) {
-  auto type = dyn_cast<RankedTensorType>(transpose.getInput(0).getType());
-  std::optional<ArrayRef<int64_t>> perm = transpose.getIntsAttr("perm");
-  if (!type || !perm || int64_t(perm->size()) != type.getRank())
+/// True when a Transpose of `input` leaves the dimensions that are not 1 in their order.
+static bool keepsOrder(Value input, ArrayRef<int64_t> perm) {
+  auto type = dyn_cast<RankedTensorType>(input.getType());
+  if (!type || int64_t(perm.size()) != type.getRank())
     return false;
   int64_t last = -1;
-  for (int64_t dim : *perm) {
+  for (int64_t dim : perm) {
     if (type.getDimSize(dim) == 1)
       continue;
     if (dim < last)
@@ -55,6 +54,26 @@ static bool keepsOrder(NodeOp transpose) {
     last = dim;
   }
   return true;
+}
+
+/// The tensor that this Transpose, perhaps after others, leaves in its order: the dimensions
+/// that are not 1 stay as they are. Null when there is none.
+static Value getUntransposed(NodeOp transpose) {
+  std::optional<ArrayRef<int64_t>> perm = transpose.getIntsAttr("perm");
+  if (!perm)
+    return {};
+  SmallVector<int64_t> dims(*perm);
+  Value input = transpose.getInput(0);
+  while (!keepsOrder(input, dims)) {
+    NodeOp inner = getNode(input, "Transpose");
+    perm = inner ? inner.getIntsAttr("perm") : std::nullopt;
+    if (!perm || perm->size() != dims.size())
+      return {};
+    for (int64_t &dim : dims)
+      dim = (*perm)[dim];
+    input = inner.getInput(0);
+  }
+  return input;
 }
 
 /// The input of which the result is another shape; null for other ops.
@@ -68,10 +87,9 @@ static Value getReshaped(Value value) {
   if (!node)
     return {};
   static const StringRef kReshapes[] = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"};
-  if (llvm::is_contained(kReshapes, node.getOpType()) ||
-      (node.isOp("Transpose") && keepsOrder(node)))
-    return node.getInput(0);
-  return {};
+  if (node.isOp("Transpose"))
+    return getUntransposed(node);
+  return llvm::is_contained(kReshapes, node.getOpType()) ? node.getInput(0) : Value();
 }
 
 Value mlir::moe::stripReshapes(Value value) {
@@ -154,6 +172,11 @@ std::optional<double> mlir::moe::getSplat(Value value) {
 std::optional<SmallVector<int64_t>> mlir::moe::getAxes(NodeOp node) {
   Value axes = node.getInput(1);
   return axes ? onnx::getConstantInts(axes) : std::nullopt;
+}
+
+bool mlir::moe::isAlongLastDim(NodeOp node) {
+  auto type = dyn_cast<RankedTensorType>(node.getInput(0).getType());
+  return type && node.hasNodeAttr("axis") && node.getIntAttr("axis", 0) == type.getRank() - 1;
 }
 
 bool mlir::moe::reducesLastDim(NodeOp node) {

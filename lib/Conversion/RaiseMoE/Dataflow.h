@@ -51,6 +51,13 @@ std::optional<double> getSplat(Value value);
 /// The axes of a Reduce, Squeeze or Unsqueeze node (input 1), when constant.
 std::optional<SmallVector<int64_t>> getAxes(onnx::NodeOp node);
 
+/// True for a number that stands for -inf: -3.4e38 and the like.
+inline bool isLowest(double fill) { return fill <= -1e30; }
+
+/// True for a node whose attribute `axis` is the last dimension of input 0. The axis must
+/// have been written out by normalization.
+bool isAlongLastDim(onnx::NodeOp node);
+
 /// True for a node that reduces over the last dimension only.
 bool reducesLastDim(onnx::NodeOp node);
 

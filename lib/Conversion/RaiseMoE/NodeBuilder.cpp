@@ -5,6 +5,8 @@
 
 #include "Dataflow.h"
 
+#include "moec/Dialect/ONNX/IR/ElementType.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 using onnx::NodeOp;
@@ -65,8 +67,10 @@ Value NodeBuilder::castTo(Value value, Type elementType) {
   auto type = cast<RankedTensorType>(value.getType());
   if (type.getElementType() == elementType)
     return value;
-  return node("Cast", type.clone(elementType), value, 13,
-              rewriter.getNamedAttr("to", TypeAttr::get(elementType)));
+  int64_t number = 1;
+  while (onnx::getElementType(number, rewriter.getContext()) != elementType)
+    ++number;
+  return node("Cast", type.clone(elementType), value, 13, intAttr("to", number));
 }
 
 Value NodeBuilder::splat(double value, RankedTensorType type, Value like) {

@@ -27,11 +27,15 @@ void mlir::moe::populateRaiseMoEPatterns(RewritePatternSet &patterns) {
 namespace {
 
 struct RaiseMoE : moe::impl::RaiseMoEBase<RaiseMoE> {
+  using RaiseMoEBase::RaiseMoEBase;
+
   void runOnOperation() override {
     if (failed(raiseAllContribMoE()))
       return signalPassFailure();
-    IRRewriter rewriter(&getContext());
-    raiseRoutings(rewriter, getOperation());
+    if (!contribOnly) {
+      IRRewriter rewriter(&getContext());
+      raiseRoutings(rewriter, getOperation());
+    }
     RewritePatternSet patterns(&getContext());
     populateRaiseMoEPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))

@@ -71,7 +71,8 @@ Value RouterBuilder::select(const Selection &selection) {
 
 Value RouterBuilder::weigh(Value selected, const SlotWeights &weights, int64_t experts) {
   auto op = WeighOp::create(rewriter, loc, selected, score(weights.source, experts), weights.fn,
-                            weights.norm, /*eps=*/0, weights.normEps, weights.scale);
+                            weights.norm, weights.mixer.eps, weights.normEps, weights.scale);
+  op.setMagnitude(weights.mixer.magnitude);
   if (Value bias = vector(weights.source.bias, experts))
     op.getBiasMutable().assign(bias);
   if (weights.expertScale)
@@ -115,7 +116,8 @@ static void raiseGiven(RewriterBase &rewriter, GivenOp given) {
   Value selected = builder.select(*selection);
   for (auto &[weigh, weights] : weighs) {
     rewriter.setInsertionPoint(weigh);
-    rewriter.replaceOp(weigh, builder.weigh(selected, weights, experts));
+    RouterBuilder here = builder; // What it adds need not dominate the next one.
+    rewriter.replaceOp(weigh, here.weigh(selected, weights, experts));
   }
   rewriter.replaceOp(given, selected);
 }
@@ -167,7 +169,7 @@ static void raiseMasked(RewriterBase &rewriter, SelectOp select) {
     FailureOr<SlotWeights> read = matchSlotWeights(weights, *selection, refusal);
     Value weighted;
     if (succeeded(read))
-      weighted = builder.weigh(selected, *read, experts);
+      weighted = RouterBuilder(builder).weigh(selected, *read, experts);
     else // One weight per token is right at any expert.
       weighted = WeighOp::create(rewriter, loc, selected, weigh.getSource(), WeighFn::None,
                                  WeighNorm::None);

@@ -21,16 +21,31 @@ struct ScoredTensor {
   Type elementType;
   /// [E], added to the scores; null when there is none.
   Value bias;
+
+  bool operator==(const ScoredTensor &other) const {
+    return logits == other.logits && fn == other.fn && elementType == other.elementType &&
+           bias == other.bias;
+  }
 };
 
 /// Reads `tensor`. A bias is only told from the logits' own when it is added to a score.
 ScoredTensor readScores(Value tensor, int64_t experts);
 
+/// The choice of one slot, or of all at once: TopK or ArgMax.
+struct Choice {
+  onnx::NodeOp chooser;
+  /// The ids, without reshapes and casts.
+  Value ids;
+  /// What was chosen from; and the same before earlier slots took theirs out.
+  Value left, keys;
+
+  bool chooses(Value value) const { return stripReshapesAndCasts(value) == ids; }
+};
+
 /// The experts chosen by the largest keys.
 struct Selection {
-  /// TopK or ArgMax, and its ids, without reshapes and casts.
-  onnx::NodeOp chooser;
-  Value ids;
+  /// One choice of k experts, or k choices of one each.
+  SmallVector<Choice, 2> choices;
   int64_t experts = 0, k = 0;
   ScoredTensor key;
   TieBreak tieBreak = TieBreak::Lower;
@@ -45,10 +60,21 @@ struct Selection {
 /// many columns as experts, perhaps limited to groups of experts.
 FailureOr<Selection> matchSelection(Value ids, int64_t experts, Refusal &refusal);
 
+/// A round of PhiMoE's sparse mixer; see moe.weigh.
+struct SparseMixer {
+  double eps = 0;
+  bool magnitude = false;
+};
+
+/// Reads `probabilities` as those of the round of the mixer that made the choice.
+std::optional<SparseMixer> matchSparseMixer(Value probabilities, const Choice &choice);
+
 /// The weights of selected experts.
 struct SlotWeights {
   ScoredTensor source;
   WeighFn fn = WeighFn::None;
+  /// Of masked_softmax.
+  SparseMixer mixer;
   WeighNorm norm = WeighNorm::None;
   double normEps = 0, scale = 1;
   std::optional<double> normP;
@@ -58,6 +84,8 @@ struct SlotWeights {
   bool isPlain() const {
     return fn == WeighFn::None && norm == WeighNorm::None && scale == 1 && !expertScale;
   }
+  /// True for weights made in the same way.
+  bool operator==(const SlotWeights &other) const;
 };
 
 /// Reads `weights` [T·k] as a function of a tensor [T·E] at the selected experts.

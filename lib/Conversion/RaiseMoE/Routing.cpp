@@ -23,9 +23,7 @@ static NodeOp getChooser(Value ids) {
   NodeOp node = getNode(ids, "TopK");
   if (!node || ids != node.getResult(1))
     node = getNode(ids, "ArgMax");
-  auto type = node ? dyn_cast<RankedTensorType>(node.getInput(0).getType()) : RankedTensorType();
-  bool lastAxis = type && node.getIntAttr("axis", -1) == type.getRank() - 1;
-  return lastAxis ? node : NodeOp();
+  return node && isAlongLastDim(node) ? node : NodeOp();
 }
 
 /// The tensor of ids and whether those of a token are distinct.
@@ -39,8 +37,7 @@ static LogicalResult readIds(int64_t experts, Value ids, Routing &routing, Refus
     routing.k = chooser.isOp("ArgMax") ? 1 : getLastDim(root);
     routing.distinct = true;
   } else if (NodeOp concat = getNode(root, "Concat")) {
-    auto type = dyn_cast<RankedTensorType>(root.getType());
-    if (!type || concat.getIntAttr("axis", 0) != type.getRank() - 1)
+    if (!isAlongLastDim(concat))
       return refusal.refuse(root, "joins ids, expected along the last dimension");
     routing.k = getLastDim(root);
     Routing part;

@@ -24,7 +24,7 @@ static std::optional<ScoreFn> getScoreFn(NodeOp node, int64_t experts, Value &lo
   if (!type || type.getRank() == 0 || type.getShape().back() != experts)
     return std::nullopt;
   logits = node.getInput(0);
-  if (node.isOp("Softmax") && node.getIntAttr("axis", -1) == type.getRank() - 1)
+  if (node.isOp("Softmax") && isAlongLastDim(node))
     return ScoreFn::Softmax;
   if (node.isOp("Sigmoid"))
     return ScoreFn::Sigmoid;
@@ -88,7 +88,8 @@ ScoredTensor mlir::moe::readScores(Value tensor, int64_t experts) {
     return scores;
   if (NodeOp add = getNode(root, "Add"))
     for (int i : {0, 1})
-      if (isVector(add.getInput(i), experts) && readFn(add.getInput(1 - i))) {
+      if (isVector(add.getInput(i), experts) && getLastDim(add.getInput(1 - i)) == experts &&
+          readFn(add.getInput(1 - i))) {
         scores.bias = add.getInput(i);
         return scores;
       }
@@ -154,7 +155,7 @@ FailureOr<Value> GroupReader::read(Value masked) {
   if (NodeOp where = getNode(root, "Where")) {
     for (int i : {1, 2}) {
       std::optional<double> fill = getSplat(where.getInput(i));
-      if (!fill || (*fill != 0.0 && *fill > -1e30))
+      if (!fill || (*fill != 0.0 && !isLowest(*fill)))
         continue;
       selection.groupFill = *fill == 0.0 ? GroupFill::Zero : GroupFill::NegInf;
       return readMasked(where, where.getInput(0), where.getInput(3 - i), /*inverted=*/i == 1);
@@ -180,7 +181,7 @@ FailureOr<Value> GroupReader::readMasked(NodeOp node, Value mask, Value key, boo
     return failure();
   NodeOp topk = getNode(stripReshapesAndCasts(*chosen), "TopK");
   if (!topk || stripReshapesAndCasts(*chosen) != topk.getResult(1) ||
-      topk.getIntAttr("largest", 1) != 1)
+      topk.getIntAttr("largest", 1) != 1 || !isAlongLastDim(topk))
     return refusal.refuse(*chosen, "yields the groups, expected the positions of TopK");
   selection.topGroups = getLastDim(topk.getResult(1));
   if (getLastDim(topk.getInput(0)) != selection.numGroups ||
@@ -212,9 +213,7 @@ FailureOr<Value> GroupReader::readExpanded(Value mask, bool &inverted) {
 /// The ids of the groups that the mask [T, G] lets through.
 FailureOr<Value> GroupReader::readChosen(Value mask, bool inverted) {
   if (NodeOp scatter = getNode(mask, "ScatterElements")) {
-    auto type = getType(mask);
-    bool lastAxis = type && scatter.getIntAttr("axis", 0) == type.getRank() - 1 &&
-                    type.getShape().back() == selection.numGroups;
+    bool lastAxis = isAlongLastDim(scatter) && getLastDim(mask) == selection.numGroups;
     double off = inverted ? 1.0 : 0.0;
     if (lastAxis && scatter.getStringAttr("reduction", "none") == "none" &&
         getSplat(scatter.getInput(0)) == off && getSplat(scatter.getInput(2)) == 1.0 - off)
@@ -246,9 +245,8 @@ LogicalResult GroupReader::readScore(Value score, Value key) {
     bool sums = reduce && reduce.isOp("ReduceSum") && reducesLastDim(reduce);
     Value values = sums ? stripReshapesAndCasts(reduce.getInput(0)) : score;
     NodeOp topk = getNode(values, "TopK");
-    auto type = topk ? getType(topk.getInput(0)) : RankedTensorType();
-    if (!type || values != topk.getResult(0) || topk.getIntAttr("largest", 1) != 1 ||
-        topk.getIntAttr("axis", -1) != type.getRank() - 1)
+    if (!topk || values != topk.getResult(0) || topk.getIntAttr("largest", 1) != 1 ||
+        !isAlongLastDim(topk))
       return refusal.refuse(score, "is the score of the groups, expected ReduceMax or the sum of "
                                    "TopK's values");
     best = getLastDim(values);
@@ -272,33 +270,113 @@ LogicalResult GroupReader::readScore(Value score, Value key) {
 // Selection
 //===----------------------------------------------------------------------===//
 
+/// TopK or ArgMax along the last dimension, of the experts.
+static FailureOr<Choice> matchChoice(Value ids, int64_t experts, Refusal &refusal) {
+  Choice choice;
+  choice.ids = stripReshapesAndCasts(ids);
+  auto node = choice.ids.getDefiningOp<NodeOp>();
+  bool isTopK = node && node.isOp("TopK") && choice.ids == node.getResult(1);
+  if (!isTopK && !(node && node.isOp("ArgMax")))
+    return refusal.refuse(choice.ids, "yields the ids, expected the positions of TopK or ArgMax");
+  if (!isAlongLastDim(node) || getLastDim(node.getInput(0)) != experts)
+    return refusal.refuse(choice.ids, "chooses along another dimension than the last, of the " +
+                                          Twine(experts) + " experts");
+  if (node.getIntAttr("largest", 1) != 1)
+    return refusal.refuse(choice.ids, "chooses the smallest, expected the largest");
+  choice.chooser = node;
+  choice.left = choice.keys = node.getInput(0);
+  return choice;
+}
+
+/// What `masked` was before the experts `ids` were taken out: by -inf, or by 0 when it is
+/// positive.
+static Value getBeforeMask(Value masked, const Choice &taken, int64_t experts) {
+  Value root = stripWidening(masked);
+  auto isTaken = [&](Value mask, bool &inverted) {
+    Value ids = getOneHotIds(stripMask(mask, inverted), experts);
+    return ids && taken.chooses(ids);
+  };
+  auto isLowestFill = [](Value value) { return isLowest(getSplat(value).value_or(0)); };
+  if (NodeOp scatter = getNode(root, "ScatterElements")) {
+    bool replaces = scatter.getStringAttr("reduction", "none") == "none";
+    if (isAlongLastDim(scatter) && replaces && taken.chooses(scatter.getInput(1)) &&
+        isLowestFill(scatter.getInput(2)))
+      return scatter.getInput(0);
+  }
+  if (NodeOp where = getNode(root, "Where"))
+    for (int i : {1, 2}) {
+      bool inverted = i == 2;
+      if (isLowestFill(where.getInput(i)) && isTaken(where.getInput(0), inverted) && !inverted)
+        return where.getInput(3 - i);
+    }
+  if (NodeOp mul = getNode(root, "Mul"))
+    for (int i : {0, 1}) {
+      bool inverted = false;
+      ScoredTensor scores = readScores(mul.getInput(1 - i), experts);
+      bool isPositive = scores.fn != ScoreFn::Identity && !scores.bias;
+      if (isPositive && isTaken(mul.getInput(i), inverted) && inverted)
+        return mul.getInput(1 - i);
+    }
+  return {};
+}
+
+/// The largest, then the largest of the others, and so on, joined.
+static LogicalResult matchRounds(NodeOp concat, Selection &selection, Refusal &refusal) {
+  int64_t experts = selection.experts;
+  ScoredTensor first;
+  for (Value input : concat.getInputs()) {
+    FailureOr<Choice> choice = matchChoice(input, experts, refusal);
+    if (failed(choice))
+      return failure();
+    if (choice->chooser.isOp("TopK") && getLastDim(choice->ids) != 1)
+      return refusal.refuse(choice->ids, "chooses several experts, expected one in each round");
+    for (const Choice &taken : llvm::reverse(selection.choices)) {
+      Value before = getBeforeMask(choice->keys, taken, experts);
+      if (!before)
+        return refusal.refuse(choice->keys, "is chosen from in a later round, expected keys "
+                                            "without the experts already taken");
+      choice->keys = before;
+    }
+    ScoredTensor keys = readScores(choice->keys, experts);
+    if (selection.choices.empty())
+      first = keys;
+    // Score functions are monotone: the order is that of the logits.
+    bool sameOrder = keys.logits == first.logits && keys.bias == first.bias &&
+                     (!keys.bias || keys.fn == first.fn);
+    if (!sameOrder)
+      return refusal.refuse(choice->keys, "is chosen from in a later round, expected the keys of "
+                                          "the first");
+    selection.choices.push_back(*choice);
+  }
+  selection.k = selection.choices.size();
+  selection.key = first;
+  return success();
+}
+
 FailureOr<Selection> mlir::moe::matchSelection(Value ids, int64_t experts, Refusal &refusal) {
   Selection selection;
-  selection.ids = stripReshapesAndCasts(ids);
   selection.experts = experts;
-  auto node = selection.ids.getDefiningOp<NodeOp>();
-  bool isTopK = node && node.isOp("TopK") && selection.ids == node.getResult(1);
-  bool isArgMax = node && node.isOp("ArgMax");
-  if (!isTopK && !isArgMax)
-    return refusal.refuse(selection.ids,
-                          "yields the ids, expected the positions of TopK or ArgMax");
-  auto type = getType(node.getInput(0));
-  if (!type || node.getIntAttr("axis", -1) != type.getRank() - 1 ||
-      type.getShape().back() != experts)
-    return refusal.refuse(selection.ids, "chooses along another dimension than the last, of the " +
-                                             Twine(experts) + " experts");
-  if (node.getIntAttr("largest", 1) != 1)
-    return refusal.refuse(selection.ids, "chooses the smallest, expected the largest");
-  selection.chooser = node;
-  selection.k = isArgMax ? 1 : getLastDim(selection.ids);
-  if (node.getIntAttr("select_last_index", 0) != 0)
+  Value root = stripReshapesAndCasts(ids);
+  if (NodeOp concat = getNode(root, "Concat")) {
+    if (!isAlongLastDim(concat))
+      return refusal.refuse(root, "joins ids, expected along the last dimension");
+    if (failed(matchRounds(concat, selection, refusal)))
+      return failure();
+    return selection;
+  }
+  FailureOr<Choice> choice = matchChoice(ids, experts, refusal);
+  if (failed(choice))
+    return failure();
+  selection.choices = {*choice};
+  selection.k = choice->chooser.isOp("ArgMax") ? 1 : getLastDim(choice->ids);
+  if (choice->chooser.getIntAttr("select_last_index", 0) != 0)
     selection.tieBreak = TieBreak::Higher;
 
   Selection grouped = selection;
   Refusal notGrouped;
-  FailureOr<Value> key = GroupReader{grouped, notGrouped}.read(node.getInput(0));
+  FailureOr<Value> key = GroupReader{grouped, notGrouped}.read(choice->keys);
   if (succeeded(key))
     selection = grouped;
-  selection.key = readScores(succeeded(key) ? *key : node.getInput(0), experts);
+  selection.key = readScores(succeeded(key) ? *key : choice->keys, experts);
   return selection;
 }

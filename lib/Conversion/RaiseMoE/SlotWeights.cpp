@@ -12,39 +12,42 @@ using namespace mlir;
 using namespace mlir::moe;
 using onnx::NodeOp;
 
+bool SlotWeights::operator==(const SlotWeights &other) const {
+  return source == other.source && fn == other.fn && mixer.eps == other.mixer.eps &&
+         mixer.magnitude == other.mixer.magnitude && norm == other.norm &&
+         normEps == other.normEps && normP == other.normP && scale == other.scale &&
+         expertScale == other.expertScale;
+}
+
 namespace {
 
 struct WeightReader {
   const Selection &selection;
+  /// Whose weights are read; null for all slots of a selection in rounds.
+  const Choice *choice;
+  int64_t slots;
   Refusal &refusal;
 
   FailureOr<SlotWeights> read(Value weights);
 
 private:
   FailureOr<SlotWeights> readPlain(Value weights, StringRef what);
+  FailureOr<SlotWeights> readJoined(NodeOp concat);
+  FailureOr<SlotWeights> readValues(Value values);
   FailureOr<SlotWeights> readLargest(NodeOp reduce);
   FailureOr<SlotWeights> readGathered(Value tensor, Value ids);
   FailureOr<SlotWeights> readProduct(NodeOp mul);
   FailureOr<SlotWeights> readQuotient(NodeOp div);
   FailureOr<SlotWeights> scaleBy(Value weights, double factor);
   FailureOr<SlotWeights> normalizeBy(Value weights, Value divisor);
-  SlotWeights fromKeys();
 
-  bool areIds(Value value) const { return stripReshapesAndCasts(value) == selection.ids; }
+  bool areIds(Value ids) const { return choice && choice->chooses(ids); }
   Value getExpertScale(Value value) const;
 };
 
 } // namespace
 
 static RankedTensorType getType(Value value) { return dyn_cast<RankedTensorType>(value.getType()); }
-
-/// The keys at the selected experts. Where groups were masked by 0 they are still scores
-/// that are not negative, so what was masked is only selected where all else is 0.
-SlotWeights WeightReader::fromKeys() {
-  SlotWeights weights;
-  weights.source = selection.key;
-  return weights;
-}
 
 FailureOr<SlotWeights> WeightReader::readPlain(Value weights, StringRef what) {
   FailureOr<SlotWeights> inner = read(weights);
@@ -56,17 +59,52 @@ FailureOr<SlotWeights> WeightReader::readPlain(Value weights, StringRef what) {
   return inner;
 }
 
+/// The weights of one slot after the other, all made alike.
+FailureOr<SlotWeights> WeightReader::readJoined(NodeOp concat) {
+  Value root = concat.getResult(0);
+  if (choice || !isAlongLastDim(concat) || concat.getNumInputs() != selection.choices.size())
+    return refusal.refuse(root, "joins weights, expected one of each round of the selection");
+  std::optional<SlotWeights> all;
+  for (auto [input, round] : llvm::zip_equal(concat.getInputs(), selection.choices)) {
+    FailureOr<SlotWeights> one = WeightReader{selection, &round, 1, refusal}.read(input);
+    if (failed(one))
+      return failure();
+    if (all && !(*one == *all))
+      return refusal.refuse(input, "is the weight of a later round, expected it as in the first");
+    all = *one;
+  }
+  return *all;
+}
+
+/// The keys of the choice, where TopK found them. Groups masked by 0 have scores that are
+/// not negative, so that they are only selected where all else is 0.
+FailureOr<SlotWeights> WeightReader::readValues(Value values) {
+  ScoredTensor keys =
+      selection.isGrouped() ? selection.key : readScores(choice->keys, selection.experts);
+  bool isExact = !selection.isGrouped() || selection.groupFill == GroupFill::NegInf ||
+                 (keys.fn != ScoreFn::Identity && !keys.bias);
+  if (!isExact)
+    return refusal.refuse(values, "yields keys that may be those of masked groups");
+  SlotWeights weights;
+  weights.source = keys;
+  return weights;
+}
+
 /// The maximum of scores is the score of the one expert with the largest key.
 FailureOr<SlotWeights> WeightReader::readLargest(NodeOp reduce) {
-  ScoredTensor scores = readScores(reduce.getInput(0), selection.experts);
-  // Score functions are monotone, so keys and scores may be any of one tensor's.
-  bool sameOrder = scores.logits == selection.key.logits && !scores.bias && !selection.key.bias;
-  if (selection.k != 1 || selection.isGrouped() || !reducesLastDim(reduce) || !sameOrder)
-    return refusal.refuse(reduce.getResult(0),
-                          "is a maximum, expected that of the keys of the one expert chosen");
-  SlotWeights weights;
-  weights.source = scores;
-  return weights;
+  Value tensor = reduce.getInput(0);
+  if (choice && slots == 1 && reducesLastDim(reduce)) {
+    if (haveSameElements(tensor, choice->left))
+      return readValues(reduce.getResult(0));
+    // Score functions are monotone, so keys and scores may be any of one tensor's.
+    SlotWeights weights;
+    weights.source = readScores(tensor, selection.experts);
+    if (selection.choices.size() == 1 && !selection.isGrouped() && !selection.key.bias &&
+        !weights.source.bias && weights.source.logits == selection.key.logits)
+      return weights;
+  }
+  return refusal.refuse(reduce.getResult(0),
+                        "is a maximum, expected that of the keys of the one expert chosen");
 }
 
 FailureOr<SlotWeights> WeightReader::readGathered(Value tensor, Value ids) {
@@ -75,6 +113,12 @@ FailureOr<SlotWeights> WeightReader::readGathered(Value tensor, Value ids) {
   if (getLastDim(tensor) != selection.experts)
     return refusal.refuse(tensor, "is gathered from, expected one column per expert");
   SlotWeights weights;
+  if (std::optional<SparseMixer> mixer = matchSparseMixer(tensor, *choice)) {
+    weights.source = readScores(choice->keys, selection.experts);
+    weights.fn = WeighFn::MaskedSoftmax;
+    weights.mixer = *mixer;
+    return weights;
+  }
   weights.source = readScores(tensor, selection.experts);
   return weights;
 }
@@ -132,7 +176,7 @@ FailureOr<SlotWeights> WeightReader::normalizeBy(Value value, Value divisor) {
     used = expand.getInput(0);
     root = stripReshapesAndCasts(used);
   }
-  if (selection.k > 1 && getLastDim(used) != 1)
+  if (slots > 1 && (getLastDim(used) != 1 || getLastDim(value) != slots))
     return refusal.refuse(divisor, "divides the weights, expected one number per token");
 
   FailureOr<SlotWeights> weights = read(value);
@@ -158,7 +202,7 @@ FailureOr<SlotWeights> WeightReader::normalizeBy(Value value, Value divisor) {
   }
   bool isNorm = node && (node.isOp("ReduceL1") || node.isOp("ReduceL2"));
   if (!node || !(node.isOp("ReduceSum") || isNorm) || !reducesLastDim(node) ||
-      getLastDim(node.getInput(0)) != selection.k ||
+      getLastDim(node.getInput(0)) != slots ||
       stripReshapesAndCasts(node.getInput(0)) != stripReshapesAndCasts(value))
     return refusal.refuse(root, "is the divisor of the weights, expected the sum of a token's");
   if (isNorm) {
@@ -180,20 +224,14 @@ FailureOr<SlotWeights> WeightReader::read(Value value) {
   auto node = root.getDefiningOp<NodeOp>();
   if (!node)
     return refusal.refuse(root, "yields the weights, expected a function of the router's scores");
-  if (node == selection.chooser && root == node.getResult(0) && node.isOp("TopK")) {
-    bool isExact = !selection.isGrouped() || selection.groupFill == GroupFill::NegInf ||
-                   (selection.key.fn != ScoreFn::Identity && !selection.key.bias);
-    if (!isExact)
-      return refusal.refuse(root, "yields keys that may be those of masked groups");
-    return fromKeys();
-  }
+  if (choice && node == choice->chooser && node.isOp("TopK") && root == node.getResult(0))
+    return readValues(root);
+  if (node.isOp("Concat"))
+    return readJoined(node);
   if (node.isOp("ReduceMax"))
     return readLargest(node);
-  if (node.isOp("GatherElements")) {
-    auto type = getType(node.getInput(0));
-    if (type && node.getIntAttr("axis", 0) == type.getRank() - 1)
-      return readGathered(node.getInput(0), node.getInput(1));
-  }
+  if (node.isOp("GatherElements") && isAlongLastDim(node))
+    return readGathered(node.getInput(0), node.getInput(1));
   if (node.isOp("GatherND")) {
     auto type = getType(node.getInput(0));
     if (type && node.getIntAttr("batch_dims", 0) == type.getRank() - 1 &&
@@ -201,12 +239,9 @@ FailureOr<SlotWeights> WeightReader::read(Value value) {
       return readGathered(node.getInput(0), node.getInput(1));
   }
   if (node.isOp("Softmax")) {
-    auto type = getType(root);
-    bool overSlots = type && node.getIntAttr("axis", -1) == type.getRank() - 1 &&
-                     type.getShape().back() == selection.k;
-    if (!overSlots)
+    if (!isAlongLastDim(node) || getLastDim(root) != slots)
       return refusal.refuse(root, "yields the weights, expected a softmax over the " +
-                                      Twine(selection.k) + " selected");
+                                      Twine(slots) + " selected");
     FailureOr<SlotWeights> weights = readPlain(node.getInput(0), "Softmax");
     if (succeeded(weights))
       weights->fn = WeighFn::Softmax;
@@ -228,5 +263,6 @@ FailureOr<SlotWeights> WeightReader::read(Value value) {
 
 FailureOr<SlotWeights> mlir::moe::matchSlotWeights(Value weights, const Selection &selection,
                                                    Refusal &refusal) {
-  return WeightReader{selection, refusal}.read(weights);
+  const Choice *choice = selection.choices.size() == 1 ? selection.choices.data() : nullptr;
+  return WeightReader{selection, choice, selection.k, refusal}.read(weights);
 }

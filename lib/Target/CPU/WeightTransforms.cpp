@@ -287,32 +287,40 @@ static void packCodePanels(const PanelColumns &columns, int64_t bits, int64_t k,
 // WeightPacker
 //===----------------------------------------------------------------------===//
 
-/// The bytes of an inline source, one per element for narrow integers.
-static std::shared_ptr<std::vector<char>> expand(DenseElementsAttr dense) {
+std::vector<char> mlir::moe::getElementBytes(DenseElementsAttr dense) {
   int64_t width = getElementBytes(dense.getElementType());
-  auto bytes = std::make_shared<std::vector<char>>(dense.getNumElements() * width);
+  std::vector<char> bytes(dense.getNumElements() * width);
   if (dense.getElementType().isInteger(1)) {
-    char *out = bytes->data();
+    char *out = bytes.data();
     for (bool value : dense.getValues<bool>())
       *out++ = value;
     return bytes;
   }
   ArrayRef<char> raw = dense.getRawData();
   if (!dense.isSplat()) {
-    std::copy(raw.begin(), raw.end(), bytes->begin());
+    std::copy(raw.begin(), raw.end(), bytes.begin());
     return bytes;
   }
   for (int64_t i = 0, e = dense.getNumElements(); i < e; ++i)
-    std::memcpy(bytes->data() + i * width, raw.data(), width);
+    std::memcpy(bytes.data() + i * width, raw.data(), width);
   return bytes;
 }
 
-Error WeightPacker::addSource(Attribute source, SourceFiles &files) {
+Expected<WeightPacker::Source> WeightPacker::openSource(Attribute source, SourceFiles &files) {
   if (auto dense = dyn_cast<DenseElementsAttr>(source)) {
-    auto storage = expand(dense);
+    auto storage = std::make_shared<std::vector<char>>(getElementBytes(dense));
     int64_t bytes = moe::getExpertBytes(cast<RankedTensorType>(dense.getType()));
-    sources.push_back({*storage, bytes, storage});
-    return Error::success();
+    return Source{*storage, bytes, storage, {}};
+  }
+  if (auto experts = dyn_cast<ExpertsAttr>(source)) {
+    Source all{{}, moe::getExpertBytes(experts.getType()), nullptr, {}};
+    for (Attribute part : experts.getParts()) {
+      Expected<Source> opened = openSource(part, files);
+      if (!opened)
+        return opened.takeError();
+      all.parts.push_back(std::move(*opened));
+    }
+    return all;
   }
   if (isa<TensorAttr>(source))
     return createStringError("a source is a named tensor, and its file is not given");
@@ -328,8 +336,7 @@ Error WeightPacker::addSource(Attribute source, SourceFiles &files) {
     unpackCodes(bytes->data(), unpacked->data(), bits, 1, type.getNumElements(), 1);
     bytes = ArrayRef<char>(*unpacked);
   }
-  sources.push_back({*bytes, moe::getExpertBytes(type), unpacked});
-  return Error::success();
+  return Source{*bytes, moe::getExpertBytes(type), unpacked, {}};
 }
 
 Error WeightPacker::addStep(Attribute transform, RankedTensorType input, RankedTensorType result) {
@@ -393,9 +400,12 @@ Expected<WeightPacker> WeightPacker::create(WeightOp weight, SourceFiles &files)
   unsigned bits = type.getElementTypeBitWidth();
   if (bits > 64 || !llvm::isPowerOf2_32(bits))
     return inWeight(weight, createStringError(formatv("elements of {0} bits", bits)));
-  for (Attribute source : weight.getSources())
-    if (Error error = packer.addSource(source, files))
-      return inWeight(weight, std::move(error));
+  for (Attribute source : weight.getSources()) {
+    Expected<Source> opened = openSource(source, files);
+    if (!opened)
+      return inWeight(weight, opened.takeError());
+    packer.sources.push_back(std::move(*opened));
+  }
   auto emitError = [&] { return weight.emitOpError(); };
   for (Attribute transform : weight.getTransforms()) {
     auto result = cast<WeightTransformInterface>(transform).getResultType(type, emitError);
@@ -417,11 +427,11 @@ ArrayRef<char> WeightPacker::getWhole() const {
 /// The sources of an expert one after the other: stacked along dimension 1.
 ArrayRef<char> WeightPacker::gather(int64_t expert) {
   if (sources.size() == 1)
-    return sources[0].bytes.slice(expert * sources[0].expertBytes, sources[0].expertBytes);
+    return sources[0].getExpert(expert);
   std::vector<char> &buffer = buffers[0];
   buffer.clear();
   for (const Source &source : sources) {
-    ArrayRef<char> bytes = source.bytes.slice(expert * source.expertBytes, source.expertBytes);
+    ArrayRef<char> bytes = source.getExpert(expert);
     buffer.insert(buffer.end(), bytes.begin(), bytes.end());
   }
   return buffer;

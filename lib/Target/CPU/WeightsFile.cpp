@@ -179,7 +179,7 @@ static bool hasNaN(ArrayRef<char> bytes, Type type) {
 /// NaN is kept, but is hardly ever meant. Constants inside the program were looked at
 /// when they were imported.
 void Writer::warnOfNaN(WeightOp weight, ArrayRef<char> bytes) {
-  bool isInFile = llvm::any_of(weight.getSources(), llvm::IsaPred<SegmentAttr>);
+  bool isInFile = llvm::any_of(weight.getSources(), llvm::IsaPred<SegmentAttr, ExpertsAttr>);
   if (!isInFile || warned.contains(weight) ||
       !hasNaN(bytes, weight.getTensorType().getElementType()))
     return;

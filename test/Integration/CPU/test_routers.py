@@ -255,6 +255,54 @@ ROUTERS = {
            w = ReduceMax <keepdims = 1> (p, last)""",
         ["moe.score <softmax>", "k = 1"],
     ),
+    # R6. PhiMoE, as torch exports its `sparsemixer`: two rounds.
+    "sparse_mixer": (
+        """m1 = ReduceMax <keepdims = 1> (l, last)
+           id1 = ArgMax <axis = -1, keepdims = 1> (l)
+           abs1 = Abs (l)
+           factor1 = Max (abs1, m1)
+           distance1 = Sub (m1, l)
+           relative1 = Div (distance1, factor1)
+           bound = Constant <value_float = 0.3> ()
+           far1 = Greater (relative1, bound)
+           near1 = Where (far1, ninf, l)
+           p1 = Softmax <axis = -1> (near1)
+           w1 = GatherElements <axis = -1> (p1, id1)
+           taken_shape = Shape (id1)
+           taken = Expand (ninf, taken_shape)
+           l2 = ScatterElements <axis = 1> (l, id1, taken)
+           m2 = ReduceMax <keepdims = 1> (l2, last)
+           id2 = ArgMax <axis = -1, keepdims = 1> (l2)
+           abs2 = Abs (l)
+           factor2 = Max (abs2, m2)
+           distance2 = Sub (m2, l)
+           relative2 = Div (distance2, factor2)
+           far2 = Greater (relative2, bound)
+           near2 = Where (far2, ninf, l2)
+           p2 = Softmax <axis = -1> (near2)
+           w2 = GatherElements <axis = -1> (p2, id2)
+           ids = Concat <axis = -1> (id1, id2)
+           w = Concat <axis = -1> (w1, w2)""",
+        ["k = 2", "fn = #moe.weigh_fn<masked_softmax>", "eps = 0.15"],
+    ),
+    # The largest, then the largest of the others: what top-k is, too.
+    "two_rounds": (
+        """p = Softmax <axis = -1> (l)
+           v1, id1 = TopK (p, one)
+           depth = Constant <value_int = 12> ()
+           off_on = Constant <value_floats = [0.0, 1.0]> ()
+           flat1 = Squeeze (id1, last)
+           hot = OneHot (flat1, depth, off_on)
+           taken = Cast <to = 9> (hot)
+           l2 = Where (taken, ninf, l)
+           id2 = ArgMax <axis = -1, keepdims = 1> (l2)
+           v2 = GatherElements <axis = 1> (p, id2)
+           ids = Concat <axis = 1> (id1, id2)
+           v = Concat <axis = 1> (v1, v2)
+           sum = ReduceSum <keepdims = 1> (v, last)
+           w = Div (v, sum)""",
+        ["moe.score <softmax>", "k = 2", "norm = #moe.weigh_norm<sum>"],
+    ),
 }
 
 # Graphs that compute something else: the routing stays as given, and a remark says why.
@@ -288,6 +336,17 @@ OTHERS = {
         """v, ids = TopK (l, two)
            w = Softmax <axis = 0> (v)""",
         "expected a softmax over the 2 selected",
+    ),
+    "second_round_of_other_keys": (
+        """id1 = ArgMax <axis = -1, keepdims = 1> (l)
+           taken_shape = Shape (id1)
+           taken = Expand (ninf, taken_shape)
+           keys = Add (l, b)
+           l2 = ScatterElements <axis = 1> (keys, id1, taken)
+           id2 = ArgMax <axis = -1, keepdims = 1> (l2)
+           ids = Concat <axis = -1> (id1, id2)
+           w = GatherElements <axis = 1> (l, ids)""",
+        "in a later round, expected the keys of the first",
     ),
 }
 

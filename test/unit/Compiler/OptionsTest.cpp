@@ -24,6 +24,7 @@ TEST(OptionsTest, SetsWhatTheTableSays) {
   EXPECT_EQ(set(options, "log-level", "remark"), "");
   EXPECT_EQ(set(options, "color", "always"), "");
   EXPECT_EQ(set(options, "verify-each", "true"), "");
+  EXPECT_EQ(set(options, "no-raise", ""), "");
   EXPECT_EQ(set(options, "compile-to", "raise-moe"), "");
   EXPECT_EQ(options.output, "x.moec");
   EXPECT_EQ(options.optLevel, 1u);
@@ -35,6 +36,7 @@ TEST(OptionsTest, SetsWhatTheTableSays) {
   EXPECT_EQ(options.keep, std::vector<std::string>{"a"});
   EXPECT_TRUE(options.quiet);
   EXPECT_TRUE(options.verifyEach);
+  EXPECT_TRUE(options.noRaise);
   EXPECT_EQ(options.logLevel, Severity::Remark);
   EXPECT_EQ(options.color, ColorMode::Always);
   EXPECT_EQ(options.compileTo, "raise-moe");

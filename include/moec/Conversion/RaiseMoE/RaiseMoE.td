@@ -15,6 +15,15 @@ def RaiseMoE : Pass<"raise-moe", "::mlir::ModuleOp"> {
     yields their logits by `moe.logits`. `moe.expert_ffn` carries the names of the
     nodes it came from in the attribute `moe.sources`.
 
+    Routers in standard operators become `moe.score`, `moe.select`, `moe.weigh` and
+    `moe.capacity`, whatever they are spelled with: softmax, sigmoid or √softplus
+    scores, biases that only select, groups of experts (by their largest key or the sum
+    of the two largest), top-k or rounds of argmax, softmax over the selected, the
+    sparse mixer, normalisation by the sum (plus an epsilon), a bounded sum or a norm,
+    factors of all or of each expert, and the capacity masks of Switch. Ids and weights
+    that come from elsewhere stay a `moe.given` routing, and a remark says which
+    condition failed at which node.
+
     A node that is illegal, or that asks for what moec does not compute, is an error
     at the node; the pass reports all such nodes and then fails.
 
@@ -22,6 +31,11 @@ def RaiseMoE : Pass<"raise-moe", "::mlir::ModuleOp"> {
     equal keys select the lower expert index, `use_sparse_mixer` and fc3 are computed,
     and no route is dropped for its weight being zero or negative.
   }];
+  let options = [
+    Option<"contribOnly", "contrib-only", "bool", "false",
+           "leave blocks that are written in standard operators as they are">,
+    Option<"allowFrozenRouting", "allow-frozen-routing", "bool", "false",
+           "accept blocks that lack experts because tracing the model never chose them">];
   let dependentDialects = ["::mlir::moe::MoEDialect", "::mlir::moe::onnx::ONNXDialect",
                            "::mlir::tensor::TensorDialect", "::mlir::arith::ArithDialect",
                            "::mlir::LLVM::LLVMDialect"];

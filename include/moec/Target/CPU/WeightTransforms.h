@@ -21,6 +21,8 @@ namespace mlir::moe {
 
 /// Bytes of one element: integers of less than 8 bits take a byte each.
 int64_t getElementBytes(Type elementType);
+/// The bytes of a constant: integers of less than 8 bits take a byte each.
+std::vector<char> getElementBytes(DenseElementsAttr dense);
 /// Bytes of a weight's expert (everything but dimension 0), and number of experts.
 int64_t getExpertBytes(RankedTensorType type);
 int64_t getNumExperts(RankedTensorType type);
@@ -66,13 +68,19 @@ private:
     int64_t expertBytes;
     /// Owns `bytes` of inline sources.
     std::shared_ptr<std::vector<char>> storage;
+    /// Each expert's bytes where they do not follow each other; then `bytes` is empty.
+    std::vector<Source> parts;
+
+    llvm::ArrayRef<char> getExpert(int64_t expert) const {
+      return parts.empty() ? bytes.slice(expert * expertBytes, expertBytes) : parts[expert].bytes;
+    }
   };
   /// A transform on the bytes of one expert, and the size of its result.
   struct Step {
     std::function<void(const char *, char *)> apply;
     int64_t resultBytes;
   };
-  llvm::Error addSource(Attribute source, SourceFiles &files);
+  static llvm::Expected<Source> openSource(Attribute source, SourceFiles &files);
   llvm::Error addStep(Attribute transform, RankedTensorType input, RankedTensorType result);
   llvm::ArrayRef<char> gather(int64_t expert);
 

@@ -78,6 +78,28 @@ LogicalResult SegmentAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
 }
 
 //===----------------------------------------------------------------------===//
+// ExpertsAttr
+//===----------------------------------------------------------------------===//
+
+LogicalResult ExpertsAttr::verify(function_ref<InFlightDiagnostic()> emitError, ArrayAttr parts,
+                                  RankedTensorType type) {
+  if (!type.hasStaticShape() || type.getRank() == 0 || !isCountable(type.getShape()))
+    return emitError() << "experts have a static shape with their number first, got " << type;
+  if (int64_t(parts.size()) != type.getDimSize(0))
+    return emitError() << type << " has " << type.getDimSize(0) << " experts, got " << parts.size()
+                       << " parts";
+  for (Attribute part : parts) {
+    if (!isa<SegmentAttr, DenseElementsAttr>(part))
+      return emitError() << part << " is neither a #moe.segment nor elements";
+    RankedTensorType partType = WeightOp::getTypeOf(part);
+    if (!partType || partType.getElementType() != type.getElementType() ||
+        partType.getNumElements() != type.getNumElements() / type.getDimSize(0))
+      return emitError() << "a part of type " << partType << " is not an expert of " << type;
+  }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // CapacityAttr
 //===----------------------------------------------------------------------===//
 

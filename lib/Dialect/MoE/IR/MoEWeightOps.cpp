@@ -20,9 +20,11 @@ void WeightOp::build(OpBuilder &builder, OperationState &state, StringRef name,
         builder.getArrayAttr(sources), builder.getArrayAttr(transforms), {}, {}, {});
 }
 
-static RankedTensorType sourceTypeOf(Attribute source) {
+RankedTensorType WeightOp::getTypeOf(Attribute source) {
   if (auto segment = dyn_cast<SegmentAttr>(source))
     return segment.getType();
+  if (auto experts = dyn_cast<ExpertsAttr>(source))
+    return experts.getType();
   if (auto tensor = dyn_cast<TensorAttr>(source))
     return tensor.getType();
   if (auto elements = dyn_cast<DenseElementsAttr>(source))
@@ -41,7 +43,7 @@ RankedTensorType WeightOp::getSourceType() {
     return isCountable(getTensorType().getShape()) ? getTensorType() : RankedTensorType();
   RankedTensorType stacked;
   for (Attribute source : getSources()) {
-    RankedTensorType type = sourceTypeOf(source);
+    RankedTensorType type = getTypeOf(source);
     if (!type)
       return {};
     if (!stacked) {
@@ -90,8 +92,8 @@ LogicalResult WeightOp::verify() {
                              << "or transformed";
   RankedTensorType type = getSourceType();
   if (!type)
-    return emitOpError() << "C1: needs sources (#moe.segment, #moe.tensor or dense) of one element "
-                            "type that differ in dimension 1 only and fit in memory";
+    return emitOpError() << "C1: needs sources (#moe.segment, #moe.experts, #moe.tensor or dense) of one "
+                            "element type that differ in dimension 1 only and fit in memory";
   auto emit = [&] { return emitOpError() << "C2: "; };
   for (Attribute transform : getTransforms()) {
     auto step = dyn_cast<WeightTransformInterface>(transform);

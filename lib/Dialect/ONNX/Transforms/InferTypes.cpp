@@ -254,6 +254,74 @@ static LogicalResult inferLayerNormalization(Inference &in) { return inferNormal
 static LogicalResult inferRMSNormalization(Inference &in) { return inferNormalization(in, 1); }
 
 //===----------------------------------------------------------------------===//
+// Convolution
+//===----------------------------------------------------------------------===//
+
+/// Size of the result of a convolution along one dimension of size `size`; kDynamic when
+/// it is not known, or not valid, which the lowering reports.
+static int64_t getConvolvedSize(NodeOp node, size_t i, size_t rank, int64_t size, int64_t kernel) {
+  auto get = [&](StringRef name, size_t index, int64_t defaultValue) {
+    std::optional<ArrayRef<int64_t>> values = node.getIntsAttr(name);
+    return values && index < values->size() ? (*values)[index] : defaultValue;
+  };
+  StringRef mode = node.getStringAttr("auto_pad", "NOTSET");
+  int64_t stride = get("strides", i, 1);
+  if (size == kDynamic || kernel == kDynamic || stride < 1)
+    return kDynamic;
+  if (mode.starts_with("SAME"))
+    return llvm::divideCeil(size, stride);
+  int64_t reach = (kernel - 1) * get("dilations", i, 1) + 1;
+  if (mode == "NOTSET")
+    size += get("pads", i, 0) + get("pads", rank + i, 0);
+  return size < reach ? kDynamic : (size - reach) / stride + 1;
+}
+
+static LogicalResult inferConv(Inference &in) {
+  std::optional<Shape> data = in.shape(0), filters = in.shape(1), result;
+  if (data && filters && data->size() == filters->size() && data->size() > 2) {
+    result = Shape{data->front(), filters->front()};
+    size_t rank = data->size() - 2;
+    for (size_t i = 0; i < rank; ++i)
+      result->push_back(getConvolvedSize(in.node, i, rank, (*data)[2 + i], (*filters)[2 + i]));
+  }
+  in.set(0, in.commonElement(), result);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Quantization
+//===----------------------------------------------------------------------===//
+
+/// Type that `output_dtype` says; null when it says none.
+static Type getOutputType(Inference &in) {
+  return onnx::getElementType(in.node.getIntAttr("output_dtype", 0), in.node.getContext());
+}
+
+static LogicalResult inferQuantizeLinear(Inference &in) {
+  Type type = getOutputType(in);
+  if (!type)
+    type = in.node.getInput(2) ? in.element(2)
+                               : IntegerType::get(in.node.getContext(), 8, IntegerType::Unsigned);
+  in.set(0, type, in.shape(0));
+  return success();
+}
+
+static LogicalResult inferDequantizeLinear(Inference &in) {
+  Type type = getOutputType(in);
+  in.set(0, type ? type : in.element(1), in.shape(0));
+  return success();
+}
+
+static LogicalResult inferDynamicQuantizeLinear(Inference &in) {
+  MLIRContext *context = in.node.getContext();
+  Type whole = IntegerType::get(context, 8, IntegerType::Unsigned);
+  in.set(0, whole, in.shape(0));
+  in.set(1, Float32Type::get(context), Shape());
+  in.set(2, whole, Shape());
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // Products
 //===----------------------------------------------------------------------===//
 
@@ -310,6 +378,13 @@ static LogicalResult inferMatMulNBits(Inference &in) {
   if (shape && !shape->empty())
     shape->back() = in.node.getIntAttr("N", kDynamic);
   in.set(0, in.element(0), shape);
+  return success();
+}
+
+static LogicalResult inferMatMulInteger(Inference &in) {
+  if (failed(inferMatMul(in)))
+    return failure();
+  in.set(0, IntegerType::get(in.node.getContext(), 32), in.results[0].shape);
   return success();
 }
 
@@ -996,8 +1071,10 @@ static const llvm::StringMap<InferFn> &getTable() {
                          "Sinh",
                          "Softmax",
                          "Softplus",
+                         "Shrink",
                          "Softsign",
                          "Sqrt",
+                         "SwiGLU",
                          "Swish",
                          "Tan",
                          "Tanh",
@@ -1005,12 +1082,13 @@ static const llvm::StringMap<InferFn> &getTable() {
                          "Trilu",
                          "com.microsoft.MoE",
                          "com.microsoft.QMoE",
+                         "com.microsoft.BiasGelu",
                          "com.microsoft.QuickGelu",
                          "com.microsoft.Gelu",
                          "com.microsoft.FastGelu"})
       map[op] = inferSameAsInput;
-    for (StringRef op : {"Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Max", "Mean",
-                         "Min", "Mod", "Mul", "PRelu", "Sub", "Sum"})
+    for (StringRef op : {"Add", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Max",
+                         "Mean", "Min", "Mod", "Mul", "PRelu", "Sub", "Sum"})
       map[op] = inferBroadcast;
     for (StringRef op :
          {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor"})
@@ -1027,7 +1105,10 @@ static const llvm::StringMap<InferFn> &getTable() {
     map["Concat"] = inferConcat;
     map["Constant"] = inferConstant;
     map["ConstantOfShape"] = inferConstantOfShape;
+    map["Conv"] = inferConv;
+    map["DequantizeLinear"] = map["com.microsoft.DequantizeLinear"] = inferDequantizeLinear;
     map["Dropout"] = inferDropout;
+    map["DynamicQuantizeLinear"] = inferDynamicQuantizeLinear;
     map["Einsum"] = inferEinsum;
     map["Expand"] = inferExpand;
     map["Flatten"] = inferFlatten;
@@ -1038,9 +1119,11 @@ static const llvm::StringMap<InferFn> &getTable() {
     map["IsInf"] = map["IsNaN"] = inferPredicate;
     map["LayerNormalization"] = inferLayerNormalization;
     map["MatMul"] = inferMatMul;
+    map["MatMulInteger"] = inferMatMulInteger;
     map["NonZero"] = inferNonZero;
     map["OneHot"] = inferOneHot;
     map["Pow"] = inferPow;
+    map["QuantizeLinear"] = map["com.microsoft.QuantizeLinear"] = inferQuantizeLinear;
     map["RMSNormalization"] = map["SimplifiedLayerNormalization"] =
         map["com.microsoft.SimplifiedLayerNormalization"] = inferRMSNormalization;
     map["Range"] = inferRange;

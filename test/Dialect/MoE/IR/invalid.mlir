@@ -53,6 +53,26 @@ func.func private @f() attributes {s = #moe.segment<"m", offset = 0, length = 24
 
 // -----
 
+// expected-error@+1 {{'tensor<2x3xf32>' has 2 experts, got 1 parts}}
+func.func private @f() attributes {s = #moe.experts<[dense<0.0> : tensor<3xf32>], tensor<2x3xf32>>}
+
+// -----
+
+// expected-error@+1 {{is not an expert of 'tensor<1x3xf32>'}}
+func.func private @f() attributes {s = #moe.experts<[dense<0.0> : tensor<4xf32>], tensor<1x3xf32>>}
+
+// -----
+
+// expected-error@+1 {{is neither a #moe.segment nor elements}}
+func.func private @f() attributes {s = #moe.experts<["text"], tensor<1x3xf32>>}
+
+// -----
+
+// expected-error@+1 {{experts have a static shape}}
+func.func private @f() attributes {s = #moe.experts<[], tensor<?x3xf32>>}
+
+// -----
+
 // moe.weight.
 
 // expected-error@+1 {{C1: needs sources}}
@@ -458,6 +478,38 @@ func.func @f(%x: tensor<?x16xf32>, %r: !moe.routing<experts = 4, k = 2>) {
 func.func @f(%x: tensor<?x16xf32>, %r: !moe.routing<experts = 4, k = 2>) {
   // expected-error@+1 {{C2: scale_input needs a weighted routing}}
   %0 = moe.dispatch %x, %r {scale_input} : (tensor<?x16xf32>, !moe.routing<experts = 4, k = 2>) -> tensor<?x16xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x16xf32>, %w: tensor<12x17xf32>) {
+  // expected-error@+1 {{C1: K of x and the weight: found 16, expected 17}}
+  %0 = moe.linear %x, %w : (tensor<?x16xf32>, tensor<12x17xf32>) -> tensor<?x12xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x16xf32>, %w: tensor<16x12xf32>) {
+  // expected-error@+1 {{C2: N of the result and the weight: found 13, expected 12}}
+  %0 = moe.linear %x, %w {layout = #moe.layout<in_out>} : (tensor<?x16xf32>, tensor<16x12xf32>) -> tensor<?x13xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<3x16xf32>, %w: tensor<12x16xf32>) {
+  // expected-error@+1 {{C2: T of the result and x: found 4, expected 3}}
+  %0 = moe.linear %x, %w : (tensor<3x16xf32>, tensor<12x16xf32>) -> tensor<4x12xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x16xf32>, %w: tensor<12x16xf32>, %b: tensor<13xf32>) {
+  // expected-error@+1 {{C3: N of the bias and the weight: found 13, expected 12}}
+  %0 = moe.linear %x, %w bias(%b) : (tensor<?x16xf32>, tensor<12x16xf32>, tensor<13xf32>) -> tensor<?x12xf32>
   return
 }
 

@@ -63,6 +63,9 @@ func.func private @attributes() attributes {
 moe.weight @plain from [#moe.segment<"m.data", offset = 8, length = 24, tensor<2x3xf32>>] : tensor<2x3xf32>
 // CHECK: moe.weight @inline from [dense<{{.*}}> : tensor<2x2xf32>] : tensor<2x2xf32>
 moe.weight @inline from [dense<[[1.0, 2.0], [3.0, 4.0]]> : tensor<2x2xf32>] : tensor<2x2xf32>
+// CHECK: moe.weight @apart from [#moe.experts<[#moe.segment<"m.data", offset = 64, length = 12, tensor<3xf32>>, dense<{{.*}}> : tensor<1x3xf32>], tensor<2x3xf32>>] : tensor<2x3xf32>
+moe.weight @apart from [#moe.experts<[#moe.segment<"m.data", offset = 64, length = 12, tensor<3xf32>>,
+                                      dense<[[1.0, 2.0, 3.0]]> : tensor<1x3xf32>], tensor<2x3xf32>>] : tensor<2x3xf32>
 // CHECK: moe.weight @stacked from [#moe.segment<{{.*}}tensor<4x12x16xf16>>, #moe.segment<{{.*}}tensor<4x12x16xf16>>]
 // CHECK-SAME: through [#moe.panels<width = 32, glu = concat>]
 // CHECK-SAME: {bank = "layer0", expert_stride = 4096 : i64, offset = 8192 : i64} : tensor<4x1x16x32xf16>
@@ -109,6 +112,10 @@ func.func @gating(%x: tensor<?x16xf16>, %w: tensor<8x16xf16>, %wt: tensor<16x8xf
   %l = moe.logits %x, %w : (tensor<?x16xf16>, tensor<8x16xf16>) -> tensor<?x8xf32>
   // CHECK-NEXT: moe.logits %{{.*}}, %{{.*}} bias(%{{.*}}) {layout = #moe.layout<in_out>} : (tensor<?x16xf16>, tensor<16x8xf16>, tensor<8xf32>) -> tensor<?x8xbf16>
   %l2 = moe.logits %x, %wt bias(%b) {layout = #moe.layout<in_out>} : (tensor<?x16xf16>, tensor<16x8xf16>, tensor<8xf32>) -> tensor<?x8xbf16>
+  // CHECK-NEXT: moe.linear %{{.*}}, %{{.*}} : (tensor<?x16xf16>, tensor<8x16xf16>) -> tensor<?x8xf32>
+  %l3 = moe.linear %x, %w : (tensor<?x16xf16>, tensor<8x16xf16>) -> tensor<?x8xf32>
+  // CHECK-NEXT: moe.linear %{{.*}}, %{{.*}} bias(%{{.*}}) {layout = #moe.layout<in_out>} : (tensor<?x16xf16>, tensor<16x8xf16>, tensor<8xf32>) -> tensor<?x8xf16>
+  %l4 = moe.linear %x, %wt bias(%b) {layout = #moe.layout<in_out>} : (tensor<?x16xf16>, tensor<16x8xf16>, tensor<8xf32>) -> tensor<?x8xf16>
   // CHECK-NEXT: %[[S:.*]] = moe.score <softmax> %[[L]] : tensor<?x8xf32> -> tensor<?x8xf32>
   %s = moe.score <softmax> %l : tensor<?x8xf32> -> tensor<?x8xf32>
   // CHECK-NEXT: moe.score <sigmoid> %[[L]] {axis = #moe.axis<tokens>} : tensor<?x8xf32> -> tensor<?x8xf16>

@@ -82,6 +82,17 @@ def MoE_TensorAttr : MoE_Attr<"Tensor", "tensor"> {
   let assemblyFormat = "`<` $name (`,` $type^)? `>`";
 }
 
+def MoE_ExpertsAttr : MoE_Attr<"Experts", "experts"> {
+  let summary = "a weight's bytes, each expert's at a place of its own";
+  let description = [{
+    Expert e of `type` (index of dimension 0) is `parts[e]`: a `#moe.segment` or
+    inline elements, of any shape with as many elements.
+  }];
+  let parameters = (ins "::mlir::ArrayAttr":$parts, "::mlir::RankedTensorType":$type);
+  let assemblyFormat = "`<` $parts `,` $type `>`";
+  let genVerifyDecl = 1;
+}
+
 def MoE_CapacityAttr : MoE_Attr<"Capacity", "capacity"> {
   let summary = "how many entries an expert accepts";
   let description = [{

@@ -15,8 +15,8 @@ def MoE_WeightOp : MoE_Op<"weight", [Symbol]> {
     section) are set once the file is planned: expert e starts at
     `offset + e · expert_stride`.
 
-    C1: at least one source (`#moe.segment`, `#moe.tensor` or inline elements); several
-    only agree when they differ in dimension 1.
+    C1: at least one source (`#moe.segment`, `#moe.experts`, `#moe.tensor` or inline
+    elements); several only agree when they differ in dimension 1.
     C2: the transforms lead from the sources' type to the weight's type.
     C3: `bank` members have the same number of experts (dimension 0).
     C4: a `#moe.tensor` says its type when there are several sources or transforms.
@@ -43,6 +43,8 @@ def MoE_WeightOp : MoE_Op<"weight", [Symbol]> {
     ::mlir::RankedTensorType getTensorType() {
       return ::llvm::cast<::mlir::RankedTensorType>(getType());
     }
+    /// Type of a source; null when it says none.
+    static ::mlir::RankedTensorType getTypeOf(::mlir::Attribute source);
     /// Type of the stacked sources, before any transform.
     ::mlir::RankedTensorType getSourceType();
   }];
