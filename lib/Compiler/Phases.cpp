@@ -120,6 +120,8 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
 }
 
 static LogicalResult lowerToLinalg(Compilation &compilation) {
+  if (compilation.options.optLevel >= 1 && failed(compilation.runPasses("fuse-attention")))
+    return failure();
   return lower(compilation, "onnx-to-linalg,canonicalize,cse", "linalg");
 }
 

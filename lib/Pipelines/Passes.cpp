@@ -36,10 +36,15 @@ using namespace mlir::moe;
 
 namespace {
 
-/// Gives each use after the first its own copy of `op`.
+/// Gives each use its own copy of `op`, next to it when it is in another block: what a
+/// loop writes to is then its own.
 void cloneForEachUse(Operation *op) {
-  for (OpOperand &use : llvm::make_early_inc_range(llvm::drop_begin(op->getUses()))) {
-    OpBuilder builder(op);
+  bool isTaken = false;
+  for (OpOperand &use : llvm::make_early_inc_range(op->getUses())) {
+    bool isHere = use.getOwner()->getBlock() == op->getBlock();
+    if (isHere && !std::exchange(isTaken, true))
+      continue;
+    OpBuilder builder(isHere ? op : use.getOwner());
     use.set(builder.clone(*op)->getResult(0));
   }
 }
@@ -50,12 +55,17 @@ struct PrepareBufferizationPass : moe::impl::PrepareBufferizationBase<PrepareBuf
     tensor::populateDecomposeTensorConcatPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       return signalPassFailure();
-    SmallVector<Operation *> fills, empties;
+    SmallVector<Operation *> fills, slices, empties;
     getOperation()->walk([&](linalg::FillOp op) {
       if (op.hasPureTensorSemantics())
         fills.push_back(op);
     });
     llvm::for_each(fills, cloneForEachUse);
+    getOperation()->walk([&](tensor::ExtractSliceOp op) {
+      if (op.getSource().getDefiningOp<tensor::EmptyOp>())
+        slices.push_back(op);
+    });
+    llvm::for_each(slices, cloneForEachUse);
     getOperation()->walk([&](tensor::EmptyOp op) { empties.push_back(op); });
     llvm::for_each(empties, cloneForEachUse);
   }

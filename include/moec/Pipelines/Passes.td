@@ -13,7 +13,8 @@ def PrepareBufferization : Pass<"prepare-bufferization"> {
 
     Each operand of a `tensor.concat` is written into its slice of one
     `tensor.empty`. `tensor.empty` and `linalg.fill` that several operations start
-    from are made once for each: sharing one would cost a copy.
+    from are made once for each, in its block: sharing one would cost a copy. So are slices
+    of a `tensor.empty`.
 
     ```mlir
     %c = tensor.concat dim(0) %a, %b : (tensor<?x4xf32>, tensor<2x4xf32>) -> tensor<?x4xf32>
