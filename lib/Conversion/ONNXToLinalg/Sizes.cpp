@@ -90,7 +90,7 @@ static StringRef getSymbol(Value tensor, int64_t dim) {
   auto argument = dyn_cast<BlockArgument>(tensor);
   if (!argument || !argument.getOwner()->isEntryBlock())
     return "";
-  auto func = dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp());
+  auto func = dyn_cast_or_null<func::FuncOp>(argument.getOwner()->getParentOp());
   return func ? getSymbol(func, argument.getArgNumber(), dim) : "";
 }
 
