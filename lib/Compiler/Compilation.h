@@ -73,6 +73,12 @@ struct Phase {
   LogicalResult (*run)(Compilation &);
   /// What it helps to make; nullopt: both.
   std::optional<Emit> emit = Emit::Package;
+
+  /// Whether it runs with these options.
+  bool isRequested(const CompileOptions &options) const {
+    return options.optLevel >= minLevel && options.optLevel <= maxLevel &&
+           emit.value_or(options.emit) == options.emit;
+  }
 };
 llvm::ArrayRef<Phase> getPhases();
 

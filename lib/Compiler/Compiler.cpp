@@ -106,7 +106,6 @@ private:
   LogicalResult runPhase(size_t index);
   LogicalResult dump(size_t index);
   LogicalResult writeReport();
-  bool isRequested(const Phase &phase) const;
   const Phase &getLastPhase() const;
   bool emitsONNX() const { return options.emit == Emit::ONNX; }
   std::string print() const;
@@ -130,15 +129,10 @@ static const Phase *findPhase(StringRef name) {
   return phase == getPhases().end() ? nullptr : phase;
 }
 
-bool Driver::isRequested(const Phase &phase) const {
-  return options.optLevel >= phase.minLevel && options.optLevel <= phase.maxLevel &&
-         phase.emit.value_or(options.emit) == options.emit;
-}
-
 /// The phase that writes what was asked for.
 const Phase &Driver::getLastPhase() const {
   return *llvm::find_if(llvm::reverse(getPhases()),
-                        [&](const Phase &phase) { return isRequested(phase); });
+                        [&](const Phase &phase) { return phase.isRequested(options); });
 }
 
 LogicalResult Driver::checkOptions() {
@@ -150,7 +144,7 @@ LogicalResult Driver::checkOptions() {
     if (!value.empty())
       if (llvm::Error error = checkChoice(name, value))
         return compilation.fail(CompileStatus::Usage, std::move(error));
-  if (!options.compileTo.empty() && !isRequested(*findPhase(options.compileTo)))
+  if (!options.compileTo.empty() && !findPhase(options.compileTo)->isRequested(options))
     return compilation.fail(CompileStatus::Usage, "phase '" + options.compileTo +
                                                       "' does not run at -O" + level +
                                                       (emitsONNX() ? " with --emit=onnx" : ""));
@@ -263,7 +257,7 @@ LogicalResult Driver::checkHooks(size_t first) {
     StringRef reason;
     if (phase == &getLastPhase())
       reason = "which is the last";
-    else if (!isRequested(*phase))
+    else if (!phase->isRequested(options))
       reason = "which does not run at this optimization level or for what is emitted";
     else if (phase < getPhases().begin() + first)
       reason = "which the input already is past";
@@ -432,7 +426,7 @@ CompileResult Driver::run() {
   bool toEnd = options.compileTo.empty() || options.compileTo == getLastPhase().name;
   for (size_t i = first; i < getPhases().size(); ++i) {
     const Phase &phase = getPhases()[i];
-    if (isRequested(phase) && mlir::failed(runPhase(i)))
+    if (phase.isRequested(options) && mlir::failed(runPhase(i)))
       return failed(("phase '" + phase.name + "'").str());
     if (phase.name == options.compileTo)
       break;

@@ -72,8 +72,7 @@ static llvm::Error fail(const llvm::Twine &message) {
 static llvm::Error lower(Compilation &compilation) {
   // The first phase imports ONNX.
   for (const Phase &phase : getPhases().drop_front().drop_back()) {
-    unsigned level = compilation.options.optLevel;
-    if (level < phase.minLevel || level > phase.maxLevel)
+    if (!phase.isRequested(compilation.options))
       continue;
     if (failed(phase.run(compilation)) || failed(verify(*compilation.module)))
       return fail("phase '" + phase.name + "' failed");
