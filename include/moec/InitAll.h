@@ -9,13 +9,16 @@
 
 #include "mlir/IR/DialectRegistry.h"
 
+#include "moec/Conversion/LinalgToVector/LinalgToVector.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moec/Conversion/MoEToReference/MoEToReference.h"
 #include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
+#include "moec/Conversion/MoEToONNX/MoEToONNX.h"
 #include "moec/Conversion/ONNXToLinalg/ONNXToLinalg.h"
 #include "moec/Conversion/ParallelToRuntime/ParallelToRuntime.h"
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
+#include "moec/Conversion/RaiseLinear/RaiseLinear.h"
 #include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/MoE/Transforms/Passes.h"
@@ -36,15 +39,18 @@ inline void registerAllDialects(DialectRegistry &registry) {
 inline void registerAllPasses() {
   registerONNXTransformsPasses();
   registerMoETransformsPasses();
+  registerLinalgToVectorPass();
   registerLowerEntryPass();
   registerMoEToCPUPass();
   registerMoEToReferencePass();
   registerMoEToLLVMPass();
+  registerMoEToONNXPass();
   registerONNXToLinalgPasses();
   registerParallelToRuntimePass();
   registerPipelines();
   registerPlanMemoryPass();
   registerPlanWeightsPass();
+  registerRaiseLinearPass();
   registerRaiseMoEPass();
   registerResolveWeightsPass();
 }

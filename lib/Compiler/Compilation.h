@@ -14,6 +14,8 @@
 #include "moec/Target/CPU/ObjectFile.h"
 #include "llvm/Support/JSON.h"
 
+#include <optional>
+
 namespace mlir::moe {
 
 /// Module attributes of the driver: the last finished phase, the entries'
@@ -24,6 +26,8 @@ inline constexpr llvm::StringLiteral kInterfaceAttr = "moe.interface";
 inline constexpr llvm::StringLiteral kBlocksAttr = "moe.blocks";
 /// How many operations of each kind took which lowering: {op, lowering, count}.
 inline constexpr llvm::StringLiteral kLoweringsAttr = "moe.lowerings";
+/// Names of the blocks whose routings are outputs: see `--moe-trace-routing`.
+inline constexpr llvm::StringLiteral kTracedAttr = "moe.traced";
 /// Optional list of {name, op}: what `moe.profile_mark` numbers.
 inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
 
@@ -33,8 +37,8 @@ struct Compilation {
   Machine machine;
   OwningOpRef<ModuleOp> module;
 
-  /// The model's name (a C identifier) and the package's folder.
-  std::string name, packagePath;
+  /// The model's name (a C identifier), and the package's folder or the ONNX file.
+  std::string name, outputPath;
   /// What the report says, key by key.
   llvm::json::Object report;
   llvm::json::Array lowerings;
@@ -67,11 +71,16 @@ struct Phase {
   /// What it means when it fails.
   CompileStatus failure;
   LogicalResult (*run)(Compilation &);
+  /// What it helps to make; nullopt: both.
+  std::optional<Emit> emit = Emit::Package;
 };
 llvm::ArrayRef<Phase> getPhases();
 
 /// Turns the lowered module into a package (Package.cpp).
 LogicalResult writePackage(Compilation &compilation);
+
+/// Writes the module, which consists of nodes, as an ONNX model (ONNXModel.cpp).
+LogicalResult writeONNXModel(Compilation &compilation);
 
 } // namespace mlir::moe
 

@@ -13,7 +13,9 @@
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
+#include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Dialect/ONNX/IR/ONNX.h"
 #include "moec/Frontend/ONNX/Importer.h"
 #include "moec/InitAll.h"
 #include "moec/Target/CPU/ResolveWeights.h"
@@ -27,6 +29,7 @@
 #include <chrono>
 #include <dlfcn.h>
 #include <link.h>
+#include <map>
 #include <sys/resource.h>
 
 using namespace mlir;
@@ -104,6 +107,8 @@ private:
   LogicalResult dump(size_t index);
   LogicalResult writeReport();
   bool isRequested(const Phase &phase) const;
+  const Phase &getLastPhase() const;
+  bool emitsONNX() const { return options.emit == Emit::ONNX; }
   std::string print() const;
   std::string getSummary() const;
 
@@ -126,7 +131,14 @@ static const Phase *findPhase(StringRef name) {
 }
 
 bool Driver::isRequested(const Phase &phase) const {
-  return options.optLevel >= phase.minLevel && options.optLevel <= phase.maxLevel;
+  return options.optLevel >= phase.minLevel && options.optLevel <= phase.maxLevel &&
+         phase.emit.value_or(options.emit) == options.emit;
+}
+
+/// The phase that writes what was asked for.
+const Phase &Driver::getLastPhase() const {
+  return *llvm::find_if(llvm::reverse(getPhases()),
+                        [&](const Phase &phase) { return isRequested(phase); });
 }
 
 LogicalResult Driver::checkOptions() {
@@ -139,8 +151,9 @@ LogicalResult Driver::checkOptions() {
       if (llvm::Error error = checkChoice(name, value))
         return compilation.fail(CompileStatus::Usage, std::move(error));
   if (!options.compileTo.empty() && !isRequested(*findPhase(options.compileTo)))
-    return compilation.fail(CompileStatus::Usage,
-                            "phase '" + options.compileTo + "' does not run at -O" + level);
+    return compilation.fail(CompileStatus::Usage, "phase '" + options.compileTo +
+                                                      "' does not run at -O" + level +
+                                                      (emitsONNX() ? " with --emit=onnx" : ""));
   if (!isONNXFileName(options.input) && !(options.dims.empty() && options.keep.empty()))
     return compilation.fail(CompileStatus::Usage, "--dim and --keep need an .onnx model");
   if (isONNXFileName(options.input) && !options.weightsFile.empty())
@@ -168,11 +181,14 @@ LogicalResult Driver::choosePaths() {
   while (output.size() > 1 && path::is_separator(output.back()))
     output = output.drop_back();
   std::string stem = path::stem(options.input).str();
-  compilation.packagePath = output.empty() ? stem + ".moec" : output.str();
-  StringRef folderName = path::filename(compilation.packagePath);
+  StringRef extension = emitsONNX() ? ".moec.onnx" : ".moec";
+  compilation.outputPath = output.empty() ? stem + extension.str() : output.str();
+  StringRef folderName = path::filename(compilation.outputPath);
   if (folderName.empty() || folderName == "." || folderName == "..")
     return compilation.fail(CompileStatus::Usage,
-                            "-o needs the name of a package folder, such as 'model.moec'");
+                            emitsONNX()
+                                ? "-o needs the name of a file, such as 'model.moec.onnx'"
+                                : "-o needs the name of a package folder, such as 'model.moec'");
   folderName.consume_back(".moec");
   compilation.name = makeIdentifier(folderName);
   return success();
@@ -188,8 +204,7 @@ LogicalResult Driver::findFirstPhase(size_t &first) {
                             "'" + options.input + "' was written after phase '" + done.getValue() +
                                 "', which this moec does not have");
   first = phase - getPhases().begin() + 1;
-  const Phase *last =
-      options.compileTo.empty() ? getPhases().end() - 1 : findPhase(options.compileTo);
+  const Phase *last = options.compileTo.empty() ? &getLastPhase() : findPhase(options.compileTo);
   if (phase >= last)
     return compilation.fail(CompileStatus::Usage,
                             "'" + options.input + "' already is past phase '" + last->name + "'");
@@ -222,14 +237,17 @@ std::string Driver::print() const {
 }
 
 LogicalResult Driver::dump(size_t index) {
-  if (options.dumpFolder.empty() || &getPhases()[index] == &getPhases().back())
+  if (options.dumpFolder.empty() || &getPhases()[index] == &getLastPhase())
     return success();
   if (std::error_code code = llvm::sys::fs::create_directories(
           options.dumpFolder, /*IgnoreExisting=*/true, llvm::sys::fs::perms::all_all))
     return compilation.fail(CompileStatus::Output, "cannot create the folder '" +
                                                        options.dumpFolder + "': " + code.message());
   SmallString<256> file(options.dumpFolder);
-  path::append(file, llvm::formatv("{0,0+2}-{1}.mlir", index, getPhases()[index].name).str());
+  size_t number = llvm::count_if(getPhases().take_front(index), [&](const Phase &phase) {
+    return phase.emit.value_or(options.emit) == options.emit;
+  });
+  path::append(file, llvm::formatv("{0,0+2}-{1}.mlir", number, getPhases()[index].name).str());
   if (llvm::Error error = writeTextFile(file, print()))
     return compilation.fail(CompileStatus::Output, std::move(error));
   return success();
@@ -243,10 +261,10 @@ LogicalResult Driver::checkHooks(size_t first) {
                               "a hook names an unknown phase: " + llvm::toString(std::move(error)));
     const Phase *phase = findPhase(hook.after);
     StringRef reason;
-    if (phase == &getPhases().back())
+    if (phase == &getLastPhase())
       reason = "which is the last";
     else if (!isRequested(*phase))
-      reason = "which does not run at this optimization level";
+      reason = "which does not run at this optimization level or for what is emitted";
     else if (phase < getPhases().begin() + first)
       reason = "which the input already is past";
     if (!reason.empty())
@@ -313,13 +331,31 @@ static std::string summarizeBlocks(const llvm::json::Array &blocks) {
                        llvm::join(shapes, "; "));
 }
 
+/// "com.microsoft.MoE 2, com.microsoft.QMoE 1", of the nodes that stand for blocks.
+static std::string summarizeContribNodes(ModuleOp module) {
+  std::map<StringRef, int64_t> counts;
+  module.walk([&](onnx::NodeOp node) {
+    if (isContribMoE(node))
+      ++counts[node.getOpType()];
+  });
+  std::string text;
+  for (auto [opType, count] : counts)
+    text += llvm::formatv(", {0} {1}", opType, count);
+  return text.empty() ? ", no MoE node" : text;
+}
+
 std::string Driver::getSummary() const {
+  ModuleOp module = *compilation.module;
+  if (emitsONNX())
+    return llvm::formatv("{0}: {1}{2}, weights {3}, {4:f1} s", compilation.outputPath,
+                         summarizeBlocks(listToJSON(module, kBlocksAttr)),
+                         summarizeContribNodes(module), formatBytes(compilation.weightsBytes),
+                         millisecondsSince(start) / 1000);
   const Machine &machine = compilation.machine;
   return llvm::formatv("{0}: {1}, {2} ({3}-bit vectors), threads {4}, library {5}, weights {6}, "
                        "{7:f1} s",
-                       compilation.packagePath,
-                       summarizeBlocks(listToJSON(*compilation.module, kBlocksAttr)), machine.name,
-                       machine.vectorBits, stringifyThreads(options.threads),
+                       compilation.outputPath, summarizeBlocks(listToJSON(module, kBlocksAttr)),
+                       machine.name, machine.vectorBits, stringifyThreads(options.threads),
                        formatBytes(compilation.libraryBytes), formatBytes(compilation.weightsBytes),
                        millisecondsSince(start) / 1000);
 }
@@ -368,8 +404,8 @@ LogicalResult Driver::writeReport() {
   report["memory"] = llvm::json::Object{{"weights_bytes", int64_t(compilation.weightsBytes)},
                                         {"compiler_peak_bytes", int64_t(usage.ru_maxrss) * 1024}};
   report["timings"] = std::move(compilation.timings);
-  if (options.compileTo.empty())
-    report["files"] = describeFiles(compilation.packagePath);
+  if (options.compileTo.empty() && !emitsONNX())
+    report["files"] = describeFiles(compilation.outputPath);
   report["seconds"] = millisecondsSince(start) / 1000;
   std::string text = llvm::formatv("{0:2}\n", llvm::json::Value(std::move(report)));
   if (llvm::Error error = writeTextFile(options.reportFile, text))
@@ -393,7 +429,7 @@ CompileResult Driver::run() {
   if (mlir::failed(checkOptions()) || mlir::failed(choosePaths()) ||
       mlir::failed(loadModule(first)) || mlir::failed(checkHooks(first)))
     return failed("the options");
-  bool toPackage = options.compileTo.empty() || options.compileTo == getPhases().back().name;
+  bool toEnd = options.compileTo.empty() || options.compileTo == getLastPhase().name;
   for (size_t i = first; i < getPhases().size(); ++i) {
     const Phase &phase = getPhases()[i];
     if (isRequested(phase) && mlir::failed(runPhase(i)))
@@ -401,15 +437,15 @@ CompileResult Driver::run() {
     if (phase.name == options.compileTo)
       break;
   }
-  if (!toPackage)
+  if (!toEnd)
     if (llvm::Error error = writeTextFile(options.output.empty() ? "-" : options.output, print()))
       if (mlir::failed(compilation.fail(CompileStatus::Output, std::move(error))))
         return failed("writing");
   if (mlir::failed(writeReport()))
     return failed("writing the report");
-  if (!toPackage)
+  if (!toEnd)
     return {CompileStatus::Success, "", ""};
-  return {CompileStatus::Success, options.quiet ? "" : getSummary(), compilation.packagePath};
+  return {CompileStatus::Success, options.quiet ? "" : getSummary(), compilation.outputPath};
 }
 
 /// What passes could not do becomes diagnostics.

@@ -73,6 +73,11 @@ static bool setSanitizer(CompileOptions &options, StringRef value) {
   return false;
 }
 
+static bool setEmit(CompileOptions &options, StringRef value) {
+  options.emit = value == "onnx" ? Emit::ONNX : Emit::Package;
+  return true;
+}
+
 static bool addDim(CompileOptions &options, StringRef value) {
   auto dim = parseDimOption(value);
   if (dim)
@@ -100,6 +105,9 @@ static std::vector<OptionDescription> makeOptions() {
     return options.emplace_back(OptionDescription{name, valueName, category, help, apply});
   };
   add("o", "NAME.moec", "Output", "Package folder (default: NAME.moec)", setText<&O::output>);
+  add("emit", "kind", "Output", "What to write", setEmit).choices = {
+      {"package", "the package (default)"},
+      {"onnx", "the raised model as an ONNX file (default -o: NAME.moec.onnx)"}};
   add("report", "file", "Output", "Write what was found and decided as JSON",
       setText<&O::reportFile>);
   add("dim", "name=size", "Model", "Give a symbolic dimension a size", addDim).repeatable = true;
@@ -109,6 +117,9 @@ static std::vector<OptionDescription> makeOptions() {
   add("allow-frozen-routing", "", "Model",
       "Accept blocks that lack experts because tracing the model never chose them",
       setFlag<&O::allowFrozenRouting>);
+  add("trace-routing", "", "Model",
+      "Add the routing of every block as outputs, for moe-run --trace-routing",
+      setFlag<&O::traceRouting>);
   add("model-dir", "folder", "Model", "Where weight files lie (default: beside the input)",
       setText<&O::modelFolder>);
   add("weights", "file", "Model",

@@ -37,6 +37,7 @@ private:
   Object getInfo(const Machine &used);
   Object getWeightsInfo();
   Array getExpertsInfo();
+  llvm::json::Value getTracedInfo();
 
   std::string file(StringRef name) { return folder.getPath(name); }
   std::string object() { return file(compilation.name + ".o"); }
@@ -97,6 +98,13 @@ Object PackageWriter::getWeightsInfo() {
                 {"experts", getExpertsInfo()}};
 }
 
+/// Null unless routings are outputs.
+llvm::json::Value PackageWriter::getTracedInfo() {
+  if (!module->hasAttr(kTracedAttr))
+    return nullptr;
+  return listToJSON(module, kTracedAttr);
+}
+
 Object PackageWriter::getInfo(const Machine &used) {
   Object source;
   if (auto model = module->getAttrOfType<StringAttr>("onnx.model"))
@@ -117,6 +125,7 @@ Object PackageWriter::getInfo(const Machine &used) {
                 {"entries", entriesToJSON(description.entries)},
                 {"weights", getWeightsInfo()},
                 {"moe_blocks", listToJSON(module, kBlocksAttr)},
+                {"traced", getTracedInfo()},
                 {"lowerings", listToJSON(module, kLoweringsAttr)},
                 {"regions", listToJSON(module, kRegionsAttr)},
                 {"source", std::move(source)}};
@@ -252,7 +261,7 @@ LogicalResult PackageWriter::write() {
 }
 
 LogicalResult mlir::moe::writePackage(Compilation &compilation) {
-  auto folder = PackageFolder::create(compilation.packagePath);
+  auto folder = PackageFolder::create(compilation.outputPath);
   if (!folder)
     return compilation.fail(CompileStatus::Output, folder.takeError());
   return PackageWriter(compilation, *folder).write();

@@ -6,6 +6,7 @@
 #ifndef MOEC_LIB_COMPILER_PACKAGE_H
 #define MOEC_LIB_COMPILER_PACKAGE_H
 
+#include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
@@ -21,6 +22,8 @@ class PackageFolder {
 public:
   /// Refuses when something that is no package is in the way.
   static llvm::Expected<PackageFolder> create(llvm::StringRef path);
+  /// A folder for files that `commitFiles` will put beside `path`.
+  static llvm::Expected<PackageFolder> createBeside(llvm::StringRef path);
   PackageFolder(PackageFolder &&other)
       : path(other.path), folder(other.folder), lock(std::exchange(other.lock, -1)) {
     other.folder.clear();
@@ -32,6 +35,9 @@ public:
   llvm::Error writeFile(llvm::StringRef file, llvm::StringRef text) const;
   /// Puts the folder in its place; a package that was there is removed.
   llvm::Error commit();
+  /// Puts files of the folder beside it. A file that was there is replaced; the last
+  /// one, which refers to the others, is away while these change.
+  llvm::Error commitFiles(llvm::ArrayRef<std::string> files);
 
 private:
   PackageFolder() = default;

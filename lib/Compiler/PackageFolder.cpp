@@ -83,15 +83,26 @@ static void removeStaleFolders(StringRef parent, StringRef prefix) {
   }
 }
 
+/// Without "." and slashes at the end.
+static SmallString<128> cleanPath(StringRef target) {
+  SmallString<128> result(target);
+  path::remove_dots(result, /*remove_dot_dot=*/false);
+  while (result.size() > 1 && path::is_separator(result.back()))
+    result.pop_back();
+  return result;
+}
+
 Expected<PackageFolder> PackageFolder::create(StringRef target) {
-  PackageFolder package;
-  package.path = target;
-  path::remove_dots(package.path, /*remove_dot_dot=*/false);
-  while (package.path.size() > 1 && path::is_separator(package.path.back()))
-    package.path.pop_back();
-  if (fs::exists(package.path) && !isPackage(package.path))
-    return createStringError("'" + package.path +
+  SmallString<128> path = cleanPath(target);
+  if (fs::exists(path) && !isPackage(path))
+    return createStringError("'" + path +
                              "' exists and is not a package; remove it or choose another -o");
+  return createBeside(target);
+}
+
+Expected<PackageFolder> PackageFolder::createBeside(StringRef target) {
+  PackageFolder package;
+  package.path = cleanPath(target);
   // Created hidden, with the permissions of an ordinary new folder.
   SmallString<128> model(path::parent_path(package.path));
   std::string prefix = ("." + path::filename(package.path) + ".tmp-").str();
@@ -156,6 +167,21 @@ Error PackageFolder::commit() {
     return failed("cannot replace the package", path, code);
   }
   folder = old;
+  return Error::success();
+}
+
+Error PackageFolder::commitFiles(ArrayRef<std::string> files) {
+  auto finalPath = [&](StringRef file) {
+    SmallString<128> result(path::parent_path(path));
+    path::append(result, file);
+    return result;
+  };
+  SmallString<128> last = finalPath(files.back());
+  if (std::error_code code = fs::remove(last))
+    return failed("cannot replace", last, code);
+  for (const std::string &file : files)
+    if (std::error_code code = fs::rename(getPath(file), finalPath(file)))
+      return failed("cannot create", finalPath(file), code);
   return Error::success();
 }
 

@@ -89,14 +89,19 @@ static LogicalResult raise(Compilation &compilation) {
   const CompileOptions &options = compilation.options;
   auto flag = [](bool value) { return value ? "true" : "false"; };
   return compilation.runPasses(llvm::formatv("raise-moe{{contrib-only={0} allow-frozen-routing={1}}"
-                                             ",canonicalize,cse",
+                                             ",canonicalize,cse{2}",
                                              flag(options.noRaise),
-                                             flag(options.allowFrozenRouting))
+                                             flag(options.allowFrozenRouting),
+                                             options.traceRouting ? ",moe-trace-routing" : "")
                                    .str());
 }
 
+static LogicalResult lowerToONNX(Compilation &compilation) {
+  return compilation.runPasses("moe-fuse-experts,moe-to-onnx,normalize-onnx,canonicalize,cse");
+}
+
 static LogicalResult fuse(Compilation &compilation) {
-  return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,canonicalize,cse");
+  return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,raise-linear,canonicalize,cse");
 }
 
 static LogicalResult lowerToReference(Compilation &compilation) {
@@ -115,6 +120,8 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
 }
 
 static LogicalResult lowerToLinalg(Compilation &compilation) {
+  if (compilation.options.optLevel >= 1 && failed(compilation.runPasses("fuse-attention")))
+    return failure();
   return lower(compilation, "onnx-to-linalg,canonicalize,cse", "linalg");
 }
 
@@ -127,8 +134,10 @@ static LogicalResult planWeights(Compilation &compilation) {
 }
 
 static LogicalResult runCPUPipeline(Compilation &compilation, StringRef name) {
-  return compilation.runPasses(
-      llvm::formatv("{0}{{opt-level={1}}", name, compilation.options.optLevel).str());
+  return compilation.runPasses(llvm::formatv("{0}{{opt-level={1} vector-bits={2}}", name,
+                                             compilation.options.optLevel,
+                                             compilation.machine.vectorBits)
+                                   .str());
 }
 
 static LogicalResult bufferize(Compilation &compilation) {
@@ -148,11 +157,18 @@ static LogicalResult lowerToLLVM(Compilation &compilation) {
 ArrayRef<Phase> mlir::moe::getPhases() {
   using S = CompileStatus;
   static const Phase phases[] = {
-      {"import", "every node of the ONNX model becomes an onnx.node", 0, 3, S::BadModel, import},
+      {"import", "every node of the ONNX model becomes an onnx.node", 0, 3, S::BadModel, import,
+       std::nullopt},
       {"normalize-onnx", "one canonical version and spelling of each operator, shapes inferred", 0,
-       3, S::BadModel, normalize},
-      {"raise-moe", "MoE operators become operations of the moe dialect", 0, 3, S::BadModel, raise},
-      {"fuse-moe", "gating and experts become one operation each", 1, 3, S::Internal, fuse},
+       3, S::BadModel, normalize, std::nullopt},
+      {"raise-moe", "MoE operators become operations of the moe dialect", 0, 3, S::BadModel, raise,
+       std::nullopt},
+      {"moe-to-onnx", "moe operations become nodes again (--emit=onnx)", 0, 3, S::Unsupported,
+       lowerToONNX, Emit::ONNX},
+      {"export-onnx", "the nodes and weights are written as an ONNX model (--emit=onnx)", 0, 3,
+       S::Unsupported, writeONNXModel, Emit::ONNX},
+      {"fuse-moe", "gating, experts and products with constants become one operation each", 1, 3,
+       S::Internal, fuse},
       {"moe-to-reference", "moe operations become plain loops (-O0)", 0, 0, S::Unsupported,
        lowerToReference},
       {"moe-to-cpu", "moe operations become calls of generated CPU kernels", 1, 3, S::Unsupported,

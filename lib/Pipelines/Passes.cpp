@@ -16,13 +16,17 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Tensor/Transforms/Transforms.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/IR/TypeUtilities.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+#include "mlir/Transforms/WalkPatternRewriteDriver.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_PREPAREBUFFERIZATION
 #define GEN_PASS_DEF_EXPANDCOPIES
 #define GEN_PASS_DEF_ORDERLOOPS
 #define GEN_PASS_DEF_APPROXIMATEVECTORMATH
+#define GEN_PASS_DEF_ROUNDTOBFLOAT16
 #define GEN_PASS_DEF_HOISTSTACKBUFFERS
 #include "moec/Pipelines/Passes.h.inc"
 } // namespace mlir::moe
@@ -32,10 +36,15 @@ using namespace mlir::moe;
 
 namespace {
 
-/// Gives each use after the first its own copy of `op`.
+/// Gives each use its own copy of `op`, next to it when it is in another block: what a
+/// loop writes to is then its own.
 void cloneForEachUse(Operation *op) {
-  for (OpOperand &use : llvm::make_early_inc_range(llvm::drop_begin(op->getUses()))) {
-    OpBuilder builder(op);
+  bool isTaken = false;
+  for (OpOperand &use : llvm::make_early_inc_range(op->getUses())) {
+    bool isHere = use.getOwner()->getBlock() == op->getBlock();
+    if (isHere && !std::exchange(isTaken, true))
+      continue;
+    OpBuilder builder(isHere ? op : use.getOwner());
     use.set(builder.clone(*op)->getResult(0));
   }
 }
@@ -46,12 +55,17 @@ struct PrepareBufferizationPass : moe::impl::PrepareBufferizationBase<PrepareBuf
     tensor::populateDecomposeTensorConcatPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       return signalPassFailure();
-    SmallVector<Operation *> fills, empties;
+    SmallVector<Operation *> fills, slices, empties;
     getOperation()->walk([&](linalg::FillOp op) {
       if (op.hasPureTensorSemantics())
         fills.push_back(op);
     });
     llvm::for_each(fills, cloneForEachUse);
+    getOperation()->walk([&](tensor::ExtractSliceOp op) {
+      if (op.getSource().getDefiningOp<tensor::EmptyOp>())
+        slices.push_back(op);
+    });
+    llvm::for_each(slices, cloneForEachUse);
     getOperation()->walk([&](tensor::EmptyOp op) { empties.push_back(op); });
     llvm::for_each(empties, cloneForEachUse);
   }
@@ -158,6 +172,52 @@ struct ApproximateVectorMathPass : moe::impl::ApproximateVectorMathBase<Approxim
     config.setStrictness(GreedyRewriteStrictness::ExistingAndNewOps);
     if (failed(applyOpPatternsGreedily(ops, std::move(patterns), config)))
       signalPassFailure();
+  }
+};
+
+//===----------------------------------------------------------------------===//
+// Rounding to bfloat16
+//===----------------------------------------------------------------------===//
+
+struct RoundToBFloat16Pattern : OpRewritePattern<arith::TruncFOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(arith::TruncFOp op, PatternRewriter &rewriter) const override {
+    Value x = op.getIn();
+    if (!getElementTypeOrSelf(x.getType()).isF32() || !getElementTypeOrSelf(op.getType()).isBF16())
+      return rewriter.notifyMatchFailure(op, "not from f32 to bf16");
+    ImplicitLocOpBuilder b(op.getLoc(), rewriter);
+    auto like = [&](Type element) -> Type {
+      auto vector = dyn_cast<VectorType>(x.getType());
+      return vector ? Type(vector.clone(element)) : element;
+    };
+    auto constant = [&](Type element, int64_t value) -> Value {
+      TypedAttr scalar = b.getIntegerAttr(element, value);
+      if (auto vector = dyn_cast<VectorType>(like(element)))
+        scalar = DenseElementsAttr::get(vector, scalar);
+      return arith::ConstantOp::create(b, scalar);
+    };
+    Type i16 = b.getI16Type(), i32 = b.getI32Type();
+    Value bits = arith::BitcastOp::create(b, like(i32), x), sixteen = constant(i32, 16);
+    Value odd = arith::ShRUIOp::create(b, bits, sixteen);
+    odd = arith::AndIOp::create(b, odd, constant(i32, 1));
+    Value rounded =
+        arith::AddIOp::create(b, bits, arith::AddIOp::create(b, odd, constant(i32, 0x7FFF)));
+    rounded = arith::TruncIOp::create(b, like(i16), arith::ShRUIOp::create(b, rounded, sixteen));
+    // Not a selection between the two: LLVM would make one between bf16 values of it.
+    Value isNaN = arith::CmpFOp::create(b, arith::CmpFPredicate::UNO, x, x);
+    Value nan = arith::SelectOp::create(b, isNaN, constant(i16, 0x7FC0), constant(i16, 0));
+    Value result = arith::OrIOp::create(b, rounded, nan);
+    rewriter.replaceOpWithNewOp<arith::BitcastOp>(op, op.getType(), result);
+    return success();
+  }
+};
+
+struct RoundToBFloat16Pass : moe::impl::RoundToBFloat16Base<RoundToBFloat16Pass> {
+  void runOnOperation() override {
+    RewritePatternSet patterns(&getContext());
+    patterns.add<RoundToBFloat16Pattern>(&getContext());
+    walkAndApplyPatterns(getOperation(), std::move(patterns));
   }
 };
 

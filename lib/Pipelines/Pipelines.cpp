@@ -4,6 +4,7 @@
 // The CPU pipelines.
 
 #include "moec/Pipelines/Pipelines.h"
+#include "moec/Conversion/LinalgToVector/LinalgToVector.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
 #include "moec/Conversion/ParallelToRuntime/ParallelToRuntime.h"
@@ -46,11 +47,14 @@ void moe::buildBufferizePipeline(OpPassManager &pm, const CPUOptions &options) {
 void moe::buildMemoryPipeline(OpPassManager &pm, const CPUOptions &options) {
   pm.addNestedPass<func::FuncOp>(createExpandCopies());
   pm.addNestedPass<func::FuncOp>(createOrderLoops());
+  if (options.optLevel >= 1)
+    pm.addNestedPass<func::FuncOp>(createLinalgToVector({options.vectorBits}));
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
   pm.addPass(memref::createResolveShapedTypeResultDimsPass());
   addCleanup(pm);
   pm.addPass(createPlanMemory());
   addCleanup(pm);
+  pm.addPass(createOutlineLoops());
 }
 
 /// Vectors become one-dimensional, and their mathematics arithmetic.
@@ -62,8 +66,9 @@ static void addVectorLowering(OpPassManager &pm) {
   arith::ArithEmulateUnsupportedFloatsOptions emulate;
   emulate.sourceTypeStrs = {"bf16", "f16"};
   pm.addPass(arith::createArithEmulateUnsupportedFloats(emulate));
+  pm.addPass(createRoundToBFloat16());
   arith::ArithExpandOpsPassOptions expand;
-  // Otherwise a call of __truncsfbf2, which older libgcc does not have.
+  // Otherwise calls of functions that older libgcc does not have.
   expand.includeBf16 = true;
   pm.addPass(arith::createArithExpandOpsPass(expand));
 }
@@ -81,7 +86,9 @@ void moe::buildLLVMPipeline(OpPassManager &pm, const CPUOptions &options) {
   addCleanup(pm);
   pm.addPass(createMoEToLLVM());
   pm.addPass(createSCFToControlFlowPass());
-  pm.addPass(createConvertVectorToLLVMPass());
+  // Of the reference lowerings none has vectors.
+  if (options.optLevel >= 1)
+    pm.addPass(createConvertVectorToLLVMPass());
   pm.addPass(createConvertMathToLLVMPass());
   pm.addPass(createConvertMathToLibmPass());
   pm.addPass(createConvertToLLVMPass());

@@ -154,6 +154,7 @@ void rt_context_destroy(moec_context *context) {
   rt_deallocate(&options, context->workspace.memory, context->workspace.bytes);
   rt_deallocate(&options, context->staged_inputs.memory, context->staged_inputs.bytes);
   rt_deallocate(&options, context->staged_outputs.memory, context->staged_outputs.bytes);
+  rt_destroy_chunks(context);
   rt_deallocate(&options, context->profile.times,
                 (size_t)context->profile.capacity * sizeof(moec_region_time));
   rt_close(context->model);

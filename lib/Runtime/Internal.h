@@ -9,6 +9,7 @@
 
 #include "moec/Runtime/moec.h"
 #include "moec/Runtime/model_abi.h"
+#include <setjmp.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,6 +44,12 @@ typedef struct {
   int32_t dim;
 } rt_symbol;
 
+/* Memory for a size that depends on data. Kept for later ones, also of other calls. */
+typedef struct {
+  rt_buffer buffer;
+  bool is_used;
+} rt_chunk;
+
 typedef struct {
   moec_region_time *times;
   int32_t capacity; /* of times */
@@ -60,6 +67,8 @@ struct moec_context {
   /* Of the current call. */
   _Atomic(const char *) failure; /* of the model; a static string */
   atomic_int hook_failure;       /* an rt_hook_failure */
+  jmp_buf escape;                /* where a call ends that finds no memory */
+  int64_t missing_bytes;         /* that it did not find; < 0: more than can be counted */
 
   /* Sized for the largest entry when the context is made. */
   rt_descriptor **args; /* inputs, then outputs */
@@ -71,6 +80,8 @@ struct moec_context {
   rt_buffer workspace;
   rt_buffer staged_inputs;
   rt_buffer staged_outputs;
+  rt_chunk *chunks;
+  size_t num_chunks, max_chunks;
   rt_profile profile;
 };
 
@@ -112,6 +123,12 @@ void *rt_allocate(const moec_context_options *options, size_t bytes, size_t alig
 void rt_deallocate(const moec_context_options *options, void *memory, size_t bytes);
 /* Makes the buffer at least that large; its content is lost when it grows. */
 moec_status rt_grow(moec_context *context, rt_buffer *buffer, size_t bytes, const char *what);
+
+/* Temporaries.c */
+
+/* All chunks are free again. */
+void rt_release_chunks(moec_context *context);
+void rt_destroy_chunks(moec_context *context);
 
 /* Context.c */
 moec_status rt_context_create(moec_model *model, const moec_context_options *options,

@@ -125,10 +125,13 @@ static moec_status prepare(moec_context *context, const moec_entry_desc *entry,
 static void call_entry(moec_context *context, const moec_entry_desc *entry) {
   atomic_store(&context->failure, NULL);
   atomic_store(&context->hook_failure, RT_HOOK_OK);
+  context->missing_bytes = 0;
+  rt_release_chunks(context);
   uint32_t state = rt_enter_float_state();
   rt_profile_begin(context);
-  entry->run((void *const *)context->args, context->workspace.memory, context->model->weights,
-             context);
+  if (_setjmp(context->escape) == 0)
+    entry->run((void *const *)context->args, context->workspace.memory, context->model->weights,
+               context);
   rt_profile_end(context);
   rt_leave_float_state(state);
 }
@@ -148,6 +151,14 @@ static moec_status check_result(moec_context *context, const moec_entry_desc *en
   const char *failure = atomic_load(&context->failure);
   if (failure)
     return rt_fail(MOEC_ERROR_RUN, "%s: %s", entry->name, failure);
+  if (context->missing_bytes < 0)
+    return rt_fail(MOEC_ERROR_MEMORY,
+                   "%s: a tensor whose size depends on data is larger than any address space",
+                   entry->name);
+  if (context->missing_bytes > 0)
+    return rt_fail(MOEC_ERROR_MEMORY,
+                   "%s: cannot allocate %lld bytes for a tensor whose size depends on data",
+                   entry->name, (long long)context->missing_bytes);
   return MOEC_OK;
 }
 

@@ -218,6 +218,8 @@ def compile(
     """
     if options.get("compile_to"):
         raise CompileError("USAGE", "compile returns a model, so that it cannot stop after a phase; moec --compile-to can")
+    if options.get("emit", "package") != "package":
+        raise CompileError("USAGE", "compile returns a model, which only a package is; moec --emit=onnx writes other files")
     library = load_compiler()
     settings = _Options(library)
     for name, value in {"o": output, "cpu": cpu, "dim": dims, **options}.items():

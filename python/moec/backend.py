@@ -18,13 +18,13 @@ import numpy as np
 import onnx
 from onnx.backend.base import Backend, BackendRep
 
-from ._compile import OptionValue, compile
+from ._compile import compile
 
 
-class MoecRep(BackendRep):  # type: ignore[misc]
+class MoecRep(BackendRep):
     """A compiled model. Its package is removed with it."""
 
-    def __init__(self, model: onnx.ModelProto, **options: OptionValue) -> None:
+    def __init__(self, model: onnx.ModelProto, **options: Any) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="moec-")
         source = pathlib.Path(self._folder.name, "model.onnx")
         source.write_bytes(model.SerializeToString())
@@ -43,17 +43,36 @@ class MoecRep(BackendRep):  # type: ignore[misc]
         return tuple(outputs[one.name] for one in self.model.outputs)
 
 
-class MoecBackend(Backend):  # type: ignore[misc]
+class MoecBackend(Backend):
     @classmethod
-    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **options: OptionValue) -> MoecRep:
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **options: Any) -> MoecRep:
         """Compiles a model. `options` are those of moec.compile. Raises CompileError."""
         if not cls.supports_device(device):
             raise ValueError(f"moec has no device {device!r}")
         return MoecRep(model, **options)
 
     @classmethod
-    def run_model(cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **options: OptionValue) -> tuple[Any, ...]:
+    def run_model(cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **options: Any) -> tuple[Any, ...]:
         return cls.prepare(model, device, **options).run(inputs)
+
+    @classmethod
+    def run_node(
+        cls, node: onnx.NodeProto, inputs: Any, device: str = "CPU", outputs_info: Any = None, **options: Any
+    ) -> tuple[Any, ...]:
+        """Runs one node, of the newest operator set that the package onnx knows. `outputs_info` is
+        not needed: the types of the outputs follow from the inputs."""
+        names = [name for name in dict.fromkeys(node.input) if name]
+        arrays = [np.asarray(value) for value in inputs]
+        graph = onnx.helper.make_graph(
+            [node],
+            node.op_type,
+            [
+                onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+                for name, array in zip(names, arrays)
+            ],
+            [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name],
+        )
+        return cls.run_model(onnx.helper.make_model(graph), arrays, device, **options)
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
@@ -62,4 +81,5 @@ class MoecBackend(Backend):  # type: ignore[misc]
 
 prepare = MoecBackend.prepare
 run_model = MoecBackend.run_model
+run_node = MoecBackend.run_node
 supports_device = MoecBackend.supports_device

@@ -51,6 +51,12 @@ def tensor(sizes, element):
     return f"tensor<{''.join(f'{size}x' for size in sizes)}{element}>"
 
 
+def dtype_and_rank(type):
+    """What `tensor` was given."""
+    *sizes, element = type[len("tensor<") : -1].split("x")
+    return NUMPY_TYPES[element], len(sizes)
+
+
 def routing_type(experts, k, weighted):
     return f"!moe.routing<experts = {experts}, k = {k}{', weighted' if weighted else ''}>"
 
@@ -149,6 +155,9 @@ class Layer:
 
     # --- text
 
+    def symbol(self, weight):
+        return f"{self.name}_{weight.name[1:]}"
+
     def text(self):
         arguments = ", ".join(
             f'{value.name}: {value.type} {{onnx.name = "{value.name[1:]}", onnx.dims = ['
@@ -158,12 +167,10 @@ class Layer:
         )
         results = ", ".join(f'{value.type} {{onnx.name = "out{i}"}}' for i, value in enumerate(self.results))
         weights = [
-            f'moe.weight @{self.name}_{value.name[1:]} from [#moe.tensor<"{self.name}_{value.name[1:]}">] : {value.type}'
+            f'moe.weight @{self.symbol(value)} from [#moe.tensor<"{self.symbol(value)}">] : {value.type}'
             for value in self.weights
         ]
-        loads = [
-            f"  {value.name} = moe.load_weight @{self.name}_{value.name[1:]} : {value.type}" for value in self.weights
-        ]
+        loads = [f"  {value.name} = moe.load_weight @{self.symbol(value)} : {value.type}" for value in self.weights]
         end = f"  return {', '.join(v.name for v in self.results)} : {', '.join(v.type for v in self.results)}"
         head = f"func.func @{self.name}({arguments}) -> ({results}) {{"
         return "\n".join([*weights, head, *loads, *(f"  {line}" for line in self.lines), end, "}", ""])
@@ -173,7 +180,16 @@ class Layer:
     def types(self):
         """NumPy type by name, of arguments and weights."""
         values = [*(value for value, _ in self.arguments), *self.weights]
-        return {value.name[1:]: NUMPY_TYPES[value.type[:-1].split("x")[-1].split("<")[-1]] for value in values}
+        return {value.name[1:]: dtype_and_rank(value.type)[0] for value in values}
+
+    def outputs(self):
+        """NumPy type and rank of each result."""
+        return [dtype_and_rank(value.type) for value in self.results]
+
+    def cast(self, arrays):
+        """Arguments and weights of `draw` in their types."""
+        types = self.types()
+        return {name: np.asarray(array.astype(types[name]), order="C") for name, array in arrays.items()}
 
     def draw(self, rng):
         """Arguments and weights, in float64, with clear decisions."""
@@ -205,7 +221,7 @@ class Layer:
                 results = getattr(ops, name)(*head, *(get(one) for one in positional), **keywords, **attributes)
             for value, result in zip(values, results if len(values) > 1 else [results]):
                 known[value.name] = result
-        return {f"out{i}": known[value.name] for i, value in enumerate(self.results)}
+        return [known[value.name] for value in self.results]
 
 
 def experts_of(value):
@@ -440,7 +456,6 @@ def build_weights(layer, selected, logits, scores, shared_logits):
         named=named,
         fn=p["fn"] if p["fn"] != "none" else None,
         eps=0.1 if p["fn"] == "masked_softmax" else None,
-        magnitude=p["magnitude"] == "yes",
         scale=p["scale"],
         **NORMS[p["norm"]],
         result=weighted,

@@ -116,13 +116,13 @@ DIMENSIONS = {
         "sigmoid": (HAS_WEIGH, verified("moe.weigh", "C4", "weigh_source", "score", "logits"),),
         "masked_softmax": (HAS_WEIGH, verified("moe.weigh", "C4", "weigh_source", "score", "logits"),),
     },
-    "magnitude": {"no": (), "yes": (HAS_WEIGH, verified("moe.weigh", "C3", "fn", "masked_softmax"))},
     "norm": {
         "none": (),
         "sum": (HAS_WEIGH,),
         "sum_eps": (HAS_WEIGH,),
         "clamp": (HAS_WEIGH,),
-        "pnorm": (HAS_WEIGH,),
+        # A token's only weight becomes 1 or nearly so, which is no clear priority.
+        "pnorm": (HAS_WEIGH, need("capacity", "no", "choice", "token")),
         "count": (HAS_WEIGH,),
     },
     "scale": {1.0: (), 2.5: (HAS_WEIGH,)},
@@ -191,9 +191,13 @@ DIMENSIONS = {
         "no": (),
         "load_balance": (),
         "z_loss": (),
-        # Sums of numbers of both signs would have few correct digits.
+        # Sums of numbers of both signs would have few correct digits, and so would the
+        # variance of sums that are all 1.
         "importance_routing": (need("fn", "softmax", "sigmoid", "masked_softmax"),),
-        "importance_probabilities": (need("score", "softmax", "sigmoid", "sqrtsoftplus", "logsigmoid"),),
+        "importance_probabilities": (
+            need("score", "softmax", "sigmoid", "sqrtsoftplus", "logsigmoid"),
+            need("axis", "experts"),
+        ),
         "load_shazeer": (need("noise", "yes"),),
         "load_vmoe": (need("noise", "yes"),),
         "tokens_per_expert": (),
@@ -267,13 +271,21 @@ class Space:
                 continue
         raise Contradiction
 
+    @staticmethod
+    def _choose(rng, choices):
+        """What can be left out is left out more often than not: a layer with everything takes
+        long to compile, and hides one fault behind another."""
+        if choices[0] in ("no", "none") and rng.random() < 0.5:
+            return choices[0]
+        return choices[rng.integers(len(choices))]
+
     def _complete(self, rng, domains):
         names = list(self.values)
         for index in rng.permutation(len(names)):
             name = names[index]
             choices = [value for value in self.values[name] if value in domains[name]]
             if len(choices) > 1:
-                domains[name] = frozenset([choices[rng.integers(len(choices))]])
+                domains[name] = frozenset([self._choose(rng, choices)])
                 self.narrow(domains, [name])
         return {name: next(iter(domains[name])) for name in names}
 

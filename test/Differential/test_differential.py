@@ -1,20 +1,20 @@
 # Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Random points of the whole attribute space, not only of the named systems: each point a
-layer, compiled with -O0 and -O3 in this process, and compared with references.ops. Every
+layer, compiled with -O0 and -O3 in one process, and compared with references.ops. Every
 value and every valid pair of values is drawn so often that a kernel which mixes up two
 attributes shows. Points that a verifier has to refuse name the constraint."""
 
+import concurrent.futures
 import contextlib
+import multiprocessing
 import os
 
 import numpy as np
 import pytest
-from harness import TOLERANCES
-from references.evaluate import relative_error
-from safetensors.numpy import save_file
 
 import moec
+from check import check_module
 from layer import Layer
 from space import DIMENSIONS, EXPERT_DIMENSIONS, SPACE, Contradiction, Space, draw_modules
 
@@ -22,7 +22,9 @@ MODULES, LAYERS_OF_MODULE = 80, 25
 OF_VALUE, OF_PAIR = 30, 3
 SEED = 20260801
 
-DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+pytestmark = pytest.mark.skipif(
+    "ASAN_OPTIONS" in os.environ, reason="python would have to be linked with the sanitizer that the compiler has"
+)
 
 
 @pytest.fixture(scope="session")
@@ -35,65 +37,23 @@ def drawn():
     return modules, coverage
 
 
-def compile_text(text, weights, folder, level):
-    folder.mkdir(exist_ok=True)
-    (folder / "layers.mlir").write_text(text)
-    options = {"O": level}
-    if weights:
-        save_file(weights, folder / "w.safetensors")
-        options["weights"] = "w.safetensors"
-    return moec.compile(folder / "layers.mlir", folder / f"O{level}.moec", **options)
-
-
-def tolerance(point):
-    # Each product and sum of a token's entries is rounded, at most one per expert.
-    roundings = point["experts"] if point["accum"] == "native" else 1
-    return TOLERANCES[DTYPES[point["dtype"]]] * max(1.0, roundings / 4)
-
-
-def differences(layer, outputs, expected):
-    """What is wrong, as text."""
-    for name, value in expected.items():
-        value = np.asarray(value)
-        if value.dtype.kind != "f":
-            if not np.array_equal(outputs[name], value):
-                yield f"{name}: {outputs[name]}, expected {value}"
-        elif not (error := relative_error(outputs[name], value)) < tolerance(layer.point):
-            yield f"{name}: error {error:.1e}"
-
-
-# About an hour on two cores.
-on_request = pytest.mark.skipif("MOEC_DIFFERENTIAL" not in os.environ, reason="runs when MOEC_DIFFERENTIAL is set")
-
-
-@on_request
-@pytest.mark.parametrize("number", range(MODULES))
-def test_points(drawn, tmp_path, number):
+@pytest.fixture(scope="session")
+def checks(drawn):
+    """What is wrong with each module: futures. One process for each core, apart from this one,
+    which has libmoec-c.so (see jit.py)."""
     modules, _ = drawn
-    layers = [Layer(f"layer{i}", point) for i, point in enumerate(modules[number])]
-    arrays = [layer.draw(np.random.default_rng([SEED, number, i])) for i, layer in enumerate(layers)]
-    expected = [layer.evaluate(given) for layer, given in zip(layers, arrays)]
-    typed = [
-        {name: value.astype(layer.types()[name]) for name, value in given.items()}
-        for layer, given in zip(layers, arrays)
-    ]
-    text = "\n".join(layer.text() for layer in layers)
-    weights = {
-        f"{layer.name}_{value.name[1:]}": np.ascontiguousarray(given[value.name[1:]])
-        for layer, given in zip(layers, typed)
-        for value in layer.weights
-    }
-    wrong = []
-    for level in (0, 3):
-        with compile_text(text, weights, tmp_path / "module", level) as model:
-            for layer, given, wanted in zip(layers, typed, expected):
-                inputs = {value.name[1:]: given[value.name[1:]] for value, _ in layer.arguments}
-                for text in differences(layer, model.run(inputs, entry=layer.name), wanted):
-                    wrong.append(f"-O{level} {text}\n{layer.point}\n{layer.text()}")
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as pool:
+        yield [pool.submit(check_module, points, (SEED, number)) for number, points in enumerate(modules)]
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("number", range(MODULES))
+def test_points(checks, number):
+    wrong = checks[number].result()
     assert not wrong, "\n".join(wrong)
 
 
-@on_request
 def test_coverage(drawn, record_property):
     modules, coverage = drawn
     assert not coverage.rare(OF_VALUE, OF_PAIR)
@@ -124,6 +84,8 @@ def test_illegal_combination(tmp_path, space, fixed, broken):
     """A verifier refuses two values that do not go together, and names the constraint."""
     point = space.draw(np.random.default_rng(SEED), fixed)
     with pytest.raises(moec.CompileError) as error:
-        compile_text(Layer("illegal", point).text(), {}, tmp_path, 0)
+        path = tmp_path / "layers.mlir"
+        path.write_text(Layer("illegal", point).text())
+        moec.compile(path, tmp_path / "layers.moec")
     place = f"'{broken.operation}' op {broken.constraint}:" if broken.operation else broken.constraint
     assert place in str(error.value)

@@ -155,6 +155,22 @@ def test_logits(functions, tokens):
     check(logits, 3 * np.tanh(product / 3) + noise)
 
 
+# --- linear --------------------------------------------------------------------------
+
+define_op("linear", "moe.linear", [matrix(H), f"tensor<{H}x{E}xf32>", f"tensor<{E}xf32>"], [matrix(E)], "{layout = #moe.layout<in_out>}", operands="%a0, %a1 bias(%a2)")  # fmt: skip
+define_op("linear_out_in", "moe.linear", [matrix(H), f"tensor<{E}x{H}xf32>"], [matrix(E)])
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_linear(functions, tokens):
+    x, w, bias = normal((tokens, H)), normal((E, H)), normal((E,))
+    product = x.astype(np.float64) @ w.T
+    (result,) = functions.call("linear", [x, w.T, bias])
+    check(result, product + bias)
+    (result,) = functions.call("linear_out_in", [x, w])
+    check(result, product)
+
+
 # --- select --------------------------------------------------------------------------
 
 
@@ -442,12 +458,12 @@ def remap(ids, weights, table, policy, loads):
             if not replicas:
                 continue
             id = replicas[t % len(replicas)] if policy == "round_robin" else min(replicas, key=lambda r: loads[r])
-            loads[id] += 1
             same = [i for i, (other, _) in enumerate(row) if other == id]
             if same:
                 row[same[0]] = (id, row[same[0]][1] + w)
             else:
                 row.append((id, w))
+                loads[id] += 1
         rows.append(row)
     return pack_slots(rows, K)
 

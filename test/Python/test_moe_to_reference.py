@@ -252,6 +252,21 @@ def test_logits(functions, layout, bias, element, tokens):
     check(result, expected, element)
 
 
+_linear = [matrix(H), f"tensor<{H}x{E}xf32>", f"tensor<{E}xf32>"]
+define(
+    "linear", _linear, [matrix(E)],
+    f"  %l = moe.linear %a0, %a1 bias(%a2) {{layout = #moe.layout<in_out>}} : ({', '.join(_linear)}) -> {matrix(E)}\n  return %l : {matrix(E)}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_linear(functions, tokens):
+    random = rng("linear", tokens)
+    x, w, b = random.normal(size=(tokens, H)), random.normal(size=(H, E)), random.normal(size=E)
+    (result,) = functions.call("linear", [a.astype(np.float32) for a in (x, w, b)], [("f32", 2)])
+    check(result, x @ w + b, "f32")
+
+
 WEIGHS = {
     "none": {},
     "sum": {"norm": "sum"},

@@ -6,7 +6,7 @@
  *
  *   main:  x [T,8], b [T] -> y = FAKE_FACTOR * x + w + b  [T,8], count = T []
  *          (w [8] is the weights file; a b of -1 fails a check)
- *   iota:  n [] -> y = 0 ... n-1  [n]
+ *   iota:  n [] -> y = 0 ... n-1  [n], through temporaries
  *   copy:  a bool [R,C], b bfloat16 [R,C], c int64 [R,C] -> the same
  *   tasks: x [T] -> state, worker of each task  [T]
  */
@@ -100,9 +100,14 @@ static int64_t no_workspace(void *const *args, int32_t workers) {
 static void iota_run(void *const *args, void *workspace, const void *weights, void *call) {
   (void)workspace;
   (void)weights;
-  (void)call;
-  for (int64_t i = 0; i < size_of(args, 1, 0); ++i)
-    ((int64_t *)data_of(args, 1))[i] = i;
+  int64_t n = size_of(args, 1, 0), bytes = n * (int64_t)sizeof(int64_t);
+  moec_release(call, moec_allocate(call, bytes));
+  int64_t *even = moec_allocate(call, bytes), *odd = moec_allocate(call, bytes);
+  for (int64_t i = 0; i < n; ++i)
+    (i % 2 ? odd : even)[i] = i;
+  moec_release(call, even);
+  for (int64_t i = 0; i < n; ++i)
+    ((int64_t *)data_of(args, 1))[i] = (i % 2 ? odd : even)[i];
 }
 
 /* copy */

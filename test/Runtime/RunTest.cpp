@@ -251,6 +251,38 @@ TEST_F(RunTest, AllocatesInTheFirstRunOnlyWithoutHooks) {
   EXPECT_EQ(numSystemAllocations, 0);
 }
 
+/// Two temporaries are in use at one time, whether they are released or not.
+TEST_F(RunTest, KeepsMemoryWhoseSizeDependsOnData) {
+  CountingAllocator allocator;
+  moec_context_options options = makeOptions();
+  options.allocate = CountingAllocator::allocate;
+  options.deallocate = CountingAllocator::deallocate;
+  options.allocator = &allocator;
+  numSystemAllocations = 0;
+  moec_context *context = makeContext(options);
+  auto run = [&](int64_t size) {
+    Tensor<int64_t> n({}, size), y({size});
+    const DLTensor *in[] = {&n.dl};
+    DLTensor *out[] = {&y.dl};
+    ASSERT_EQ(library->run(context, "iota", in, 1, out, 1), MOEC_OK) << library->last_error();
+    for (int64_t i = 0; i < size; ++i)
+      EXPECT_EQ(y.values[size_t(i)], i);
+  };
+  int before = allocator.calls;
+  run(100);
+  // And the list of them.
+  EXPECT_EQ(allocator.calls, before + 3);
+  for (int64_t size : {100, 1, 0, 50, 100})
+    run(size);
+  EXPECT_EQ(allocator.calls, before + 3);
+  run(1000);
+  EXPECT_EQ(allocator.calls, before + 5);
+  EXPECT_EQ(numSystemAllocations, 0);
+  library->context_destroy(context);
+  contexts.clear();
+  EXPECT_EQ(allocator.bytes, 0);
+}
+
 TEST_F(RunTest, ReportsMissingMemory) {
   static bool hasMemory;
   hasMemory = true;
@@ -271,8 +303,15 @@ TEST_F(RunTest, ReportsMissingMemory) {
   x.setStrides({0, 1});
   EXPECT_TRUE(failsWith(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_ERROR_MEMORY,
                         "copies of the inputs"));
+  Tensor<int64_t> n({}, 100), iota({100});
+  const DLTensor *in[] = {&n.dl};
+  DLTensor *out[] = {&iota.dl};
+  EXPECT_TRUE(failsWith(
+      library->run(context, "iota", in, 1, out, 1), MOEC_ERROR_MEMORY,
+      "iota: cannot allocate 800 bytes for a tensor whose size depends on data"));
   hasMemory = true;
   EXPECT_EQ(runMain(context, x.dl, b.dl, y.dl, count.dl), MOEC_OK);
+  EXPECT_EQ(library->run(context, "iota", in, 1, out, 1), MOEC_OK);
 }
 
 TEST_F(RunTest, ThreadsWithTheirOwnContexts) {

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 TOKENS = 64
 NAMES = ["layer0_moe", "layer1_qmoe_int4", "layer1_qmoe_int4_asym", "layer1_qmoe_int8"]
+# The whole model with a key/value cache, a prompt, and what PyTorch continues it with.
+LANGUAGE_MODEL = ["model_with_past.onnx", "model.onnx.data", "prompt.txt", "golden.txt"]
 
 
 def main(models):
@@ -21,6 +23,8 @@ def main(models):
     target.mkdir(exist_ok=True)
     for name in NAMES:
         shutil.copyfile(source / f"{name}.onnx", target / f"{name}.onnx")
+    for name in LANGUAGE_MODEL:
+        shutil.copyfile(source / name, target / name)
     recorded = load_file(source / "activations.safetensors")
     # Without `tokens`, which are text of others.
     kept = {name: values[:TOKENS].copy() for name, values in recorded.items() if name.startswith(("layer0.", "layer1."))}

@@ -438,7 +438,7 @@ def remap(routing, map, *, experts, policy="round_robin"):
                 chosen = replicas[t % len(replicas)]
             else:
                 chosen = min(replicas, key=lambda e: load[e])
-                load[chosen] += 1
+                load[chosen] += chosen not in sums  # merged entries are one
             sums[chosen] = sums.get(chosen, 0.0) + routing.weight(t, slot)
         per_token.append(list(sums.items()))
     return routing_of(per_token, min(routing.ids.shape[1], experts), experts, routing.weights is not None)

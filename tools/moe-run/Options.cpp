@@ -31,8 +31,15 @@ struct Flags {
   cl::opt<int> threads{"threads", cl::desc("Number of threads (default: the library's)"),
                        cl::value_desc("N"), cl::cat(running)};
 
-  cl::opt<std::string> input{"input", cl::desc("Safetensors file with the inputs by their names"),
-                             cl::value_desc("file"), cl::cat(tensors)};
+  cl::list<std::string> inputs{
+      "input",
+      cl::desc("Safetensors file with the inputs by their names; several with --trace-routing"),
+      cl::value_desc("file"), cl::cat(tensors)};
+  cl::opt<std::string> traceRouting{
+      "trace-routing",
+      cl::desc("Write the experts and weights of each token to this .npz file; needs a package "
+               "that was compiled with --trace-routing"),
+      cl::value_desc("file"), cl::cat(tensors)};
   cl::opt<std::string> output{"output", cl::desc("Write the outputs to this file"),
                               cl::value_desc("file"), cl::cat(tensors)};
   cl::opt<std::string> expect{"expect",
@@ -87,10 +94,16 @@ static Error checkOptions(const Options &options) {
     return fail("--threads is negative");
   if (options.repetitions < 0)
     return fail("--repetitions is negative");
-  if (options.input.empty() && !options.output.empty())
+  if (options.inputs.empty() && !options.output.empty())
     return fail("--output needs --input");
-  if (options.input.empty() && !options.expect.empty())
+  if (options.inputs.empty() && !options.expect.empty())
     return fail("--expect needs --input");
+  if (options.inputs.empty() && !options.traceRouting.empty())
+    return fail("--trace-routing needs --input");
+  if (options.inputs.size() > 1 && (options.traceRouting.empty() || measures ||
+                                    !options.output.empty() || !options.expect.empty()))
+    return fail("several --input need --trace-routing, and neither --output, --expect, --time nor "
+                "--profile");
   if (options.expect.empty() && (options.rtol || options.atol))
     return fail("--rtol and --atol need --expect");
   if (!measures && !options.dims.empty())
@@ -126,7 +139,8 @@ Expected<Options> mlir::moe::run::parseOptions(int argc, char **argv) {
   options.package = flags.package;
   options.weights = flags.weights;
   options.entry = flags.entry;
-  options.input = flags.input;
+  options.inputs = flags.inputs;
+  options.traceRouting = flags.traceRouting;
   options.output = flags.output;
   options.expect = flags.expect;
   if (flags.rtol.getNumOccurrences())

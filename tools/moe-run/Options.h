@@ -16,7 +16,9 @@ namespace mlir::moe::run {
 
 struct Options {
   std::string package, weights, entry;
-  std::string input, output, expect;
+  std::string output, expect, traceRouting;
+  /// One, or several with traceRouting.
+  std::vector<std::string> inputs;
   std::optional<double> rtol, atol;
   bool time = false, profile = false, json = false;
   int32_t threads = 0;

@@ -121,6 +121,11 @@ Error Package::readInfo() {
       region.op = fields->getString("op").value_or("").str();
     }
   }
+  if (const llvm::json::Array *blocks = object->getArray("traced")) {
+    traced.emplace();
+    for (const llvm::json::Value &name : *blocks)
+      traced->push_back(name.getAsString().value_or("").str());
+  }
   return Error::success();
 }
 
@@ -140,7 +145,8 @@ Expected<Package> Package::open(StringRef path, StringRef weights) {
 
 Package::Package(Package &&other)
     : library(other.library), model(std::exchange(other.model, nullptr)),
-      entries(std::move(other.entries)), regions(std::move(other.regions)) {}
+      entries(std::move(other.entries)), regions(std::move(other.regions)),
+      traced(std::move(other.traced)) {}
 
 Package::~Package() {
   if (library)

@@ -7,6 +7,7 @@
 #define MOEC_TOOLS_MOERUN_PACKAGE_H
 
 #include "Values.h"
+#include <optional>
 
 namespace mlir::moe::run {
 
@@ -44,6 +45,8 @@ public:
   const moec_library &getLibrary() const { return *library; }
   moec_model *getModel() const { return model; }
   llvm::ArrayRef<RegionInfo> getRegions() const { return regions; }
+  /// Names of the blocks whose routings are outputs; nullopt when none were asked for.
+  const std::optional<std::vector<std::string>> &getTraced() const { return traced; }
   /// The entry of that name; the first one if it is empty.
   llvm::Expected<const EntryInfo *> getEntry(llvm::StringRef name) const;
   /// Entries with their inputs and outputs, for people.
@@ -58,6 +61,7 @@ private:
   moec_model *model = nullptr;
   std::vector<EntryInfo> entries;
   std::vector<RegionInfo> regions;
+  std::optional<std::vector<std::string>> traced;
 };
 
 } // namespace mlir::moe::run

@@ -1,8 +1,9 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// moe-translate: ONNX to MLIR, MLIR to LLVM IR.
+// moe-translate: ONNX to MLIR and back, MLIR to LLVM IR.
 
+#include "moec/Compiler/Compiler.h"
 #include "moec/Frontend/ONNX/Importer.h"
 
 #include "mlir/IR/AsmState.h"
@@ -57,12 +58,38 @@ static LogicalResult importModel(int argc, char **argv) {
   return success();
 }
 
+/// Writes a model: what `moec --emit=onnx` does.
+static LogicalResult exportModel(int argc, char **argv) {
+  cl::opt<bool> write("export-onnx", cl::desc("Write an ONNX model"));
+  cl::opt<std::string> input(cl::Positional, cl::Required, cl::desc("<phase.mlir>"));
+  cl::opt<std::string> output("o", cl::desc("Output file (default: NAME.moec.onnx)"),
+                              cl::value_desc("file"));
+  cl::opt<std::string> folder("model-dir", cl::desc("Where weight files lie"),
+                              cl::value_desc("folder"));
+  cl::opt<std::string> weights("weights", cl::desc("Safetensors file with named weights"),
+                               cl::value_desc("file"));
+  cl::ParseCommandLineOptions(argc, argv, "moec: MLIR to ONNX\n");
+
+  moe::CompileOptions options;
+  options.emit = moe::Emit::ONNX;
+  options.input = input;
+  options.output = output;
+  options.modelFolder = folder;
+  options.weightsFile = weights;
+  return success(moe::compile(options).status == moe::CompileStatus::Success);
+}
+
 int main(int argc, char **argv) {
   llvm::InitLLVM initialize(argc, argv);
-  for (int i = 1; i < argc; ++i)
-    if (StringRef(argv[i]).ltrim('-') == "import-onnx")
+  for (int i = 1; i < argc; ++i) {
+    StringRef flag = StringRef(argv[i]).ltrim('-');
+    if (flag == "import-onnx")
       return failed(importModel(argc, argv));
+    if (flag == "export-onnx")
+      return failed(exportModel(argc, argv));
+  }
   registerAllTranslations();
-  return failed(
-      mlirTranslateMain(argc, argv, "moec translation tool (--import-onnx --help: ONNX models)"));
+  return failed(mlirTranslateMain(
+      argc, argv,
+      "moec translation tool (--import-onnx --help, --export-onnx --help: ONNX models)"));
 }

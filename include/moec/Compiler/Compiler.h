@@ -52,12 +52,21 @@ struct PhaseHook {
   std::function<void(OpPassManager &)> addPasses;
 };
 
+/// What a compilation writes.
+enum class Emit {
+  /// A package: library, headers, weights.
+  Package,
+  /// The raised model as an ONNX file, with a file of weights beside it.
+  ONNX,
+};
+
 struct CompileOptions {
   /// A model (.onnx) or MLIR (.mlir: any dumped phase; compilation continues
   /// after the phase that its module attribute `moe.phase` names).
   std::string input;
-  /// Package folder, or the file for `compileTo` ("-" is stdout). Default:
-  /// NAME.moec in the current folder, or stdout.
+  Emit emit = Emit::Package;
+  /// Package folder, ONNX file, or the file for `compileTo` ("-" is stdout). Default:
+  /// NAME.moec or NAME.moec.onnx in the current folder, or stdout.
   std::string output;
   /// Safetensors file, relative to `modelFolder`, that holds the named tensors
   /// (`#moe.tensor`) of an .mlir input.
@@ -82,6 +91,8 @@ struct CompileOptions {
   bool noRaise = false;
   /// Accepts blocks whose routing was frozen when the model was traced.
   bool allowFrozenRouting = false;
+  /// The routing of every block becomes outputs, which `moe-run --trace-routing` records.
+  bool traceRouting = false;
   /// Stop after this phase and write the IR.
   std::string compileTo;
   /// Write NN-PHASE.mlir after each phase into this folder.
@@ -121,7 +132,7 @@ struct CompileResult {
   CompileStatus status = CompileStatus::Internal;
   /// One line about a finished compilation: what was found, target, sizes, time.
   std::string summary;
-  /// The package's folder; empty when none was written.
+  /// The package's folder or the ONNX file; empty when none was written.
   std::string package;
 };
 

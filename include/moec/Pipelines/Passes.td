@@ -13,7 +13,8 @@ def PrepareBufferization : Pass<"prepare-bufferization"> {
 
     Each operand of a `tensor.concat` is written into its slice of one
     `tensor.empty`. `tensor.empty` and `linalg.fill` that several operations start
-    from are made once for each: sharing one would cost a copy.
+    from are made once for each, in its block: sharing one would cost a copy. So are slices
+    of a `tensor.empty`.
 
     ```mlir
     %c = tensor.concat dim(0) %a, %b : (tensor<?x4xf32>, tensor<2x4xf32>) -> tensor<?x4xf32>
@@ -65,6 +66,17 @@ def ApproximateVectorMath : Pass<"approximate-vector-math"> {
                            "::mlir::vector::VectorDialect"];
 }
 
+def RoundToBFloat16 : Pass<"round-to-bfloat16"> {
+  let summary = "Rounding of float32 to bfloat16 in integers";
+  let description = [{
+    `arith.truncf` from f32 to bf16, of scalars and vectors, becomes arithmetic on the bits:
+    to nearest, ties to even, NaN to a quiet NaN. `--arith-expand` makes a selection
+    between bf16 values of it, which LLVM computes on CPUs without bf16 by calls of
+    `__truncsfbf2`, one per element. Nothing is an error.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect"];
+}
+
 def HoistStackBuffers : Pass<"hoist-stack-buffers", "::mlir::func::FuncOp"> {
   let summary = "Move static memref.alloca to the start of the function";
   let description = [{
@@ -73,6 +85,18 @@ def HoistStackBuffers : Pass<"hoist-stack-buffers", "::mlir::func::FuncOp"> {
     iteration must write such a buffer before it reads it. Allocations of dynamic
     shape stay where they are.
   }];
+}
+
+def OutlineLoops : Pass<"outline-loops", "::mlir::ModuleOp"> {
+  let summary = "The loops of an entry become functions; equal ones share one";
+  let description = [{
+    Every outermost `scf.for` of an entry that holds no parallel loop becomes a call of a
+    private function, which is never inlined, of the values that the loop reads. Constants
+    go into the function. Loops with the same text become calls of one function: identical
+    layers share their code. LLVM's time for a function grows faster than the function:
+    as one, that of a whole model takes minutes.
+  }];
+  let dependentDialects = ["::mlir::func::FuncDialect", "::mlir::scf::SCFDialect"];
 }
 
 def ResolveExpandShape : Pass<"resolve-expand-shape"> {

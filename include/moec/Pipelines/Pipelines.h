@@ -15,6 +15,9 @@ namespace mlir::moe {
 struct CPUOptions : PassPipelineOptions<CPUOptions> {
   /// 0: as written. From 1: elementwise operations are fused first.
   Option<int> optLevel{*this, "opt-level", llvm::cl::desc("0 … 3"), llvm::cl::init(3)};
+  /// Width of a vector register, for loops over linalg operations (from opt-level 1).
+  Option<int64_t> vectorBits{*this, "vector-bits", llvm::cl::desc("128, 256 or 512"),
+                             llvm::cl::init(512)};
 };
 
 /// Entry functions on tensors (linalg, tensor, moe.load_weight, calls of kernels on

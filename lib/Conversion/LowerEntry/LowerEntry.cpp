@@ -124,7 +124,9 @@ bool isShapeArithmetic(Operation *op) {
   if (auto dim = dyn_cast<tensor::DimOp>(op))
     return isa<BlockArgument>(dim.getSource());
   auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
-  return isPure(op) && op->getNumRegions() == 0 && llvm::all_of(op->getOperandTypes(), isScalar) &&
+  // Not isPure: a division by a size is executed by every call anyway.
+  return isMemoryEffectFree(op) && op->getNumRegions() == 0 &&
+         llvm::all_of(op->getOperandTypes(), isScalar) &&
          llvm::all_of(op->getResultTypes(), isScalar);
 }
 

@@ -21,6 +21,10 @@ constexpr int64_t kTokensPerTask = 8;
 constexpr int64_t kColumnsPerChunk = 256;
 /// Bytes of weights that a task reads at least, if there are as many.
 constexpr int64_t kTaskBytes = 64 * 1024;
+/// Multiply-adds of a task of a linear product at least, if there are as many.
+constexpr int64_t kTaskWork = 1024 * 1024;
+/// Elements that a task brings into packed order at least, if there are as many.
+constexpr int64_t kPackedPerTask = 32 * 1024;
 
 constexpr int64_t kDynamic = ShapedType::kDynamic;
 
@@ -648,6 +652,79 @@ func::FuncOp mlir::moe::cpu::getCombineKernel(ModuleOp module, MemRefType rows, 
   return kernel;
 }
 
+namespace {
+/// The parts of a linear product, inside of its kernel.
+struct LinearKernel {
+  KernelBuilder &b;
+  const PackedWeight &weight;
+  Value x, packed, y, tokens;
+
+  int64_t maxRows() { return b.target.blockRows().back(); }
+  Value numBlocks() { return b.ceilDiv(tokens, maxRows()); }
+  Value rowsFrom(Value firstRow) { return b.min(b.sub(tokens, firstRow), b.index(maxRows())); }
+
+  void packBlock(Value block);
+  void product(const Panel &panel, Value number, Value block);
+  /// body(number) for each of `count` things, tasks of `perTask` of them in parallel.
+  void inTasks(Value count, int64_t perTask, function_ref<void(Value)> body);
+
+private:
+  void storeRow(ArrayRef<Value> row, Value index, Value firstColumn, int64_t columns);
+};
+} // namespace
+
+void LinearKernel::packBlock(Value block) {
+  Value firstRow = b.mul(block, maxRows()), rows = rowsFrom(firstRow);
+  Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
+  Value base = b.mul(firstRow, weight.k);
+  b.forLoop(stored, [&](Value r) {
+    emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, base, stored, r, weight.k);
+  });
+}
+
+void LinearKernel::storeRow(ArrayRef<Value> row, Value index, Value firstColumn, int64_t columns) {
+  for (auto [v, vector] : llvm::enumerate(row)) {
+    int64_t first = v * b.target.lanes;
+    if (first < columns)
+      b.storeVector(vector, y, {index, b.add(firstColumn, first)}, columns - first);
+  }
+}
+
+void LinearKernel::product(const Panel &panel, Value number, Value block) {
+  Value firstRow = b.mul(block, maxRows()), numRows = rowsFrom(firstRow);
+  Value base = b.mul(firstRow, weight.k), firstColumn = b.mul(number, kPanelWidth);
+  int64_t vectors = b.target.panelVectors();
+  b.switchOn(roundUpRows(b, numRows), b.target.blockRows(), [&](int64_t rows) {
+    SmallVector<Value> acc =
+        emitPanelProduct(b, weight, panel.expert, panel.panel, packed, base, rows);
+    emitBias(b, weight, panel.expert, panel.panel, acc);
+    auto storeRows = [&](int64_t columns) {
+      for (int64_t r = 0; r < rows; ++r)
+        b.ifThen(b.less(b.index(r), numRows), [&] {
+          storeRow(ArrayRef(acc).slice(r * vectors, vectors), b.add(firstRow, r), firstColumn,
+                   columns);
+        });
+      return SmallVector<Value>();
+    };
+    int64_t whole = weight.n / kPanelWidth, rest = weight.n % kPanelWidth;
+    if (rest == 0)
+      storeRows(kPanelWidth);
+    else if (whole == 0)
+      storeRows(rest);
+    else
+      b.branch(
+          b.less(number, b.index(whole)), [&] { return storeRows(kPanelWidth); },
+          [&] { return storeRows(rest); });
+  });
+}
+
+void LinearKernel::inTasks(Value count, int64_t perTask, function_ref<void(Value)> body) {
+  b.parallelLoop(b.ceilDiv(count, perTask), [&](Value task) {
+    Value first = b.mul(task, perTask);
+    b.forLoop(first, b.min(b.add(first, perTask), count), b.index(1), body);
+  });
+}
+
 func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemRefType y,
                                              const PackedWeight &weight, KernelTarget target) {
   SmallVector<Type> types = {x, bufferType({kDynamic}, f32Type(module.getContext())), y};
@@ -657,54 +734,32 @@ func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemR
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name, types, target, kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
-        Value x = args[0], packed = args[1], y = args[2];
         PackedWeight w = weight.withArguments(args.drop_front(3));
-        int64_t maxRows = target.blockRows().back();
-        Value tokens = memref::DimOp::create(b, b.getLoc(), x, b.index(0));
-        Value numBlocks = b.ceilDiv(tokens, maxRows);
-        auto rowsOf = [&](Value firstRow) {
-          return b.min(b.sub(tokens, firstRow), b.index(maxRows));
-        };
-
-        b.parallelLoop(numBlocks, [&](Value block) {
-          Value firstRow = b.mul(block, maxRows), rows = rowsOf(firstRow);
-          Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
-          b.forLoop(stored, [&](Value r) {
-            emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, b.mul(firstRow, w.k), stored,
-                        r, w.k);
-          });
-        });
-
-        int64_t panels = w.numPanels(), vectors = target.panelVectors();
+        LinearKernel linear = {b, w, args[0], args[1], args[2], b.dim(args[0], 0)};
+        int64_t blockSize = linear.maxRows() * w.k, panels = w.numPanels();
+        Value blocks = linear.numBlocks();
+        linear.inTasks(blocks, llvm::divideCeil(kPackedPerTask, blockSize),
+                       [&](Value block) { linear.packBlock(block); });
         if (w.raw)
           b.parallelLoop(b.index(panels), [&](Value panel) {
             emitPackPanel(b, w, b.index(0), panel, /*to=*/panel);
           });
-        b.parallelLoop(b.mul(numBlocks, panels), [&](Value task) {
-          Value block = arith::DivUIOp::create(b, b.getLoc(), task, b.index(panels));
-          Value panel = arith::RemUIOp::create(b, b.getLoc(), task, b.index(panels));
-          Value firstRow = b.mul(block, maxRows), numRows = rowsOf(firstRow);
-          Value expert = b.index(0), firstColumn = b.mul(panel, kPanelWidth);
-          // Scratch of an unpacked weight has a row for each panel.
-          Panel p = {w, w.raw ? panel : expert, w.raw ? expert : panel};
-          b.switchOn(roundUpRows(b, numRows), target.blockRows(), [&](int64_t rows) {
-            SmallVector<Value> acc =
-                emitPanelProduct(b, w, p.expert, p.panel, packed, b.mul(firstRow, w.k), rows);
-            emitBias(b, w, p.expert, p.panel, acc);
-            for (int64_t r = 0; r < rows; ++r) {
-              Value valid = arith::CmpIOp::create(b, b.getLoc(), arith::CmpIPredicate::ult,
-                                                  b.index(r), numRows);
-              b.ifThen(valid, [&] {
-                for (int64_t v = 0; v < vectors; ++v) {
-                  Value column = b.add(firstColumn, v * target.lanes);
-                  SmallVector<Value> at = {b.add(firstRow, r), column};
-                  if (w.n % kPanelWidth == 0)
-                    b.storeVector(acc[r * vectors + v], y, at, target.lanes);
-                  else
-                    b.storeVector(acc[r * vectors + v], y, at, b.sub(b.index(w.n), column));
-                }
-              });
-            }
+        // A task reads its panels from memory once and its rows from cache: panels are
+        // the slower number.
+        int64_t panelsAtOnce = panelsPerTask(w), groups = llvm::divideCeil(panels, panelsAtOnce);
+        int64_t blocksAtOnce = llvm::divideCeil(kTaskWork, panelsAtOnce * kPanelWidth * blockSize);
+        Value parts = b.ceilDiv(blocks, blocksAtOnce);
+        b.parallelLoop(b.mul(parts, groups), [&](Value task) {
+          Value group = arith::DivUIOp::create(b, b.getLoc(), task, parts);
+          Value part = arith::RemUIOp::create(b, b.getLoc(), task, parts);
+          Value firstPanel = b.mul(group, panelsAtOnce), firstBlock = b.mul(part, blocksAtOnce);
+          Value lastPanel = b.min(b.add(firstPanel, panelsAtOnce), b.index(panels));
+          Value lastBlock = b.min(b.add(firstBlock, blocksAtOnce), blocks);
+          b.forLoop(firstPanel, lastPanel, b.index(1), [&](Value number) {
+            // Scratch of an unpacked weight has a row for each panel.
+            Panel panel = {w, w.raw ? number : b.index(0), w.raw ? b.index(0) : number};
+            b.forLoop(firstBlock, lastBlock, b.index(1),
+                      [&](Value block) { linear.product(panel, number, block); });
           });
         });
       });

@@ -373,28 +373,44 @@ LogicalResult Lowering::lowerOp(ExpertFFNOp op) {
   return success();
 }
 
-LogicalResult Lowering::lowerOp(LogitsOp op) {
-  OpBuilder builder(op);
-  KernelBuilder b(op.getLoc(), builder, target);
-  FailureOr<PackedWeight> weight =
-      pack(b, op, {op.getWeight(), op.getBias(), {}, {}, Glu::None, op.getLayout()},
-           /*bank=*/StringAttr(), /*perWorker=*/false);
+LogicalResult Lowering::linear(KernelBuilder &b, Operation *op, Value x, const WeightOperands &from,
+                               Value y, StringRef phase) {
+  FailureOr<PackedWeight> weight = pack(b, op, from, /*bank=*/StringAttr(), /*perWorker=*/false);
   if (failed(weight))
     return failure();
-  Value x = buffer(b, op.getX());
-  Value tokens = numTokens(b, op.getX());
-  Value padded = b.add(tokens, target.blockRows().back());
+  Value padded = b.add(b.dim(x, 0), target.blockRows().back());
   Value packed = allocate(b, kDynamic, f32(), b.mul(padded, weight->k));
-  Value logits = destination(b, op.getLogits(), tokens), y = logits;
-  bool isCapped = op.getSoftcap() || op.getNoise();
-  if (isCapped)
-    y = allocate(b, cast<MemRefType>(logits.getType()).getShape(), f32(), tokens);
   SmallVector<Value> operands = {x, packed, y};
   llvm::append_range(operands, weight->operands());
   call(b,
        getLinearKernel(module, cast<MemRefType>(x.getType()), cast<MemRefType>(y.getType()),
                        *weight, target),
-       operands, op, "logits");
+       operands, op, phase);
+  return success();
+}
+
+LogicalResult Lowering::lowerOp(LinearOp op) {
+  OpBuilder builder(op);
+  KernelBuilder b(op.getLoc(), builder, target);
+  Value y = destination(b, op.getResult(), numTokens(b, op.getX()));
+  WeightOperands weight = {op.getWeight(), op.getBias(), {}, {}, Glu::None, op.getLayout()};
+  if (failed(linear(b, op, buffer(b, op.getX()), weight, y, "linear")))
+    return failure();
+  replace(b, op.getResult(), y);
+  return success();
+}
+
+LogicalResult Lowering::lowerOp(LogitsOp op) {
+  OpBuilder builder(op);
+  KernelBuilder b(op.getLoc(), builder, target);
+  Value tokens = numTokens(b, op.getX());
+  Value logits = destination(b, op.getLogits(), tokens), y = logits;
+  bool isCapped = op.getSoftcap() || op.getNoise();
+  if (isCapped)
+    y = allocate(b, cast<MemRefType>(logits.getType()).getShape(), f32(), tokens);
+  WeightOperands weight = {op.getWeight(), op.getBias(), {}, {}, Glu::None, op.getLayout()};
+  if (failed(linear(b, op, buffer(b, op.getX()), weight, y, "logits")))
+    return failure();
   if (isCapped)
     capLogits(b, op, y, logits);
   replace(b, op.getLogits(), logits);

@@ -194,21 +194,18 @@ void KernelBuilder::storeVector(Value vector, Value memref, ValueRange indices, 
 
 void KernelBuilder::storeVector(Value vector, Value memref, ValueRange indices, Value count) {
   Type element = elementType(memref);
-  vector = roundTo(element, vector);
   if (element.getIntOrFloatBitWidth() != 16) {
     Value mask =
         vector::CreateMaskOp::create(*this, getLoc(), vectorType(getI1Type()), ValueRange{count});
-    vector::MaskedStoreOp::create(*this, getLoc(), memref, indices, mask, vector);
+    vector::MaskedStoreOp::create(*this, getLoc(), memref, indices, mask, roundTo(element, vector));
     return;
   }
-  // Without AVX512-BF16 or -FP16, LLVM takes masked stores of 16-bit floats apart and
-  // rounds each element again, through a library function: store bits one by one.
-  Value bits = arith::BitcastOp::create(*this, getLoc(), vectorType(getI16Type()), vector);
+  // Without AVX512-BF16 or -FP16, LLVM takes vectors of 16-bit floats apart and rounds each
+  // element again, through a library function: round and store them one by one.
   SmallVector<Value> at(indices);
   forLoop(min(count, index(target.lanes)), [&](Value lane) {
-    Value bit = vector::ExtractOp::create(*this, getLoc(), bits, OpFoldResult(lane));
     at.back() = add(indices.back(), lane);
-    store(arith::BitcastOp::create(*this, getLoc(), element, bit), memref, at);
+    storeF32(vector::ExtractOp::create(*this, getLoc(), vector, OpFoldResult(lane)), memref, at);
   });
 }
 

@@ -5,6 +5,7 @@
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "moec/Dialect/MoE/IR/MoERecord.h"
 #include "moec/Support/Unsupported.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -22,13 +23,13 @@ Lowering::Lowering(ModuleOp module, KernelTarget target)
 template <typename Visitor> static auto dispatchOp(Operation *op, Visitor &&visitor) {
   return llvm::TypeSwitch<Operation *, LogicalResult>(op)
       .Case<ActivateOp, AuxOp, BiasUpdateOp, BlendOp, CapacityOp, CombineOp, ComposeOp, DispatchOp,
-            ExpertFFNOp, ExpertsOp, FilterOp, GatingOp, GivenOp, GroupedMatmulOp, LogitsOp, RemapOp,
-            ScoreOp, SelectOp, SharedOp, TreeSelectOp, WeighOp>(visitor)
+            ExpertFFNOp, ExpertsOp, FilterOp, GatingOp, GivenOp, GroupedMatmulOp, LinearOp,
+            LogitsOp, RemapOp, ScoreOp, SelectOp, SharedOp, TreeSelectOp, WeighOp>(visitor)
       .Default([](Operation *) { return failure(); });
 }
 
 bool Lowering::handles(Operation *op) {
-  return succeeded(dispatchOp(op, [](auto) { return success(); }));
+  return isa<EntriesOp>(op) || succeeded(dispatchOp(op, [](auto) { return success(); }));
 }
 
 LogicalResult Lowering::lower(Operation *op) {
@@ -38,6 +39,16 @@ LogicalResult Lowering::lower(Operation *op) {
     if (isa<TensorType>(type) && getElementTypeOrSelf(type).isF64())
       return emitUnsupported(op)
              << "computes in float64, which has no CPU kernel; compile with -O0";
+  if (auto entries = dyn_cast<EntriesOp>(op)) {
+    // The memory of the routing already is what is asked for.
+    OpBuilder builder(op);
+    KernelBuilder b(op->getLoc(), builder, target);
+    RoutingBuffers routing = routingOf(entries.getRouting());
+    replace(b, entries.getIds(), routing.experts);
+    if (entries.getWeights())
+      replace(b, entries.getWeights(), routing.weights);
+    return success();
+  }
   return dispatchOp(op, [&](auto op) { return lowerOp(op); });
 }
 

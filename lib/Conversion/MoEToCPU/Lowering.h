@@ -76,8 +76,9 @@ public:
   /// `weights` may be null.
   TokenSlots(KernelBuilder &b, Value ids, Value weights, Value token, int64_t k);
   void append(Value id, Value weight);
-  /// Adds to the weight of the slot that has this id, if there is one.
-  void merge(Value id, Value weight);
+  /// Adds to the weight of the slot that has this id; appends where there is none, and
+  /// counts that in loads[id], unless null.
+  void merge(Value id, Value weight, Value loads);
   /// Empties the other slots.
   void finish();
 
@@ -122,6 +123,7 @@ private:
   LogicalResult lowerOp(SharedOp op);
   LogicalResult lowerOp(TreeSelectOp op);
   LogicalResult lowerOp(ExpertsOp op);
+  LogicalResult lowerOp(LinearOp op);
   LogicalResult lowerOp(LogitsOp op);
   LogicalResult lowerOp(ScoreOp op);
   LogicalResult lowerOp(SelectOp op);
@@ -178,6 +180,9 @@ private:
                  const ExpertRows &all, const ExpertRows &ffn, Value input, Value results,
                  Value out);
   Value sourceRows(KernelBuilder &b, Operation *op, const ExpertRows &all, const ExpertRows &ffn);
+  /// x[T,K] · W + b into `y` [T,N].
+  LogicalResult linear(KernelBuilder &b, Operation *op, Value x, const WeightOperands &from,
+                       Value y, StringRef phase);
   void capLogits(KernelBuilder &b, LogitsOp op, Value from, Value to);
   void combine(KernelBuilder &b, Operation *op, const CombineForm &form, Value y);
   /// The same routing to the ffn experts only, numbered as in the weights.

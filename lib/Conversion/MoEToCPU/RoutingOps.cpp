@@ -30,7 +30,7 @@ void TokenSlots::append(Value id, Value weight) {
     b.store(weight, weights, {token, slot});
 }
 
-void TokenSlots::merge(Value id, Value weight) {
+void TokenSlots::merge(Value id, Value weight, Value loads) {
   Value count = b.loadIndex(used, b.index(0));
   Value found = b.fold(count, b.index(-1), [&](Value slot, Value found) {
     return b.select(b.equal(b.load(ids, {token, slot}), id), slot, found);
@@ -44,6 +44,8 @@ void TokenSlots::merge(Value id, Value weight) {
       },
       [&] {
         append(id, weight);
+        if (loads)
+          b.increment(loads, b.toIndex(id));
         return SmallVector<Value>();
       });
 }
@@ -191,11 +193,8 @@ LogicalResult Lowering::lowerOp(RemapOp op) {
            Value ids = args[0], weights = args[1], map = args[2], loads;
            Value tokens = b.dim(ids, 0);
            auto choose = [&](Value token, Value expert) {
-             if (!roundRobin) {
-               Value id = emitLeastLoaded(b, map, expert, loads, replicas);
-               b.ifThen(b.isValid(id), [&] { b.increment(loads, b.toIndex(id)); });
-               return id;
-             }
+             if (!roundRobin)
+               return emitLeastLoaded(b, map, expert, loads, replicas);
              Value count = emitNumReplicas(b, map, expert, replicas);
              Value divisor = arith::MaxSIOp::create(b, b.getLoc(), count, b.i32(1));
              Value number = arith::RemUIOp::create(b, b.getLoc(), b.toI32(token), divisor);
@@ -208,7 +207,7 @@ LogicalResult Lowering::lowerOp(RemapOp op) {
                b.ifThen(b.isValid(expert), [&] {
                  Value id = choose(token, b.toIndex(expert));
                  Value weight = weights ? b.load(weights, {token, slot}) : Value();
-                 b.ifThen(b.isValid(id), [&] { out.merge(id, weight); });
+                 b.ifThen(b.isValid(id), [&] { out.merge(id, weight, loads); });
                });
              });
              out.finish();

@@ -91,6 +91,39 @@ struct ProfileMarkLowering : RuntimeCall<ProfileMarkOp> {
   }
 };
 
+struct AllocateLowering : RuntimeCall<AllocateOp> {
+  using RuntimeCall::RuntimeCall;
+  LogicalResult matchAndRewrite(AllocateOp op, OpAdaptor adaptor,
+                                ConversionPatternRewriter &rewriter) const override {
+    FailureOr<LLVM::CallOp> memory =
+        call(op, "moec_allocate", {adaptor.getCall(), adaptor.getSize()},
+             adaptor.getCall().getType(), rewriter);
+    if (failed(memory))
+      return failure();
+    Type type = getTypeConverter()->convertType(op.getType());
+    auto descriptor = MemRefDescriptor::poison(rewriter, op.getLoc(), type);
+    descriptor.setAllocatedPtr(rewriter, op.getLoc(), memory->getResult());
+    descriptor.setAlignedPtr(rewriter, op.getLoc(), memory->getResult());
+    descriptor.setConstantOffset(rewriter, op.getLoc(), 0);
+    descriptor.setSize(rewriter, op.getLoc(), 0, adaptor.getSize());
+    descriptor.setConstantStride(rewriter, op.getLoc(), 0, 1);
+    rewriter.replaceOp(op, Value(descriptor));
+    return success();
+  }
+};
+
+struct ReleaseLowering : RuntimeCall<ReleaseOp> {
+  using RuntimeCall::RuntimeCall;
+  LogicalResult matchAndRewrite(ReleaseOp op, OpAdaptor adaptor,
+                                ConversionPatternRewriter &rewriter) const override {
+    Value memory = MemRefDescriptor(adaptor.getMemory()).allocatedPtr(rewriter, op.getLoc());
+    if (failed(call(op, "moec_release", {adaptor.getCall(), memory}, getVoidType(), rewriter)))
+      return failure();
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
 struct CheckLowering : RuntimeCall<CheckOp> {
   using RuntimeCall::RuntimeCall;
   LogicalResult matchAndRewrite(CheckOp op, OpAdaptor adaptor,
@@ -173,6 +206,6 @@ struct MoEToLLVMPass : moe::impl::MoEToLLVMBase<MoEToLLVMPass> {
 
 void moe::populateMoEToLLVMPatterns(const LLVMTypeConverter &converter,
                                     RewritePatternSet &patterns) {
-  patterns.add<WeightBufferLowering, NumWorkersLowering, ProfileMarkLowering, CheckLowering>(
-      converter);
+  patterns.add<WeightBufferLowering, NumWorkersLowering, ProfileMarkLowering, CheckLowering,
+               AllocateLowering, ReleaseLowering>(converter);
 }

@@ -43,6 +43,21 @@ struct GroupedMatmulPattern : OpConversionPattern<GroupedMatmulOp> {
   }
 };
 
+struct LinearPattern : OpConversionPattern<LinearOp> {
+  using OpConversionPattern::OpConversionPattern;
+
+  LogicalResult matchAndRewrite(LinearOp op, OneToNOpAdaptor adaptor,
+                                ConversionPatternRewriter &rewriter) const override {
+    Value x = valueOf(adaptor.getX()), weight = valueOf(adaptor.getWeight());
+    ReferenceBuilder b(op.getLoc(), rewriter, {x, weight, op.getResult()});
+    Bank matrix = {weight, valueOf(adaptor.getBias()), op.getLayout()};
+    replaceTensor(rewriter, b, op,
+                  logits(b, x, matrix, /*noise=*/Value(), /*softcap=*/std::nullopt,
+                         elementTypeOf(op.getResult())));
+    return success();
+  }
+};
+
 struct ActivatePattern : OpConversionPattern<ActivateOp> {
   using OpConversionPattern::OpConversionPattern;
 
@@ -175,7 +190,7 @@ struct DequantizePattern : OpConversionPattern<DequantizeOp> {
 
 void reference::populateExpertPatterns(const TypeConverter &converter,
                                        RewritePatternSet &patterns) {
-  patterns.add<DispatchPattern, GroupedMatmulPattern, ActivatePattern, ExpertFFNPattern,
+  patterns.add<DispatchPattern, GroupedMatmulPattern, LinearPattern, ActivatePattern, ExpertFFNPattern,
                CombinePattern, ExpertsPattern, SharedPattern, DequantizePattern>(
       converter, patterns.getContext());
 }

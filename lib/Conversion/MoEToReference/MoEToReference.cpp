@@ -6,6 +6,7 @@
 #include "moec/Conversion/MoEToReference/MoEToReference.h"
 
 #include "Patterns.h"
+#include "moec/Dialect/MoE/IR/MoERecord.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Func/Transforms/FuncConversions.h"
@@ -75,10 +76,10 @@ struct MoEToReferencePass : moe::impl::MoEToReferencePassBase<MoEToReferencePass
     populateMoEToReferencePatterns(converter, patterns);
 
     ConversionTarget target(*context);
-    target.addIllegalOp<LogitsOp, ScoreOp, SelectOp, GivenOp, WeighOp, FilterOp, CapacityOp,
-                        ComposeOp, TreeSelectOp, BlendOp, RemapOp, GatingOp, DispatchOp,
-                        GroupedMatmulOp, ActivateOp, ExpertFFNOp, CombineOp, ExpertsOp, SharedOp,
-                        DequantizeOp, AuxOp, BiasUpdateOp>();
+    target.addIllegalOp<LogitsOp, ScoreOp, SelectOp, GivenOp, EntriesOp, WeighOp, FilterOp,
+                        CapacityOp, ComposeOp, TreeSelectOp, BlendOp, RemapOp, GatingOp, DispatchOp,
+                        GroupedMatmulOp, LinearOp, ActivateOp, ExpertFFNOp, CombineOp, ExpertsOp,
+                        SharedOp, DequantizeOp, AuxOp, BiasUpdateOp>();
     target.markUnknownOpDynamicallyLegal([](Operation *) { return true; });
     // Routings that cross functions and structured control flow.
     populateFunctionOpInterfaceTypeConversionPattern<func::FuncOp>(patterns, converter);
@@ -117,4 +118,5 @@ void moe::populateMoEToReferencePatterns(const TypeConverter &converter,
   populateRoutingPatterns(converter, patterns);
   populateExpertPatterns(converter, patterns);
   populateAuxiliaryPatterns(converter, patterns);
+  populateRecordPatterns(converter, patterns);
 }

@@ -39,6 +39,7 @@ void replaceRouting(ConversionPatternRewriter &rewriter, ReferenceBuilder &b, Op
 void populateRoutingPatterns(const TypeConverter &converter, RewritePatternSet &patterns);
 void populateExpertPatterns(const TypeConverter &converter, RewritePatternSet &patterns);
 void populateAuxiliaryPatterns(const TypeConverter &converter, RewritePatternSet &patterns);
+void populateRecordPatterns(const TypeConverter &converter, RewritePatternSet &patterns);
 
 } // namespace mlir::moe::reference
 

@@ -328,25 +328,31 @@ SmallVector<Value> AttentionBuilder::buildKeyTile(ImplicitLocOpBuilder &b, Value
                     })
                 .front();
 
-  // Scores are taken relative to the new maximum; relative to 0 when there is no key yet.
-  Value shift = tile(b, bound, OpFoldResult(queryCount), compute);
-  Value factor = tile(b, bound, OpFoldResult(queryCount), compute);
-  SmallVector<Value> updated =
-      generic(b, highest, {state[0], state[1], shift, factor}, SmallVector<AffineMap>(5, one),
-              [&](ImplicitLocOpBuilder &b, ValueRange args) -> SmallVector<Value> {
-                Value max = arith::MaximumFOp::create(b, args[1], args[0]);
-                Value none = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, max, lowest);
-                Value shift = arith::SelectOp::create(b, none, constantOf(b, compute, 0), max);
-                Value factor = math::ExpOp::create(b, arith::SubFOp::create(b, args[1], shift));
-                return {max, arith::MulFOp::create(b, args[2], factor), shift, factor};
+  // Every tile starts from one that is read: what is not would get memory of its own.
+  SmallVector<Value> maxima =
+      generic(b, {}, {state[0], highest}, {one, one},
+              [](ImplicitLocOpBuilder &b, ValueRange args) -> SmallVector<Value> {
+                return {arith::MaximumFOp::create(b, args[0], args[1]), args[0]};
               });
-  shift = updated[2], factor = updated[3];
-  scores = generic(b, shift, scores, {perQuery, perPair},
-                   [](ImplicitLocOpBuilder &b, ValueRange args) -> SmallVector<Value> {
-                     return {math::ExpOp::create(b, arith::SubFOp::create(b, args[1], args[0]))};
+  // Scores are taken relative to the new maximum; relative to 0 when there is no key yet.
+  auto relativeTo = [&](ImplicitLocOpBuilder &b, Value score, Value max) -> Value {
+    Value none = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, max, lowest);
+    Value shift = arith::SelectOp::create(b, none, constantOf(b, compute, 0), max);
+    return math::ExpOp::create(b, arith::SubFOp::create(b, score, shift));
+  };
+  SmallVector<Value> scaled =
+      generic(b, maxima[0], {maxima[1], state[1]}, {one, one, one},
+              [&](ImplicitLocOpBuilder &b, ValueRange args) -> SmallVector<Value> {
+                Value factor = relativeTo(b, args[1], args[0]);
+                return {factor, arith::MulFOp::create(b, args[2], factor)};
+              });
+  Value factor = scaled[0];
+  scores = generic(b, maxima[0], scores, {perQuery, perPair},
+                   [&](ImplicitLocOpBuilder &b, ValueRange args) -> SmallVector<Value> {
+                     return {relativeTo(b, args[1], args[0])};
                    })
                .front();
-  Value sums = generic(b, scores, updated[1], {perPair, perQuery},
+  Value sums = generic(b, scores, scaled[1], {perPair, perQuery},
                        [&](ImplicitLocOpBuilder &b, ValueRange args) -> SmallVector<Value> {
                          return {arith::AddFOp::create(b, args[1], args[0], flags)};
                        })
@@ -360,7 +366,7 @@ SmallVector<Value> AttentionBuilder::buildKeyTile(ImplicitLocOpBuilder &b, Value
   values = generic(b, {scores, valueRows}, values,
                    {getMap(b, 3, {0, 1}), getMap(b, 3, {1, 2}), getMap(b, 3, {0, 2})}, multiplyAdd)
                .front();
-  return {updated[0], sums, values};
+  return {maxima[0], sums, values};
 }
 
 /// Writes the quotients of a tile to `result`.

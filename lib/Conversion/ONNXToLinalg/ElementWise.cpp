@@ -3,47 +3,16 @@
 
 // Operators that compute each element from the elements at the same index.
 
-#include "Lowering.h"
+#include "ElementWise.h"
+
+#include "mlir/Dialect/SCF/IR/SCF.h"
 
 #include <cmath>
+#include <limits>
 
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::lowering;
-
-namespace {
-
-/// The element types an operator takes, as a set.
-enum Kinds : unsigned {
-  kFloat = 1,
-  kInteger = 2,
-  kBool = 4,
-  kNumber = kFloat | kInteger,
-  kAny = 7
-};
-
-/// What the body of an operator knows about its operands.
-struct Element {
-  ImplicitLocOpBuilder &b;
-  Type type;       // of the data operand in the model
-  bool isFloat;    // else integer or bool
-  bool isUnsigned; // unsigned integer or bool
-  onnx::NodeOp node;
-
-  Value constant(double value) { return constantOf(b, getComputeType(type), value); }
-};
-using Body = Value (*)(Element &e, ValueRange x);
-
-struct ElementWiseOp {
-  StringRef name;
-  int64_t since;
-  Kinds kinds;
-  bool returnsBool;
-  unsigned minInputs, maxInputs;
-  Body body;
-};
-
-} // namespace
 
 template <typename FloatOp, typename SignedOp, typename UnsignedOp = SignedOp>
 static Value binary(Element &e, Value lhs, Value rhs) {
@@ -83,8 +52,24 @@ static Value divide(Element &e, ValueRange x) {
   return e.b.createOrFold<arith::DivSIOp>(x[0], divisor);
 }
 
+/// Floating-point remainder with the sign of the divisor, also when it is 0.
+static Value floorModulo(Element &e, ValueRange x) {
+  Value rest = e.b.createOrFold<arith::RemFOp>(x[0], x[1]), zero = e.constant(0);
+  Value isZero = e.b.createOrFold<arith::CmpFOp>(arith::CmpFPredicate::OEQ, rest, zero);
+  Value product =
+      e.b.createOrFold<arith::MulFOp>(e.b.createOrFold<math::CopySignOp>(e.constant(1), rest),
+                                      e.b.createOrFold<math::CopySignOp>(e.constant(1), x[1]));
+  Value differ = e.b.createOrFold<arith::CmpFOp>(arith::CmpFPredicate::OLT, product, zero);
+  Value shifted = e.b.createOrFold<arith::AddFOp>(rest, x[1]);
+  Value result = e.b.createOrFold<arith::SelectOp>(differ, shifted, rest);
+  return e.b.createOrFold<arith::SelectOp>(isZero, e.b.createOrFold<math::CopySignOp>(zero, x[1]),
+                                           result);
+}
+
 /// `fmod` takes the sign of the dividend (C fmod), else of the divisor (Python).
 static Value modulo(Element &e, ValueRange x) {
+  if (e.isFloat && !e.node.getIntAttr("fmod", 0))
+    return floorModulo(e, x);
   if (e.isFloat)
     return e.b.createOrFold<arith::RemFOp>(x[0], x[1]);
   Value divisor = safeDivisor(e, x[1]);
@@ -119,24 +104,6 @@ static Value reciprocal(Element &e, ValueRange x) {
   return e.b.createOrFold<arith::DivFOp>(e.constant(1), x[0]);
 }
 
-/// 1 / (1 + exp(-x)): for very negative x the exponential is infinite and the result 0.
-static Value sigmoid(Element &e, ValueRange x) {
-  Value negated = e.b.createOrFold<arith::NegFOp>(x[0]);
-  Value exponential = e.b.createOrFold<math::ExpOp>(negated);
-  Value sum = e.b.createOrFold<arith::AddFOp>(exponential, e.constant(1));
-  return e.b.createOrFold<arith::DivFOp>(e.constant(1), sum);
-}
-
-/// max(x, 0) + log1p(exp(-|x|)), which does not overflow.
-static Value softplus(Element &e, ValueRange x) {
-  Value magnitude = e.b.createOrFold<math::AbsFOp>(x[0]);
-  Value negated = e.b.createOrFold<arith::NegFOp>(magnitude);
-  Value exponential = e.b.createOrFold<math::ExpOp>(negated);
-  Value log = e.b.createOrFold<math::Log1pOp>(exponential);
-  Value positive = e.b.createOrFold<arith::MaximumFOp>(x[0], e.constant(0));
-  return e.b.createOrFold<arith::AddFOp>(positive, log);
-}
-
 static Value maximum(Element &e, Value lhs, Value rhs) {
   return binary<arith::MaximumFOp, arith::MaxSIOp, arith::MaxUIOp>(e, lhs, rhs);
 }
@@ -146,6 +113,45 @@ static Value minimum(Element &e, Value lhs, Value rhs) {
 }
 
 static Value relu(Element &e, ValueRange x) { return maximum(e, x[0], e.constant(0)); }
+
+static Value mean(Element &e, ValueRange x) {
+  Value sum = x[0];
+  for (Value other : x.drop_front())
+    sum = e.b.createOrFold<arith::AddFOp>(sum, other);
+  return e.b.createOrFold<arith::DivFOp>(sum, e.constant(x.size()));
+}
+
+static Value bitwiseNot(Element &e, ValueRange x) {
+  return e.b.createOrFold<arith::XOrIOp>(x[0], e.constant(-1));
+}
+
+/// A shift by a negative number of bits, or by all of them, leaves copies of the sign, or 0.
+static Value shiftBits(Element &e, ValueRange x) {
+  bool isLeft = e.node.getStringAttr("direction", "") == "LEFT";
+  int64_t width = x[0].getType().getIntOrFloatBitWidth();
+  Value last = e.constant(width - 1);
+  Value fits = e.b.createOrFold<arith::CmpIOp>(arith::CmpIPredicate::ule, x[1], last);
+  Value amount = e.b.createOrFold<arith::SelectOp>(fits, x[1], last);
+  if (!isLeft && !e.isUnsigned)
+    return e.b.createOrFold<arith::ShRSIOp>(x[0], amount);
+  Value shifted = isLeft ? e.b.createOrFold<arith::ShLIOp>(x[0], amount)
+                         : e.b.createOrFold<arith::ShRUIOp>(x[0], amount);
+  return e.b.createOrFold<arith::SelectOp>(fits, shifted, e.constant(0));
+}
+
+static Value isInfinite(Element &e, ValueRange x) {
+  double infinity = std::numeric_limits<double>::infinity();
+  Value result = arith::ConstantOp::create(e.b, e.b.getBoolAttr(false));
+  for (auto [name, limit] :
+       {std::pair("detect_positive", infinity), {"detect_negative", -infinity}}) {
+    if (!e.node.getIntAttr(name, 1))
+      continue;
+    Value equal =
+        e.b.createOrFold<arith::CmpFOp>(arith::CmpFPredicate::OEQ, x[0], e.constant(limit));
+    result = e.b.createOrFold<arith::OrIOp>(result, equal);
+  }
+  return result;
+}
 
 static Value isNan(Element &e, ValueRange x) {
   return e.b.createOrFold<arith::CmpFOp>(arith::CmpFPredicate::UNO, x[0], x[0]);
@@ -179,31 +185,6 @@ static Value clip(Element &e, ValueRange x) {
     result = minimum(e, result, x[hasLow ? 2 : 1]);
   return result;
 }
-
-// Gelu, exact or its tanh approximation.
-static Value gelu(Element &e, ValueRange x) {
-  auto mul = [&](Value lhs, Value rhs) { return e.b.createOrFold<arith::MulFOp>(lhs, rhs); };
-  auto add = [&](Value lhs, Value rhs) { return e.b.createOrFold<arith::AddFOp>(lhs, rhs); };
-  Value inner;
-  if (e.node.getStringAttr("approximate", "none") == "tanh") {
-    Value cube = mul(mul(x[0], x[0]), x[0]);
-    Value sum = add(x[0], mul(e.constant(0.044715), cube));
-    inner = e.b.createOrFold<math::TanhOp>(mul(e.constant(0.79788456080286535588), sum));
-  } else {
-    inner = e.b.createOrFold<math::ErfOp>(mul(x[0], e.constant(0.70710678118654752440)));
-  }
-  return mul(mul(e.constant(0.5), x[0]), add(inner, e.constant(1)));
-}
-
-static Value leakyRelu(Element &e, ValueRange x) {
-  Value scaled =
-      e.b.createOrFold<arith::MulFOp>(x[0], e.constant(e.node.getFloatAttr("alpha", 0.01f)));
-  Value isNegative =
-      e.b.createOrFold<arith::CmpFOp>(arith::CmpFPredicate::OLT, x[0], e.constant(0));
-  return e.b.createOrFold<arith::SelectOp>(isNegative, scaled, x[0]);
-}
-
-static constexpr unsigned kMany = ~0u;
 
 using FPred = arith::CmpFPredicate;
 using IPred = arith::CmpIPredicate;
@@ -240,12 +221,12 @@ static const ElementWiseOp kOps[] = {
          result = binary<arith::AddFOp, arith::AddIOp>(e, result, other);
        return result;
      }},
+    {"Mean", 8, kFloat, false, 1, kMany, mean},
     {"Clip", 11, kNumber, false, 1, 3, clip},
     {"Neg", 6, kNumber, false, 1, 1, negate},
     {"Abs", 6, kNumber, false, 1, 1, absolute},
     {"Sign", 9, kNumber, false, 1, 1, sign},
     {"Relu", 6, kNumber, false, 1, 1, relu},
-    {"LeakyRelu", 6, kFloat, false, 1, 1, leakyRelu},
     {"Sqrt", 6, kFloat, false, 1, 1, unary<math::SqrtOp>},
     {"Reciprocal", 6, kFloat, false, 1, 1, reciprocal},
     {"Exp", 6, kFloat, false, 1, 1, unary<math::ExpOp>},
@@ -254,12 +235,19 @@ static const ElementWiseOp kOps[] = {
     {"Sin", 7, kFloat, false, 1, 1, unary<math::SinOp>},
     {"Cos", 7, kFloat, false, 1, 1, unary<math::CosOp>},
     {"Tanh", 6, kFloat, false, 1, 1, unary<math::TanhOp>},
-    {"Sigmoid", 6, kFloat, false, 1, 1, sigmoid},
-    {"Softplus", 1, kFloat, false, 1, 1, softplus},
-    {"Gelu", 20, kFloat, false, 1, 1, gelu},
+    {"Tan", 7, kFloat, false, 1, 1, unary<math::TanOp>},
+    {"Asin", 7, kFloat, false, 1, 1, unary<math::AsinOp>},
+    {"Acos", 7, kFloat, false, 1, 1, unary<math::AcosOp>},
+    {"Atan", 7, kFloat, false, 1, 1, unary<math::AtanOp>},
+    {"Sinh", 9, kFloat, false, 1, 1, unary<math::SinhOp>},
+    {"Cosh", 9, kFloat, false, 1, 1, unary<math::CoshOp>},
+    {"Asinh", 9, kFloat, false, 1, 1, unary<math::AsinhOp>},
+    {"Acosh", 9, kFloat, false, 1, 1, unary<math::AcoshOp>},
+    {"Atanh", 9, kFloat, false, 1, 1, unary<math::AtanhOp>},
     {"Floor", 6, kFloat, false, 1, 1, unary<math::FloorOp>},
     {"Ceil", 6, kFloat, false, 1, 1, unary<math::CeilOp>},
     {"Round", 11, kFloat, false, 1, 1, unary<math::RoundEvenOp>},
+    {"IsInf", 10, kFloat, true, 1, 1, isInfinite},
     {"IsNaN", 9, kFloat, true, 1, 1, isNan},
     {"Equal", 7, kAny, true, 2, 2,
      [](Element &e, ValueRange x) { return compare(e, x, FPred::OEQ, IPred::eq, IPred::eq); }},
@@ -278,27 +266,37 @@ static const ElementWiseOp kOps[] = {
     {"Xor", 7, kBool, true, 2, 2,
      [](Element &e, ValueRange x) { return e.b.createOrFold<arith::XOrIOp>(x[0], x[1]); }},
     {"Not", 1, kBool, true, 1, 1, logicalNot},
+    {"BitwiseAnd", 18, kInteger, false, 2, 2,
+     [](Element &e, ValueRange x) { return e.b.createOrFold<arith::AndIOp>(x[0], x[1]); }},
+    {"BitwiseOr", 18, kInteger, false, 2, 2,
+     [](Element &e, ValueRange x) { return e.b.createOrFold<arith::OrIOp>(x[0], x[1]); }},
+    {"BitwiseXor", 18, kInteger, false, 2, 2,
+     [](Element &e, ValueRange x) { return e.b.createOrFold<arith::XOrIOp>(x[0], x[1]); }},
+    {"BitwiseNot", 18, kInteger, false, 1, 1, bitwiseNot},
+    {"BitShift", 11, kInteger, false, 2, 2, shiftBits},
     {"Where", 9, kAny, false, 3, 3,
      [](Element &e, ValueRange x) { return e.b.createOrFold<arith::SelectOp>(x[0], x[1], x[2]); }},
 };
 
-static std::string toString(Type type) {
-  std::string text;
-  llvm::raw_string_ostream(text) << type;
-  return text;
-}
-
 static bool isOfKind(Type type, unsigned kinds) {
-  if (type.isF16() || type.isBF16() || type.isF32() || type.isF64())
+  if (isArithmeticFloat(type))
     return kinds & kFloat;
   if (type.isInteger(1))
     return kinds & kBool;
   return isa<IntegerType>(type) && (kinds & kInteger);
 }
 
+/// Those of this file and of Activations.cpp.
+static const ElementWiseOp &getOp(StringRef name) {
+  for (ArrayRef<ElementWiseOp> ops : {ArrayRef<ElementWiseOp>(kOps), getActivations()})
+    for (const ElementWiseOp &op : ops)
+      if (op.name == name)
+        return op;
+  llvm_unreachable("not in a table");
+}
+
 static LogicalResult lowerElementWise(NodeLowering &n) {
-  const ElementWiseOp &op =
-      *llvm::find_if(kOps, [&](auto &entry) { return entry.name == n.node.getOpType(); });
+  const ElementWiseOp &op = getOp(n.node.getOpType());
   SmallVector<Value> operands;
   for (Value input : n.inputs())
     if (input)
@@ -366,14 +364,37 @@ static Value powByConstant(ImplicitLocOpBuilder &b, Value x, double exponent) {
   bool isWhole = exponent == std::floor(exponent);
   if (isFloat && exponent == -1)
     return b.createOrFold<arith::DivFOp>(constantOf(b, x.getType(), 1), x);
-  if (isWhole && exponent >= 1 && exponent <= (isFloat ? 3 : 64))
+  if (isWhole && exponent >= 1 && exponent <= (isFloat ? 3 : 16))
     return powByProducts(b, x, static_cast<int64_t>(exponent));
   if (!isFloat && exponent == 0)
     return constantOf(b, x.getType(), 1);
   return {};
 }
 
-/// Null for two integers.
+/// Integer power by squaring, wrapping around as products do. A negative exponent counts
+/// as 0: ONNX does not say what the result is.
+static Value integerPower(ImplicitLocOpBuilder &b, Value x, Value exponent) {
+  Type type = x.getType(), wide = exponent.getType();
+  Value zero = constantOf(b, wide, 0), one = constantOf(b, wide, 1);
+  auto hasMore = [&](OpBuilder &builder, Location loc, ValueRange args) {
+    Value more = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::sgt, args[2], zero);
+    scf::ConditionOp::create(builder, loc, more, args);
+  };
+  auto step = [&](OpBuilder &builder, Location loc, ValueRange args) {
+    ImplicitLocOpBuilder inner(loc, builder);
+    Value bit = arith::AndIOp::create(inner, args[2], one);
+    Value isSet = arith::CmpIOp::create(inner, arith::CmpIPredicate::ne, bit, zero);
+    Value product = arith::MulIOp::create(inner, args[0], args[1]);
+    Value result = arith::SelectOp::create(inner, isSet, product, args[0]);
+    Value square = arith::MulIOp::create(inner, args[1], args[1]);
+    Value rest = arith::ShRUIOp::create(inner, args[2], one);
+    scf::YieldOp::create(inner, ValueRange{result, square, rest});
+  };
+  return scf::WhileOp::create(b, TypeRange{type, type, wide},
+                              ValueRange{constantOf(b, type, 1), x, exponent}, hasMore, step)
+      .getResult(0);
+}
+
 static Value power(ImplicitLocOpBuilder &b, Value x, Value y, Type base, Type exponent) {
   if (isa<FloatType>(base)) {
     // In the wider of both types, so that no exponent is rounded.
@@ -390,7 +411,8 @@ static Value power(ImplicitLocOpBuilder &b, Value x, Value y, Type base, Type ex
                                                 castElement(b, y, exponent, wide));
     return castElement(b, result, wide, base);
   }
-  return {};
+  // An unsigned exponent must not become a negative one.
+  return integerPower(b, x, castElement(b, y, exponent, b.getI64Type()));
 }
 
 static LogicalResult lowerPow(NodeLowering &n) {
@@ -399,9 +421,6 @@ static LogicalResult lowerPow(NodeLowering &n) {
     return n.unsupported("element types " + toString(base) + " and " + toString(exponent) +
                          " are not supported");
   std::optional<double> constant = getConstantExponent(n.input(1));
-  if (isa<IntegerType>(base) && isa<IntegerType>(exponent) &&
-      !(constant && *constant >= 0 && *constant <= 64))
-    return n.unsupported("an integer power needs one constant exponent from 0 to 64");
   FailureOr<Value> result =
       mapElements(n, {n.input(0), n.input(1)}, base, [&](ImplicitLocOpBuilder &b, ValueRange x) {
         Value simple = constant ? powByConstant(b, x[0], *constant) : Value();
@@ -471,8 +490,9 @@ static LogicalResult lowerCastLike(NodeLowering &n) {
 }
 
 void lowering::addElementWise(SmallVectorImpl<LoweringEntry> &table) {
-  for (const ElementWiseOp &op : kOps)
-    table.push_back({op.name, op.since, kNewestOpset, lowerElementWise});
+  for (ArrayRef<ElementWiseOp> ops : {ArrayRef<ElementWiseOp>(kOps), getActivations()})
+    for (const ElementWiseOp &op : ops)
+      table.push_back({op.name, op.since, kNewestOpset, lowerElementWise});
   table.push_back({"Pow", 7, kNewestOpset, lowerPow});
   table.push_back({"Cast", 6, kNewestOpset, lowerCast});
   table.push_back({"CastLike", 15, kNewestOpset, lowerCastLike});

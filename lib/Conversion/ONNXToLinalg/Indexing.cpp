@@ -222,6 +222,8 @@ static FailureOr<Sizes> getParts(NodeLowering &n, OpFoldResult size) {
   int64_t count = n.node.getNumResults();
   if (Value input = n.input(1)) {
     std::optional<Sizes> parts = getScalarsAsSizes(b, input);
+    if (std::optional<SmallVector<int64_t>> known = lowering::getConstantInts(input))
+      parts = getAsIndexOpFoldResult(b.getContext(), *known);
     if (!parts)
       return n.unsupported("the number of parts must be known, and at most 16");
     if (static_cast<int64_t>(parts->size()) != count)

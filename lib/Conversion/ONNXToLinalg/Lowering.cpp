@@ -210,6 +210,14 @@ Type lowering::getComputeType(Type elementType) {
   return elementType;
 }
 
+std::string lowering::toString(Type type) {
+  if (!type)
+    return "an unknown type";
+  std::string text;
+  llvm::raw_string_ostream(text) << type;
+  return text;
+}
+
 /// arith has no unsigned types; the cast goes away with the types in the lowering to
 /// LLVM.
 static Value reinterpret(ImplicitLocOpBuilder &b, Value value, Type type) {

@@ -90,10 +90,13 @@ void addIndexing(SmallVectorImpl<LoweringEntry> &table);
 void addAttention(SmallVectorImpl<LoweringEntry> &table);
 void addEinsum(SmallVectorImpl<LoweringEntry> &table);
 void addNormalization(SmallVectorImpl<LoweringEntry> &table);
+void addQuantization(SmallVectorImpl<LoweringEntry> &table);
+void addConvolution(SmallVectorImpl<LoweringEntry> &table);
 void addGathering(SmallVectorImpl<LoweringEntry> &table);
 void addScattering(SmallVectorImpl<LoweringEntry> &table);
 void addOrdering(SmallVectorImpl<LoweringEntry> &table);
 void addFilling(SmallVectorImpl<LoweringEntry> &table);
+void addSelecting(SmallVectorImpl<LoweringEntry> &table);
 
 //===----------------------------------------------------------------------===//
 // Elements
@@ -112,6 +115,12 @@ Value constantOf(ImplicitLocOpBuilder &b, Type type, double value);
 /// point numbers is free, and a product in it need not be rounded.
 Value addElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
 Value multiplyElements(ImplicitLocOpBuilder &b, Value lhs, Value rhs);
+/// True for a floating-point type that is computed with: 16, 32 or 64 bits.
+inline bool isArithmeticFloat(Type type) {
+  return type.isF16() || type.isBF16() || type.isF32() || type.isF64();
+}
+/// A type as text, for messages.
+std::string toString(Type type);
 /// The larger or the smaller of two numbers of a compute type; NaN when one is.
 Value extreme(ImplicitLocOpBuilder &b, Value lhs, Value rhs, bool isUnsigned, bool isMax);
 /// True for an unsigned integer or bool.

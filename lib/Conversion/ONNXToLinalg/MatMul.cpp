@@ -102,8 +102,7 @@ static FailureOr<Value> multiply(NodeLowering &n, Factors f) {
 
 static LogicalResult checkTypes(NodeLowering &n) {
   Type type = n.inputType(0).getElementType();
-  bool isFloat = type.isF16() || type.isBF16() || type.isF32() || type.isF64();
-  if (!isFloat && (!isa<IntegerType>(type) || type.getIntOrFloatBitWidth() < 32))
+  if (!isArithmeticFloat(type) && (!isa<IntegerType>(type) || type.getIntOrFloatBitWidth() < 32))
     return n.unsupported("a product of this element type is not supported");
   for (Value input : n.inputs())
     if (input && getElementTypeOrSelf(input.getType()) != type)
@@ -111,10 +110,9 @@ static LogicalResult checkTypes(NodeLowering &n) {
   return success();
 }
 
-static LogicalResult lowerMatMul(NodeLowering &n) {
-  if (failed(checkTypes(n)))
-    return failure();
-  Factors f{n.input(0), n.input(1)};
+/// The product of tensors of any rank but 0, in the type that elements are computed in.
+static FailureOr<Value> multiplyTensors(NodeLowering &n, Value lhs, Value rhs) {
+  Factors f{lhs, rhs};
   int64_t lhsRank = f.lhsRank(), rhsRank = f.rhsRank();
   if (lhsRank == 0 || rhsRank == 0)
     return n.fail("an input is a scalar");
@@ -125,14 +123,50 @@ static LogicalResult lowerMatMul(NodeLowering &n) {
   FailureOr<Value> product = multiply(n, f);
   if (failed(product))
     return failure();
-  Value result = convertTensor(n, *product, n.inputType(0).getElementType());
-  int64_t rank = cast<RankedTensorType>(result.getType()).getRank();
+  int64_t rank = cast<RankedTensorType>(product->getType()).getRank();
   SmallVector<int64_t> added;
   if (lhsRank == 1)
     added.push_back(rank - 2);
   if (rhsRank == 1)
     added.push_back(rank - 1);
-  return n.replace(squeeze(n.b, result, added));
+  return squeeze(n.b, *product, added);
+}
+
+static LogicalResult lowerMatMul(NodeLowering &n) {
+  if (failed(checkTypes(n)))
+    return failure();
+  FailureOr<Value> product = multiplyTensors(n, n.input(0), n.input(1));
+  if (failed(product))
+    return failure();
+  return n.replace(convertTensor(n, *product, n.inputType(0).getElementType()));
+}
+
+/// Integers of 8 bits as such of 32, less their zero points: one, or one for each row of
+/// the left factor or column of the right one.
+static FailureOr<Value> widen(NodeLowering &n, unsigned position) {
+  Type type = n.inputType(position).getElementType(), wide = n.b.getI32Type();
+  if (!isa<IntegerType>(type) || type.getIntOrFloatBitWidth() != 8)
+    return n.fail("the inputs must be int8 or uint8 tensors");
+  Value numbers = convertTensor(n, n.input(position), wide), zero = n.input(2 + position);
+  if (!zero)
+    return numbers;
+  if (getElementTypeOrSelf(zero.getType()) != type)
+    return n.fail("a zero point differs in element type from its factor");
+  bool isOfRows = position == 0 && n.inputType(0).getRank() > 1 && n.inputType(2).getRank() == 1;
+  if (isOfRows)
+    zero = unsqueeze(n.b, zero, 1);
+  return mapElements(n, {numbers, convertTensor(n, zero, wide)}, wide,
+                     [](ImplicitLocOpBuilder &b, ValueRange x) -> Value {
+                       return arith::SubIOp::create(b, x[0], x[1]);
+                     });
+}
+
+static LogicalResult lowerMatMulInteger(NodeLowering &n) {
+  FailureOr<Value> lhs = widen(n, 0), rhs = widen(n, 1);
+  if (failed(lhs) || failed(rhs))
+    return failure();
+  FailureOr<Value> product = multiplyTensors(n, *lhs, *rhs);
+  return failed(product) ? failure() : n.replace(*product);
 }
 
 /// alpha * MatMul with operands transposed on their last two dimensions.
@@ -347,6 +381,7 @@ static LogicalResult lowerGemm(NodeLowering &n) {
 
 void lowering::addMatMul(SmallVectorImpl<LoweringEntry> &table) {
   table.push_back({"MatMul", 1, kNewestOpset, lowerMatMul});
+  table.push_back({"MatMulInteger", 10, kNewestOpset, lowerMatMulInteger});
   table.push_back({"Gemm", 7, kNewestOpset, lowerGemm});
   table.push_back({"com.microsoft.FusedMatMul", 1, 1, lowerFusedMatMul});
   table.push_back({"com.microsoft.MatMulNBits", 1, 1, lowerMatMulNBits});

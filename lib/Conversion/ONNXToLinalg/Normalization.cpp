@@ -72,15 +72,11 @@ FailureOr<Normalized> lowering::normalize(NodeLowering &n, Value data, Value sca
   return normalized;
 }
 
-static bool isFloat(Type type) {
-  return type.isF16() || type.isBF16() || type.isF32() || type.isF64();
-}
-
 /// LayerNormalization (`center`) and RMSNormalization: the result, then the mean, and the
 /// reciprocal of the deviation.
 template <bool center> static LogicalResult lowerNormalization(NodeLowering &n) {
   for (Value input : n.inputs())
-    if (input && !isFloat(getElementTypeOrSelf(input.getType())))
+    if (input && !isArithmeticFloat(getElementTypeOrSelf(input.getType())))
       return n.fail("the inputs must be floating-point tensors");
   FailureOr<int64_t> axis = n.axis("axis", -1, n.inputType(0).getRank());
   if (failed(axis))
@@ -97,7 +93,7 @@ template <bool center> static LogicalResult lowerNormalization(NodeLowering &n) 
 
   SmallVector<Value> results{normalized->result};
   Type stash = onnx::getElementType(n.node.getIntAttr("stash_type", 1), n.b.getContext());
-  if (!stash || !isFloat(stash))
+  if (!stash || !isArithmeticFloat(stash))
     return n.fail("stash_type is " + Twine(n.node.getIntAttr("stash_type", 1)));
   for (Value statistic : {normalized->mean, normalized->inverse})
     if (statistic && results.size() < n.node.getNumResults())

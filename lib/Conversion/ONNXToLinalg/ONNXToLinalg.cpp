@@ -39,10 +39,13 @@ static ArrayRef<LoweringEntry> getTable() {
     addAttention(entries);
     addEinsum(entries);
     addNormalization(entries);
+    addQuantization(entries);
+    addConvolution(entries);
     addGathering(entries);
     addScattering(entries);
     addOrdering(entries);
     addFilling(entries);
+    addSelecting(entries);
     return entries;
   }();
   return table;
@@ -117,6 +120,30 @@ LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node) {
   return findLowering(node.getOpType(), node.getVersion())->lower(n);
 }
 
+/// Checks the sizes of inputs that the model states as expressions.
+static void checkStatedSizes(func::FuncOp func) {
+  if (func.isDeclaration())
+    return;
+  auto b = ImplicitLocOpBuilder::atBlockBegin(func.getLoc(), &func.front());
+  for (BlockArgument argument : func.getArguments()) {
+    auto type = dyn_cast<RankedTensorType>(argument.getType());
+    for (int64_t dim = 0; type && dim < type.getRank(); ++dim) {
+      OpFoldResult stated =
+          type.isDynamicDim(dim) ? getStatedSize(b, argument, dim) : OpFoldResult();
+      if (!stated)
+        continue;
+      unsigned position = argument.getArgNumber();
+      auto given = func.getArgAttrOfType<StringAttr>(position, "onnx.name");
+      std::string name = given ? given.str() : std::to_string(position);
+      auto dims = func.getArgAttrOfType<ArrayAttr>(position, onnx::kDimsAttr);
+      Value size = tensor::DimOp::create(b, argument, dim);
+      CheckOp::create(b, equalSizes(b, size, stated),
+                      "dimension " + Twine(dim) + " of input '" + name + "' is not " +
+                          cast<StringAttr>(dims[dim]).getValue() + ", as the model states");
+    }
+  }
+}
+
 /// Sizes and constants that turned out not to be needed.
 static void eraseDeadOps(ModuleOp module) {
   module.walk<WalkOrder::PostOrder, ReverseIterator>([](Operation *op) {
@@ -137,6 +164,8 @@ struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
     if (failed(checkSupported(nodes)))
       return signalPassFailure();
 
+    for (auto func : getOperation().getOps<func::FuncOp>())
+      checkStatedSizes(func);
     bool hasFailed = false;
     for (onnx::NodeOp node : nodes) {
       // The inputs of this one have been reported.

@@ -17,6 +17,19 @@ using namespace mlir::moe::lowering;
 
 static LogicalResult lowerIdentity(NodeLowering &n) { return n.replace(n.input(0)); }
 
+/// Outside training nothing is dropped.
+static LogicalResult lowerDropout(NodeLowering &n) {
+  if (Value training = n.input(2)) {
+    std::optional<SmallVector<int64_t>> known = lowering::getConstantInts(training);
+    if (!known || known->size() != 1 || known->front() != 0)
+      return n.unsupported("training_mode must be a constant false");
+  }
+  SmallVector<Value> results{n.input(0)};
+  if (n.node.getNumResults() > 1)
+    results.push_back(filledTensor(n.b, getSizes(n.b, n.input(0)), n.b.getI1Type(), 1));
+  return n.replace(results);
+}
+
 //===----------------------------------------------------------------------===//
 // Constants
 //===----------------------------------------------------------------------===//
@@ -299,6 +312,7 @@ static LogicalResult lowerSequence(NodeLowering &n) {
 
 void lowering::addShape(SmallVectorImpl<LoweringEntry> &table) {
   table.push_back({"Identity", 1, kNewestOpset, lowerIdentity});
+  table.push_back({"Dropout", 7, kNewestOpset, lowerDropout});
   table.push_back({"Constant", 1, kNewestOpset, lowerConstant});
   table.push_back({"ConstantOfShape", 9, kNewestOpset, lowerConstantOfShape});
   table.push_back({"Shape", 1, kNewestOpset, lowerShape});

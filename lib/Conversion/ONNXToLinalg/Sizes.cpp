@@ -15,6 +15,7 @@
 
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 
+#include <map>
 #include <numeric>
 
 using namespace mlir;
@@ -69,9 +70,6 @@ static OpFoldResult getSizeOfResult(ImplicitLocOpBuilder &b, OpResult result, in
     return getSize(b, loop.getTiedLoopInit(result)->get(), dim);
   if (auto styled = dyn_cast<DestinationStyleOpInterface>(op))
     return getSize(b, styled.getTiedOpOperand(result)->get(), dim);
-  if (auto loop = dyn_cast<LoopLikeOpInterface>(op))
-    if (OpOperand *init = loop.getTiedLoopInit(result))
-      return getSize(b, init->get(), dim);
   if (auto reify = dyn_cast<ReifyRankedShapedTypeOpInterface>(op)) {
     ReifiedRankedShapedTypeDims shapes;
     if (succeeded(reify.reifyResultShapes(b, shapes)))
@@ -80,12 +78,67 @@ static OpFoldResult getSizeOfResult(ImplicitLocOpBuilder &b, OpResult result, in
   return tensor::DimOp::create(b, result, dim).getResult();
 }
 
+/// Text that the model gives for dimension `dim` of an argument; "" for none.
+static StringRef getSymbol(func::FuncOp func, unsigned argument, int64_t dim) {
+  auto dims = func.getArgAttrOfType<ArrayAttr>(argument, onnx::kDimsAttr);
+  if (!dims || dim >= static_cast<int64_t>(dims.size()))
+    return "";
+  return cast<StringAttr>(dims[dim]).getValue();
+}
+
+static StringRef getSymbol(Value tensor, int64_t dim) {
+  auto argument = dyn_cast<BlockArgument>(tensor);
+  if (!argument || !argument.getOwner()->isEntryBlock())
+    return "";
+  auto func = dyn_cast_or_null<func::FuncOp>(argument.getOwner()->getParentOp());
+  return func ? getSymbol(func, argument.getArgNumber(), dim) : "";
+}
+
+/// The first dimension of an argument that has this symbol; null when there is none.
+static OpFoldResult findSymbol(ImplicitLocOpBuilder &b, func::FuncOp func, StringRef symbol) {
+  for (BlockArgument argument : func.getArguments()) {
+    auto type = dyn_cast<RankedTensorType>(argument.getType());
+    for (int64_t dim = 0; type && dim < type.getRank(); ++dim)
+      if (type.isDynamicDim(dim) && getSymbol(func, argument.getArgNumber(), dim) == symbol)
+        return tensor::DimOp::create(b, argument, dim).getResult();
+  }
+  return {};
+}
+
+OpFoldResult lowering::getStatedSize(ImplicitLocOpBuilder &b, BlockArgument argument, int64_t dim) {
+  StringRef text = getSymbol(argument, dim);
+  if (!text.contains('+') && !text.contains('*'))
+    return {};
+  auto func = cast<func::FuncOp>(argument.getOwner()->getParentOp());
+  SmallVector<StringRef> terms, factors;
+  text.split(terms, '+');
+  OpFoldResult sum = b.getIndexAttr(0);
+  for (StringRef term : terms) {
+    OpFoldResult product = b.getIndexAttr(1);
+    factors.clear();
+    term.split(factors, '*');
+    for (StringRef factor : factors) {
+      int64_t number;
+      bool isNumber = !factor.trim().getAsInteger(10, number);
+      OpFoldResult size =
+          isNumber ? OpFoldResult(b.getIndexAttr(number)) : findSymbol(b, func, factor.trim());
+      if (!size)
+        return {};
+      product = mulSizes(b, product, size);
+    }
+    sum = addSizes(b, sum, product);
+  }
+  return sum;
+}
+
 OpFoldResult lowering::getSize(ImplicitLocOpBuilder &b, Value tensor, int64_t dim) {
   auto type = cast<RankedTensorType>(tensor.getType());
   if (!type.isDynamicDim(dim))
     return b.getIndexAttr(type.getDimSize(dim));
   if (auto result = dyn_cast<OpResult>(tensor))
     return getSizeOfResult(b, result, dim);
+  if (OpFoldResult stated = getStatedSize(b, cast<BlockArgument>(tensor), dim))
+    return stated;
   return tensor::DimOp::create(b, tensor, dim).getResult();
 }
 
@@ -101,103 +154,124 @@ Sizes lowering::getSizes(ImplicitLocOpBuilder &b, Value tensor) {
 // Equality
 //===----------------------------------------------------------------------===//
 
-/// Symbol that the model gives dimension `dim` of an argument; "" for none.
-static StringRef getSymbol(Value tensor, int64_t dim) {
-  auto argument = dyn_cast<BlockArgument>(tensor);
-  if (!argument || !argument.getOwner()->isEntryBlock())
-    return "";
-  auto func = dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp());
-  if (!func)
-    return "";
-  auto dims = func.getArgAttrOfType<ArrayAttr>(argument.getArgNumber(), onnx::kDimsAttr);
-  if (!dims || dim >= static_cast<int64_t>(dims.size()))
-    return "";
-  return cast<StringAttr>(dims[dim]).getValue();
-}
-
 static Value stripIndexCasts(Value value) {
   while (auto cast = value.getDefiningOp<arith::IndexCastOp>())
     value = cast.getIn();
   return value;
 }
 
-static std::string getKey(OpFoldResult size);
+namespace {
+/// Numbers that are equal for sizes that are equal in every run. A size is visited once,
+/// however often others are made of it.
+class SizeNumbers {
+public:
+  unsigned get(OpFoldResult size) {
+    if (std::optional<int64_t> constant = getConstantIntValue(size))
+      return number({kConstant, static_cast<uintptr_t>(*constant)});
+    Value value = stripIndexCasts(cast<Value>(size));
+    if (std::optional<int64_t> constant = getConstantIntValue(value))
+      return number({kConstant, static_cast<uintptr_t>(*constant)});
+    if (auto it = values.find(value); it != values.end())
+      return it->second;
+    unsigned result = number(describe(value));
+    values[value] = result;
+    return result;
+  }
 
-static std::string getKeyOfOp(Operation *op) {
-  SmallVector<std::string> operands;
-  for (Value operand : op->getOperands())
-    operands.push_back(getKey(operand));
-  if (op->hasTrait<OpTrait::IsCommutative>())
-    llvm::sort(operands);
-  std::string key;
-  llvm::raw_string_ostream os(key);
-  os << op->getName() << '(' << llvm::join(operands, ",") << ')' << op->getAttrDictionary();
-  return key;
-}
+private:
+  using Key = std::vector<uintptr_t>;
+  enum Kind : uintptr_t { kConstant, kSymbol, kDim, kOp, kOther };
 
-/// Text that is equal for sizes that are equal in every run.
-static std::string getKey(OpFoldResult size) {
-  if (std::optional<int64_t> constant = getConstantIntValue(size))
-    return std::to_string(*constant);
-  Value value = stripIndexCasts(cast<Value>(size));
-  if (std::optional<int64_t> constant = getConstantIntValue(value))
-    return std::to_string(*constant);
-  Operation *op = value.getDefiningOp();
-  std::string key;
-  llvm::raw_string_ostream os(key);
-  if (auto dim = dyn_cast_or_null<tensor::DimOp>(op); dim && dim.getConstantIndex()) {
-    StringRef symbol = getSymbol(dim.getSource(), *dim.getConstantIndex());
-    if (!symbol.empty())
-      os << '\'' << symbol << '\'';
-    else
-      os << 'd' << dim.getSource().getAsOpaquePointer() << '.' << *dim.getConstantIndex();
+  static uintptr_t toWord(const void *pointer) { return reinterpret_cast<uintptr_t>(pointer); }
+
+  unsigned number(const Key &key) { return numbers.try_emplace(key, numbers.size()).first->second; }
+
+  Key describe(Value value) {
+    Operation *op = value.getDefiningOp();
+    if (auto dim = dyn_cast_or_null<tensor::DimOp>(op); dim && dim.getConstantIndex()) {
+      StringRef symbol = getSymbol(dim.getSource(), *dim.getConstantIndex());
+      if (!symbol.empty())
+        return {kSymbol, toWord(StringAttr::get(op->getContext(), symbol).getAsOpaquePointer())};
+      return {kDim, toWord(dim.getSource().getAsOpaquePointer()),
+              static_cast<uintptr_t>(*dim.getConstantIndex())};
+    }
+    if (!op || !isa<arith::ArithDialect>(op->getDialect()) || op->getNumResults() != 1)
+      return {kOther, toWord(value.getAsOpaquePointer())};
+    Key key = {kOp, toWord(op->getName().getAsOpaquePointer()),
+               toWord(op->getAttrDictionary().getAsOpaquePointer())};
+    size_t first = key.size();
+    for (Value operand : op->getOperands())
+      key.push_back(get(operand));
+    if (op->hasTrait<OpTrait::IsCommutative>())
+      std::sort(key.begin() + first, key.end());
     return key;
   }
-  if (op && isa<arith::ArithDialect>(op->getDialect()) && op->getNumResults() == 1)
-    return getKeyOfOp(op);
-  os << 'v' << value.getAsOpaquePointer();
-  return key;
-}
+
+  llvm::DenseMap<Value, unsigned> values;
+  std::map<Key, unsigned> numbers;
+};
+} // namespace
 
 bool lowering::isSameSize(OpFoldResult lhs, OpFoldResult rhs) {
-  return lhs == rhs || getKey(lhs) == getKey(rhs);
+  if (lhs == rhs)
+    return true;
+  std::optional<int64_t> left = getConstantIntValue(lhs), right = getConstantIntValue(rhs);
+  if (left || right)
+    return left == right;
+  SizeNumbers numbers;
+  return numbers.get(lhs) == numbers.get(rhs);
 }
 
 bool lowering::isSize(OpFoldResult size, int64_t value) {
   return getConstantIntValue(size) == value;
 }
 
-bool lowering::isNeverNegative(OpFoldResult size) {
+static bool isNeverNegative(OpFoldResult size, llvm::DenseMap<Value, bool> &known) {
   if (std::optional<int64_t> constant = getConstantIntValue(size))
     return *constant >= 0;
   Value value = stripIndexCasts(cast<Value>(size));
+  if (auto it = known.find(value); it != known.end())
+    return it->second;
   Operation *op = value.getDefiningOp();
-  if (isa_and_nonnull<tensor::DimOp>(op))
-    return true;
+  auto check = [&](unsigned operand) { return isNeverNegative(op->getOperand(operand), known); };
+  bool result = isa_and_nonnull<tensor::DimOp>(op);
   if (isa_and_nonnull<arith::AddIOp, arith::MulIOp, arith::DivSIOp, arith::MinSIOp>(op))
-    return isNeverNegative(op->getOperand(0)) && isNeverNegative(op->getOperand(1));
-  if (isa_and_nonnull<arith::MaxSIOp>(op))
-    return isNeverNegative(op->getOperand(0)) || isNeverNegative(op->getOperand(1));
-  if (auto select = dyn_cast_or_null<arith::SelectOp>(op))
-    return isNeverNegative(select.getTrueValue()) && isNeverNegative(select.getFalseValue());
-  return false;
+    result = check(0) && check(1);
+  else if (isa_and_nonnull<arith::MaxSIOp>(op))
+    result = check(0) || check(1);
+  else if (isa_and_nonnull<arith::SelectOp>(op))
+    result = check(1) && check(2);
+  known[value] = result;
+  return result;
+}
+
+bool lowering::isNeverNegative(OpFoldResult size) {
+  llvm::DenseMap<Value, bool> known;
+  return ::isNeverNegative(size, known);
 }
 
 bool lowering::dependsOnData(OpFoldResult size) {
-  auto value = dyn_cast<Value>(size);
-  Operation *op = value ? value.getDefiningOp() : nullptr;
-  if (!op || isa<tensor::DimOp>(op))
-    return false;
-  if (!isa<arith::ArithDialect>(op->getDialect()))
-    return true;
-  return llvm::any_of(op->getOperands(), [](Value operand) { return dependsOnData(operand); });
+  SmallVector<Value> worklist;
+  if (auto value = dyn_cast<Value>(size))
+    worklist.push_back(value);
+  llvm::SmallPtrSet<Operation *, 16> seen;
+  while (!worklist.empty()) {
+    Operation *op = worklist.pop_back_val().getDefiningOp();
+    if (!op || isa<tensor::DimOp>(op) || !seen.insert(op).second)
+      continue;
+    if (!isa<arith::ArithDialect>(op->getDialect()))
+      return true;
+    llvm::append_range(worklist, op->getOperands());
+  }
+  return false;
 }
 
 namespace {
 /// A product of a known number and other factors.
 struct Factors {
+  SizeNumbers &numbers;
   int64_t constant = 1;
-  SmallVector<std::pair<std::string, OpFoldResult>> others;
+  SmallVector<std::pair<unsigned, OpFoldResult>> others;
 
   void add(OpFoldResult size) {
     if (std::optional<int64_t> value = getConstantIntValue(size)) {
@@ -213,16 +287,16 @@ struct Factors {
     if (std::optional<int64_t> known = getConstantIntValue(value))
       constant *= *known;
     else
-      others.emplace_back(getKey(value), OpFoldResult(value));
+      others.emplace_back(numbers.get(value), OpFoldResult(value));
   }
 
-  explicit Factors(ArrayRef<OpFoldResult> sizes) {
+  Factors(SizeNumbers &numbers, ArrayRef<OpFoldResult> sizes) : numbers(numbers) {
     for (OpFoldResult size : sizes)
       add(size);
   }
 
   /// Removes one factor with this key.
-  bool remove(StringRef key) {
+  bool remove(unsigned key) {
     auto found = llvm::find_if(others, [&](auto &factor) { return factor.first == key; });
     if (found == others.end())
       return false;
@@ -233,7 +307,8 @@ struct Factors {
 } // namespace
 
 bool lowering::isFactorOf(OpFoldResult size, ArrayRef<OpFoldResult> sizes) {
-  Factors product(sizes), factor(size);
+  SizeNumbers numbers;
+  Factors product(numbers, sizes), factor(numbers, size);
   return factor.constant != 0 &&
          llvm::all_of(factor.others, [&](auto &other) { return product.remove(other.first); });
 }
@@ -284,8 +359,9 @@ OpFoldResult lowering::productOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult>
 
 OpFoldResult lowering::quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> numerator,
                                   ArrayRef<OpFoldResult> denominator) {
-  Factors above(numerator), below(denominator);
-  SmallVector<std::pair<std::string, OpFoldResult>> rest;
+  SizeNumbers numbers;
+  Factors above(numbers, numerator), below(numbers, denominator);
+  SmallVector<std::pair<unsigned, OpFoldResult>> rest;
   for (auto &factor : below.others)
     if (!above.remove(factor.first))
       rest.push_back(factor);
@@ -311,6 +387,14 @@ OpFoldResult lowering::quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult
   Value safe =
       b.createOrFold<arith::SelectOp>(isZero, toValue(b, b.getIndexAttr(1)), toValue(b, bottom));
   return fold<arith::DivSIOp>(b, top, safe);
+}
+
+OpFoldResult lowering::floorDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor) {
+  return divisor == 1 ? size : fold<arith::DivSIOp>(b, size, b.getIndexAttr(divisor));
+}
+
+OpFoldResult lowering::ceilDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor) {
+  return floorDivSize(b, addSizes(b, size, b.getIndexAttr(divisor - 1)), divisor);
 }
 
 Value lowering::equalSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs) {

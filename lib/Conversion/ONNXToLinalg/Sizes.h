@@ -20,6 +20,11 @@ using Sizes = SmallVector<OpFoldResult>;
 OpFoldResult getSize(ImplicitLocOpBuilder &b, Value tensor, int64_t dim);
 Sizes getSizes(ImplicitLocOpBuilder &b, Value tensor);
 
+/// The size that the model states for a dimension of an argument as an expression, such as
+/// "past + 2*seq", of the sizes of other dimensions; null when it states none. A check
+/// that it is the size is in the function.
+OpFoldResult getStatedSize(ImplicitLocOpBuilder &b, BlockArgument argument, int64_t dim);
+
 /// True when both sizes are equal in every run: same value, same arithmetic, or
 /// same symbol of the model (`onnx.dims`).
 bool isSameSize(OpFoldResult lhs, OpFoldResult rhs);
@@ -49,6 +54,9 @@ OpFoldResult productOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> sizes);
 /// what remains of the denominator is 0.
 OpFoldResult quotientOf(ImplicitLocOpBuilder &b, ArrayRef<OpFoldResult> numerator,
                         ArrayRef<OpFoldResult> denominator);
+/// size / divisor, rounded down or up; neither is negative.
+OpFoldResult floorDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor);
+OpFoldResult ceilDivSize(ImplicitLocOpBuilder &b, OpFoldResult size, int64_t divisor);
 /// `lhs == rhs` as i1.
 Value equalSizes(ImplicitLocOpBuilder &b, OpFoldResult lhs, OpFoldResult rhs);
 

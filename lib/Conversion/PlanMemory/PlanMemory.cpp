@@ -30,7 +30,7 @@ namespace {
 /// Covers a cache line and the widest vector.
 constexpr int64_t kAlignment = 64;
 
-/// A temporary: its size is `bytes` times the product of its dynamic sizes, and it
+/// A temporary of the workspace: its size is `bytes` times the product of its dynamic sizes, and it
 /// is alive between two operations of the entry block, both included.
 struct Temporary {
   memref::AllocOp alloc;
@@ -106,6 +106,32 @@ unsigned getLastUse(const BufferViewFlowAnalysis::ValueSetT &aliases, Block &bod
   return last;
 }
 
+/// True when `size` is arithmetic on the dimensions of the entry's arguments, and can be
+/// computed before the entry runs.
+bool isKnownBefore(Value size, func::FuncOp entry, DenseMap<Value, bool> &known) {
+  auto [it, isNew] = known.try_emplace(size, false);
+  if (!isNew)
+    return it->second;
+  Operation *op = size.getDefiningOp();
+  if (!op)
+    return false;
+  bool result;
+  if (isa<NumWorkersOp>(op)) {
+    result = true;
+  } else if (auto dim = dyn_cast<memref::DimOp>(op)) {
+    auto argument = dyn_cast<BlockArgument>(dim.getSource());
+    result = argument && argument.getOwner() == &entry.getBody().front() && dim.getConstantIndex();
+  } else {
+    // Not isPure: a division by a size is executed by every call anyway.
+    result =
+        isMemoryEffectFree(op) && op->getNumRegions() == 0 &&
+        llvm::all_of(op->getOperandTypes(), [](Type type) { return type.isIntOrIndexOrFloat(); }) &&
+        llvm::all_of(op->getOperands(),
+                     [&](Value operand) { return isKnownBefore(operand, entry, known); });
+  }
+  return known[size] = result;
+}
+
 LogicalResult collectTemporaries(func::FuncOp entry, SmallVectorImpl<Temporary> &temporaries) {
   Block &body = entry.getBody().front();
   DenseMap<Operation *, unsigned> positions;
@@ -113,8 +139,13 @@ LogicalResult collectTemporaries(func::FuncOp entry, SmallVectorImpl<Temporary> 
     positions[&op] = i;
 
   DenseMap<Value, unsigned> order;
+  DenseMap<Value, bool> known;
   BufferViewFlowAnalysis analysis(entry);
   WalkResult result = entry.walk([&](memref::AllocOp alloc) {
+    bool isPlanned = llvm::all_of(alloc.getDynamicSizes(),
+                                  [&](Value size) { return isKnownBefore(size, entry, known); });
+    if (!isPlanned)
+      return WalkResult::advance();
     BufferViewFlowAnalysis::ValueSetT aliases = analysis.resolve(alloc);
     FailureOr<int64_t> bytes = getStaticBytes(alloc);
     if (failed(bytes) || failed(checkStaysInIteration(alloc, aliases, entry)))
@@ -218,13 +249,12 @@ public:
   SizeCloner(OpBuilder &builder, func::FuncOp entry) : builder(builder), entry(entry) {}
   virtual ~SizeCloner() = default;
 
-  /// Null, after an error, when `size` is not arithmetic on dimensions.
-  Value get(Value size, Operation *user) {
+  /// The size, of which isKnownBefore holds.
+  Value get(Value size) {
     if (Value known = mapping.lookupOrNull(size))
       return known;
-    Value result = compute(size, user);
-    if (result)
-      mapping.map(size, result);
+    Value result = compute(size);
+    mapping.map(size, result);
     return result;
   }
 
@@ -236,35 +266,14 @@ protected:
   func::FuncOp entry;
 
 private:
-  Value fail(Operation *user, Location loc) {
-    InFlightDiagnostic diagnostic =
-        emitUnsupported(user)
-        << "has a size that is not arithmetic on the dimensions of the inputs: "
-           "not supported";
-    diagnostic.attachNote(loc) << "depends on this";
-    return Value();
-  }
-
-  Value compute(Value size, Operation *user) {
+  Value compute(Value size) {
     Operation *op = size.getDefiningOp();
-    if (!op)
-      return fail(user, size.getLoc());
     if (auto workers = dyn_cast<NumWorkersOp>(op))
       return getNumWorkers(workers);
-    if (auto dim = dyn_cast<memref::DimOp>(op)) {
-      auto argument = dyn_cast<BlockArgument>(dim.getSource());
-      std::optional<int64_t> index = dim.getConstantIndex();
-      if (!argument || argument.getOwner() != &entry.getBody().front() || !index)
-        return fail(user, op->getLoc());
-      return getDim(argument, *index, op->getLoc());
-    }
-    // Not isPure: a division by a size is executed by every call anyway.
-    if (!isMemoryEffectFree(op) || op->getNumRegions() != 0 ||
-        !llvm::all_of(op->getOperandTypes(), [](Type t) { return t.isIntOrIndexOrFloat(); }))
-      return fail(user, op->getLoc());
+    if (auto dim = dyn_cast<memref::DimOp>(op))
+      return getDim(cast<BlockArgument>(dim.getSource()), *dim.getConstantIndex(), op->getLoc());
     for (Value operand : op->getOperands())
-      if (!get(operand, user))
-        return Value();
+      get(operand);
     Operation *clone = builder.clone(*op, mapping);
     return clone->getResult(cast<OpResult>(size).getResultNumber());
   }
@@ -313,10 +322,9 @@ private:
   func::CallOp outputDims;
 };
 
-/// Start of each slot, then the end of the last one; empty after an error. Static
-/// slots come first.
-SmallVector<Value> emitOffsets(OpBuilder &builder, ArrayRef<Slot> slots,
-                               ArrayRef<Temporary> temporaries, SizeCloner &sizes, Location loc) {
+/// Start of each slot, then the end of the last one. Static slots come first.
+SmallVector<Value> emitOffsets(OpBuilder &builder, ArrayRef<Slot> slots, SizeCloner &sizes,
+                               Location loc) {
   auto constant = [&](int64_t value) {
     return arith::ConstantIndexOp::create(builder, loc, value);
   };
@@ -330,10 +338,7 @@ SmallVector<Value> emitOffsets(OpBuilder &builder, ArrayRef<Slot> slots,
     }
     Value bytes = constant(slot.bytes);
     for (Value size : slot.dynamicSizes) {
-      Value factor = sizes.get(size, temporaries[slot.members.front()].alloc);
-      if (!factor)
-        return {};
-      bytes = arith::MulIOp::create(builder, loc, bytes, factor);
+      bytes = arith::MulIOp::create(builder, loc, bytes, sizes.get(size));
     }
     Value padded = arith::AddIOp::create(builder, loc, bytes, constant(kAlignment - 1));
     Value aligned = arith::AndIOp::create(builder, loc, padded, constant(-kAlignment));
@@ -346,8 +351,8 @@ SmallVector<Value> emitOffsets(OpBuilder &builder, ArrayRef<Slot> slots,
 // Entry and workspace function
 //===----------------------------------------------------------------------===//
 
-LogicalResult makeWorkspaceFunction(func::FuncOp entry, SymbolTable &symbols, ArrayRef<Slot> slots,
-                                    ArrayRef<Temporary> temporaries) {
+LogicalResult makeWorkspaceFunction(func::FuncOp entry, SymbolTable &symbols,
+                                    ArrayRef<Slot> slots) {
   auto shapes = symbols.lookup<func::FuncOp>((entry.getName() + kShapesSuffix).str());
   if (!shapes)
     return entry.emitError("has no function of its output shapes; run --lower-entry");
@@ -360,27 +365,22 @@ LogicalResult makeWorkspaceFunction(func::FuncOp entry, SymbolTable &symbols, Ar
   symbols.insert(workspace, std::next(entry->getIterator()));
   builder.setInsertionPointToStart(workspace.addEntryBlock());
   WorkspaceSizes sizes(builder, entry, workspace, shapes);
-  SmallVector<Value> offsets = emitOffsets(builder, slots, temporaries, sizes, entry.getLoc());
-  if (offsets.empty())
-    return failure();
+  SmallVector<Value> offsets = emitOffsets(builder, slots, sizes, entry.getLoc());
   func::ReturnOp::create(builder, entry.getLoc(), offsets.back());
   return success();
 }
 
-LogicalResult useWorkspace(func::FuncOp entry, ArrayRef<Slot> slots,
-                           ArrayRef<Temporary> temporaries) {
+void useWorkspace(func::FuncOp entry, ArrayRef<Slot> slots, ArrayRef<Temporary> temporaries) {
   Value workspace = getMarkedArgument(entry, kWorkspaceAttr);
   OpBuilder builder = OpBuilder::atBlockBegin(&entry.getBody().front());
   EntrySizes sizes(builder, entry);
-  SmallVector<Value> offsets = emitOffsets(builder, slots, temporaries, sizes, entry.getLoc());
-  if (offsets.empty())
-    return failure();
+  SmallVector<Value> offsets = emitOffsets(builder, slots, sizes, entry.getLoc());
   for (auto [slot, offset] : llvm::zip(slots, offsets)) {
     for (unsigned member : slot.members) {
       memref::AllocOp alloc = temporaries[member].alloc;
       SmallVector<Value> dynamicSizes;
       for (Value size : alloc.getDynamicSizes())
-        dynamicSizes.push_back(sizes.get(size, alloc));
+        dynamicSizes.push_back(sizes.get(size));
       alloc.replaceAllUsesWith(memref::ViewOp::create(builder, alloc.getLoc(), alloc.getType(),
                                                       workspace, offset, dynamicSizes)
                                    .getResult());
@@ -389,6 +389,82 @@ LogicalResult useWorkspace(func::FuncOp entry, ArrayRef<Slot> slots,
   // At the end: the builder's place may be before one of them.
   for (const Temporary &temporary : temporaries)
     temporary.alloc->erase();
+}
+
+//===----------------------------------------------------------------------===//
+// Sizes that depend on data
+//===----------------------------------------------------------------------===//
+
+/// Bytes of an allocation, -1 when they overflow.
+Value emitBytes(OpBuilder &builder, memref::AllocOp alloc, int64_t staticBytes) {
+  Location loc = alloc.getLoc();
+  Value bytes = arith::ConstantIndexOp::create(builder, loc, staticBytes);
+  Value zero = arith::ConstantIndexOp::create(builder, loc, 0), overflow;
+  for (Value size : alloc.getDynamicSizes()) {
+    auto product = arith::MulUIExtendedOp::create(builder, loc, bytes, size);
+    Value isTooLarge =
+        arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::ne, product.getHigh(), zero);
+    overflow = overflow ? arith::OrIOp::create(builder, loc, overflow, isTooLarge) : isTooLarge;
+    bytes = product.getLow();
+  }
+  Value none = arith::ConstantIndexOp::create(builder, loc, -1);
+  return arith::SelectOp::create(builder, loc, overflow, none, bytes);
+}
+
+/// Where the memory of `alloc` is free again: before the terminator of its block, or in the
+/// entry block after its last use. Null when it leaves its block: then at the end of the call.
+Operation *getEndOfLife(memref::AllocOp alloc, const BufferViewFlowAnalysis::ValueSetT &aliases) {
+  Block *block = alloc->getBlock();
+  Operation *last = alloc;
+  for (Value alias : aliases) {
+    if (!block->findAncestorOpInBlock(*alias.getParentBlock()->getParentOp()) &&
+        alias.getParentBlock() != block)
+      return nullptr;
+    for (Operation *user : alias.getUsers()) {
+      Operation *ancestor = block->findAncestorOpInBlock(*user);
+      if (!ancestor || ancestor->hasTrait<OpTrait::IsTerminator>() ||
+          isa<memref::ExtractAlignedPointerAsIndexOp, UnrealizedConversionCastOp>(user))
+        return nullptr;
+      if (last->isBeforeInBlock(ancestor))
+        last = ancestor;
+    }
+  }
+  return last;
+}
+
+/// Temporaries that are not in the workspace come from the context, when they are needed.
+LogicalResult allocateFromCall(func::FuncOp entry) {
+  SmallVector<memref::AllocOp> allocs;
+  entry.walk([&](memref::AllocOp alloc) { allocs.push_back(alloc); });
+  if (allocs.empty())
+    return success();
+  Value call = getMarkedArgument(entry, kCallAttr);
+  BufferViewFlowAnalysis analysis(entry);
+  SmallVector<std::pair<memref::AllocOp, Operation *>> lives;
+  for (memref::AllocOp alloc : allocs) {
+    if (alloc->getParentOfType<scf::ParallelOp>() || alloc->getParentOfType<scf::ForallOp>())
+      return alloc.emitOpError("in a parallel loop: each worker would need its own temporary");
+    lives.emplace_back(alloc, getEndOfLife(alloc, analysis.resolve(alloc)));
+  }
+  for (auto [alloc, end] : lives) {
+    FailureOr<int64_t> bytes = getStaticBytes(alloc);
+    if (failed(bytes))
+      return failure();
+    OpBuilder builder(alloc);
+    Location loc = alloc.getLoc();
+    auto type = MemRefType::get(ShapedType::kDynamic, builder.getI8Type());
+    auto memory = AllocateOp::create(builder, loc, type, call, emitBytes(builder, alloc, *bytes));
+    Value zero = arith::ConstantIndexOp::create(builder, loc, 0);
+    auto view = memref::ViewOp::create(builder, loc, alloc.getType(), memory, zero,
+                                       alloc.getDynamicSizes());
+    if (end) {
+      builder.setInsertionPointAfter(end == alloc ? view : end);
+      ReleaseOp::create(builder, loc, call, memory);
+    }
+    alloc.replaceAllUsesWith(view.getResult());
+  }
+  for (memref::AllocOp alloc : allocs)
+    alloc->erase();
   return success();
 }
 
@@ -408,9 +484,10 @@ LogicalResult planEntry(func::FuncOp entry, SymbolTable &symbols) {
   if (failed(collectTemporaries(entry, temporaries)))
     return failure();
   SmallVector<Slot> slots = assignSlots(temporaries);
-  if (failed(makeWorkspaceFunction(entry, symbols, slots, temporaries)))
+  if (failed(makeWorkspaceFunction(entry, symbols, slots)))
     return failure();
-  return useWorkspace(entry, slots, temporaries);
+  useWorkspace(entry, slots, temporaries);
+  return allocateFromCall(entry);
 }
 
 struct PlanMemoryPass : moe::impl::PlanMemoryBase<PlanMemoryPass> {

@@ -335,13 +335,14 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, components, modules);
   static const llvm::OptimizationLevel levels[] = {
-      llvm::OptimizationLevel::O1, llvm::OptimizationLevel::O2, llvm::OptimizationLevel::O3};
-  builder.buildPerModuleDefaultPipeline(levels[level - 1]).run(module, modules);
+      llvm::OptimizationLevel::O0, llvm::OptimizationLevel::O1, llvm::OptimizationLevel::O2,
+      llvm::OptimizationLevel::O3};
+  builder.buildPerModuleDefaultPipeline(levels[level]).run(module, modules);
 }
 
 Error mlir::moe::emitObject(llvm::Module &module, const Machine &machine, unsigned level,
                             Sanitizer sanitizer, llvm::raw_pwrite_stream &out) {
-  assert(level >= 1 && level <= 3 && "LLVM's levels are 1 to 3");
+  assert(level <= 3 && "LLVM's levels are 0 to 3");
   auto target = createTargetMachine(machine, level);
   if (!target)
     return createStringError("this build of LLVM has no x86 target");

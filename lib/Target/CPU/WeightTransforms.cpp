@@ -287,29 +287,28 @@ static void packCodePanels(const PanelColumns &columns, int64_t bits, int64_t k,
 // WeightPacker
 //===----------------------------------------------------------------------===//
 
-/// The bytes of an inline source, one per element for narrow integers.
-static std::shared_ptr<std::vector<char>> expand(DenseElementsAttr dense) {
+std::vector<char> mlir::moe::getElementBytes(DenseElementsAttr dense) {
   int64_t width = getElementBytes(dense.getElementType());
-  auto bytes = std::make_shared<std::vector<char>>(dense.getNumElements() * width);
+  std::vector<char> bytes(dense.getNumElements() * width);
   if (dense.getElementType().isInteger(1)) {
-    char *out = bytes->data();
+    char *out = bytes.data();
     for (bool value : dense.getValues<bool>())
       *out++ = value;
     return bytes;
   }
   ArrayRef<char> raw = dense.getRawData();
   if (!dense.isSplat()) {
-    std::copy(raw.begin(), raw.end(), bytes->begin());
+    std::copy(raw.begin(), raw.end(), bytes.begin());
     return bytes;
   }
   for (int64_t i = 0, e = dense.getNumElements(); i < e; ++i)
-    std::memcpy(bytes->data() + i * width, raw.data(), width);
+    std::memcpy(bytes.data() + i * width, raw.data(), width);
   return bytes;
 }
 
 Expected<WeightPacker::Source> WeightPacker::openSource(Attribute source, SourceFiles &files) {
   if (auto dense = dyn_cast<DenseElementsAttr>(source)) {
-    auto storage = expand(dense);
+    auto storage = std::make_shared<std::vector<char>>(getElementBytes(dense));
     int64_t bytes = moe::getExpertBytes(cast<RankedTensorType>(dense.getType()));
     return Source{*storage, bytes, storage, {}};
   }

@@ -9,6 +9,8 @@
 moe.weight @up from [#moe.segment<"m.data", offset = 0, length = 115200, tensor<5x80x72xf32>>] : tensor<5x80x72xf32>
 moe.weight @up_bias from [#moe.segment<"m.data", offset = 115200, length = 1600, tensor<5x80xf32>>] : tensor<5x80xf32>
 moe.weight @down from [#moe.segment<"m.data", offset = 116800, length = 57600, tensor<5x72x40xf32>>] : tensor<5x72x40xf32>
+// CHECK-DAG: moe.weight @dense_packed {{.*}} through [#moe.permute<[0, 2, 1]>, #moe.panels<width = 32>] : tensor<1x2x72x32xf32>
+moe.weight @dense from [#moe.segment<"m.data", offset = 174400, length = 11520, tensor<72x40xf32>>] : tensor<72x40xf32>
 
 // One call per step; scratch and the result are allocated by the caller.
 // CHECK-LABEL: func.func @layer
@@ -27,6 +29,15 @@ func.func @layer(%x: tensor<?x72xf32>, %logits: tensor<?x5xf32>) -> tensor<?x72x
   %r = moe.gating %logits {score = #moe.score_fn<identity>, k = 3 : i64, weigh_source = #moe.weigh_source<logit>, fn = #moe.weigh_fn<softmax>} : (tensor<?x5xf32>) -> !moe.routing<experts = 5, k = 3, weighted>
   %y = moe.experts %x, %r up(%up) up_bias(%up_bias) down(%down) <silu, glu = interleaved> : (tensor<?x72xf32>, !moe.routing<experts = 5, k = 3, weighted>, tensor<5x80x72xf32>, tensor<5x80xf32>, tensor<5x72x40xf32>) -> tensor<?x72xf32>
   return %y : tensor<?x72xf32>
+}
+
+// A dense product: packed as one expert, in tasks of panels and rows.
+// CHECK-LABEL: func.func @linear
+// CHECK:       call @moec_linear_f32_f32_1x40x72_f32
+func.func @linear(%x: tensor<?x72xf32>) -> tensor<?x40xf32> {
+  %w = moe.load_weight @dense : tensor<72x40xf32>
+  %y = moe.linear %x, %w {layout = #moe.layout<in_out>} : (tensor<?x72xf32>, tensor<72x40xf32>) -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
 }
 
 // Nothing of the layer's meaning is left to the reference lowering.

@@ -19,6 +19,8 @@ moe.weight @w from [#moe.segment<"m.data", offset = 64, length = 64, tensor<4x2x
 // CHECK: llvm.mlir.constant(2048 : index)
 // CHECK: llvm.call @moec_check(%[[CALL]], %{{.*}}, %{{.*}}) : (!llvm.ptr, i1 {llvm.zeroext}, !llvm.ptr)
 // CHECK: llvm.call @moec_profile_mark(%[[CALL]], %{{.*}})
+// CHECK: %[[MEMORY:[a-z0-9_-]+]] = llvm.call @moec_allocate(%[[CALL]], %{{.*}}) : (!llvm.ptr, i64) -> !llvm.ptr
+// CHECK: llvm.call @moec_release(%[[CALL]], %{{.*}})
 func.func @main(%x: memref<?xf32>, %ws: memref<?xi8> {moe.workspace},
                 %weights: !llvm.ptr {moe.weights}, %call: !llvm.ptr {moe.call})
     attributes {moe.entry} {
@@ -28,6 +30,8 @@ func.func @main(%x: memref<?xf32>, %ws: memref<?xi8> {moe.workspace},
   %ok = arith.cmpi ult, %n, %c100 : index
   moe.check %call, %ok, "too many" : !llvm.ptr
   moe.profile_mark %call, 3 : !llvm.ptr
+  %m = moe.allocate %call, %n : !llvm.ptr, memref<?xi8>
+  moe.release %call, %m : !llvm.ptr, memref<?xi8>
   call @use(%w) : (memref<4x2x2xf32, strided<[2048, 2, 1]>>) -> ()
   return
 }

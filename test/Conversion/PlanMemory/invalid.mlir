@@ -1,21 +1,5 @@
 // RUN: moe-opt %s --plan-memory --split-input-file --verify-diagnostics
 
-func.func @main(%x: memref<?xindex>, %ws: memref<?xi8> {moe.workspace},
-                %weights: !llvm.ptr {moe.weights}, %call: !llvm.ptr {moe.call})
-    attributes {moe.entry} {
-  %c0 = arith.constant 0 : index
-  // expected-note@+1 {{depends on this}}
-  %n = memref.load %x[%c0] : memref<?xindex>
-  // expected-error@+1 {{has a size that is not arithmetic on the dimensions of the inputs: not supported}}
-  %b = memref.alloc(%n) : memref<?xf32>
-  call @use(%b) : (memref<?xf32>) -> ()
-  return
-}
-func.func private @main_shapes(memref<?xindex>)
-func.func private @use(memref<?xf32>)
-
-// -----
-
 func.func @main(%ws: memref<?xi8> {moe.workspace}, %weights: !llvm.ptr {moe.weights},
                 %call: !llvm.ptr {moe.call}) attributes {moe.entry} {
   %c0 = arith.constant 0 : index

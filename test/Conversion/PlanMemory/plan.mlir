@@ -131,3 +131,63 @@ func.func @main(%ws: memref<?xi8> {moe.workspace}, %weights: !llvm.ptr {moe.weig
 }
 func.func private @main_shapes()
 func.func private @kernel(memref<4xf32>, memref<4xi32>)
+
+// -----
+
+// A size that depends on data: memory of the call, from where it is needed to its last use.
+// A size that overflows is -1. The workspace has nothing of it.
+
+// CHECK-LABEL: func.func @main(
+// CHECK-SAME: %[[CALL:[a-z0-9_-]+]]: !llvm.ptr {moe.call}
+// CHECK: %[[N:.*]] = memref.load
+// CHECK: %[[LOW:.*]], %[[HIGH:.*]] = arith.mului_extended %[[N]], %c32
+// CHECK: %[[OVERFLOW:.*]] = arith.cmpi ne, %[[HIGH]], %c0
+// CHECK: %[[BYTES:.*]] = arith.select %[[OVERFLOW]], %c-1, %[[LOW]]
+// CHECK: %[[MEMORY:.*]] = moe.allocate %[[CALL]], %[[BYTES]]
+// CHECK: %[[B:.*]] = memref.view %[[MEMORY]][%c0][%[[N]]] : memref<?xi8> to memref<?x8xf32>
+// CHECK: call @use(%[[B]])
+// CHECK-NEXT: moe.release %[[CALL]], %[[MEMORY]]
+// CHECK: call @end
+// CHECK-NOT: memref.alloc
+// CHECK-LABEL: func.func @main_workspace
+// CHECK-NEXT: %[[NONE:.*]] = arith.constant 0 : index
+// CHECK-NEXT: return %[[NONE]]
+func.func @main(%x: memref<?xindex>, %ws: memref<?xi8> {moe.workspace},
+                %weights: !llvm.ptr {moe.weights}, %call: !llvm.ptr {moe.call})
+    attributes {moe.entry} {
+  %c0 = arith.constant 0 : index
+  %n = memref.load %x[%c0] : memref<?xindex>
+  %b = memref.alloc(%n) : memref<?x8xf32>
+  call @use(%b) : (memref<?x8xf32>) -> ()
+  call @end() : () -> ()
+  return
+}
+func.func private @main_shapes(memref<?xindex>)
+func.func private @use(memref<?x8xf32>)
+func.func private @end()
+
+// -----
+
+// In a loop each iteration has its own.
+
+// CHECK-LABEL: func.func @main(
+// CHECK: scf.for
+// CHECK: %[[MEMORY:.*]] = moe.allocate
+// CHECK: call @use
+// CHECK-NEXT: moe.release %{{.*}}, %[[MEMORY]]
+// CHECK-NEXT: }
+func.func @main(%x: memref<?xindex>, %ws: memref<?xi8> {moe.workspace},
+                %weights: !llvm.ptr {moe.weights}, %call: !llvm.ptr {moe.call})
+    attributes {moe.entry} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c4 = arith.constant 4 : index
+  scf.for %i = %c0 to %c4 step %c1 {
+    %n = memref.load %x[%i] : memref<?xindex>
+    %b = memref.alloc(%n) : memref<?x8xf32>
+    func.call @use(%b) : (memref<?x8xf32>) -> ()
+  }
+  return
+}
+func.func private @main_shapes(memref<?xindex>)
+func.func private @use(memref<?x8xf32>)

@@ -242,3 +242,35 @@ func.func @multi_head_attention(%q: tensor<?x?x8xf32>, %k: tensor<?x?x8xf32>, %v
   %y = onnx.node "com.microsoft.MultiHeadAttention"(%q, %k, %v) {attributes = {num_heads = 2 : i64}, version = 1 : i64} : (tensor<?x?x8xf32>, tensor<?x?x8xf32>, tensor<?x?x8xf32>) -> tensor<*xf32>
   return %y : tensor<*xf32>
 }
+
+// -----
+
+// What TorchScript computes the repeats of a Tile with.
+
+// CHECK-LABEL: func @repeats
+// CHECK-NOT: OneHot
+// CHECK: %[[R:.*]] = onnx.node "Constant"() {{.*}}value = dense<[1, 5, 1]> : tensor<3xi64>
+// CHECK: onnx.node "Tile"(%arg0, %[[R]])
+// CHECK-SAME: -> tensor<2x15x4xf32>
+func.func @repeats(%x: tensor<2x3x4xf32>) -> tensor<*xf32> {
+  %where = onnx.node "Constant"() {attributes = {value = dense<1> : tensor<1xi64>}, version = 17 : i64} : () -> tensor<1xi64>
+  %depth = onnx.node "Constant"() {attributes = {value = dense<3> : tensor<i64>}, version = 17 : i64} : () -> tensor<i64>
+  %values = onnx.node "Constant"() {attributes = {value = dense<[1, 5]> : tensor<2xi64>}, version = 17 : i64} : () -> tensor<2xi64>
+  %flat = onnx.node "Constant"() {attributes = {value = dense<-1> : tensor<1xi64>}, version = 17 : i64} : () -> tensor<1xi64>
+  %0 = onnx.node "OneHot"(%where, %depth, %values) {version = 17 : i64} : (tensor<1xi64>, tensor<i64>, tensor<2xi64>) -> tensor<*xi64>
+  %1 = onnx.node "Reshape"(%0, %flat) {version = 17 : i64} : (tensor<*xi64>, tensor<1xi64>) -> tensor<*xi64>
+  %2 = onnx.node "Tile"(%x, %1) {version = 17 : i64} : (tensor<2x3x4xf32>, tensor<*xi64>) -> tensor<*xf32>
+  return %2 : tensor<*xf32>
+}
+
+// -----
+
+// CHECK-LABEL: func @padded
+// CHECK: onnx.node "Pad"
+// CHECK-SAME: -> tensor<?x6xf32>
+func.func @padded(%x: tensor<?x3xf32>) -> tensor<*xf32> {
+  %pads = onnx.node "Constant"() {attributes = {value = dense<[1, 2]> : tensor<2xi64>}, version = 18 : i64} : () -> tensor<2xi64>
+  %axes = onnx.node "Constant"() {attributes = {value = dense<-1> : tensor<1xi64>}, version = 18 : i64} : () -> tensor<1xi64>
+  %0 = onnx.node "Pad"(%x, %pads, %axes) {absent = array<i32: 2>, version = 18 : i64} : (tensor<?x3xf32>, tensor<2xi64>, tensor<1xi64>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}

@@ -33,14 +33,15 @@ TOLERANCES = {"float64": 1e-12, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e
 
 class Case:
     """A node and its inputs. `constants` are input positions given as Constant nodes;
-    `static` keeps the sizes in the types, else all of them are dynamic."""
+    `static` keeps the sizes in the types, else all of them are dynamic. `unknown` are the
+    (output, dimension) that depend on data and are never in the types."""
 
     def __init__(self, name, op, inputs, attributes=None, constants=(), outputs=1, version=18,
-                 fails=False, expected=None, kinds=("static", "dynamic")):
+                 fails=False, expected=None, kinds=("static", "dynamic"), unknown=()):
         self.name, self.op, self.inputs = name, op, inputs
         self.attributes = attributes or {}
         self.constants, self.outputs, self.version = set(constants), outputs, version
-        self.fails, self._expected, self.kinds = fails, expected, kinds
+        self.fails, self._expected, self.kinds, self.unknown = fails, expected, kinds, unknown
 
     def expected(self):
         """Results of onnx.reference with floating-point inputs widened to float64."""
@@ -84,9 +85,13 @@ def is_float(dtype):
     return np.dtype(dtype).name in TOLERANCES
 
 
-def tensor_type(shape, dtype, static):
-    """`static` is True, False, or "last" for a last dimension alone that is known."""
-    sizes = [size if static is True or (static and dim == len(shape) - 1) else "?" for dim, size in enumerate(shape)]
+def tensor_type(shape, dtype, static, unknown=()):
+    """`static` is True, False, or "last" for a last dimension alone that is known; the dimensions
+    `unknown` never are."""
+    def is_known(dim):
+        return dim not in unknown and (static is True or (static and dim == len(shape) - 1))
+
+    sizes = [size if is_known(dim) else "?" for dim, size in enumerate(shape)]
     dims = "".join(f"{size}x" for size in sizes)
     return f"tensor<{dims}{MLIR_TYPES[np.dtype(dtype).name]}>"
 
@@ -126,7 +131,8 @@ def print_function(case, name, static):
             continue
         constant = i in case.constants
         # The length of a shape operand is part of what a lowering must know.
-        is_static = static or constant or (case.op, i) in {
+        is_axes = case.op.startswith("Reduce") and i == 1
+        is_static = static or constant or is_axes or (case.op, i) in {
             ("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Slice", 1), ("Slice", 2),
             ("Split", 1), ("Tile", 1), ("OneHot", 2), ("TopK", 1), ("Pad", 1), ("Pad", 3)}
         if (case.op, i) in {("GatherND", 1), ("ScatterND", 1)}:
@@ -143,8 +149,8 @@ def print_function(case, name, static):
     while absent and absent[-1] > max(i for i, a in enumerate(case.inputs) if a is not None):
         absent.pop()
     results = ", ".join(
-        tensor_type(np.shape(array), dtype, static)
-        for array, dtype in zip(case.expected(), case.result_types()))
+        tensor_type(np.shape(array), dtype, static, [dim for output, dim in case.unknown if output == i])
+        for i, (array, dtype) in enumerate(zip(case.expected(), case.result_types())))
     properties = []
     if absent:
         properties.append("absent = array<i32: " + ", ".join(map(str, absent)) + ">")

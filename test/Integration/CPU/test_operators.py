@@ -63,6 +63,31 @@ def element_wise():
             # onnx.reference computes erf in float32.
             expected = [np.vectorize(math.erf)(x.astype(F64))] if op == "Erf" else None
             yield Case(f"{op}_{np.dtype(dtype).name}", op, [x], expected=expected)
+    for op, low, high in (("Tan", -1, 1), ("Asin", -1, 1), ("Acos", -1, 1), ("Atan", -2, 2), ("Sinh", -2, 2), ("Cosh", -2, 2),
+                          ("Asinh", -2, 2), ("Acosh", 1.1, 3), ("Atanh", -0.9, 0.9)):
+        for dtype in (F32, F64, F16, BF16):
+            yield Case(f"{op}_{np.dtype(dtype).name}", op, [real(3, 7, dtype=dtype, low=low, high=high)])
+    for dtype in (F32, F64, F16, BF16):
+        name = np.dtype(dtype).name
+        yield Case(f"Mean_{name}", "Mean", [real(3, 7, dtype=dtype), real(7, dtype=dtype), real(3, 1, dtype=dtype)])
+        x = np.array([1, np.inf, -np.inf, np.nan], dtype)
+        yield Case(f"IsInf_{name}", "IsInf", [x])
+        # The sign is the divisor's, also that of 0.
+        a, b = np.array([-4.5, 4.5, -4.5, 4, -4, 0, 3, -3], dtype), np.array([2, -2, -2, 2, 2, -2, np.inf, np.inf], dtype)
+        yield Case(f"Mod_floor_{name}", "Mod", [a, b], version=28, expected=[np.mod(a.astype(F64), b.astype(F64))])
+    yield Case("IsInf_positive", "IsInf", [np.array([np.inf, -np.inf], F32)], {"detect_negative": 0})
+    yield Case("IsInf_negative", "IsInf", [np.array([np.inf, -np.inf], F32)], {"detect_positive": 0})
+    yield Case("IsInf_neither", "IsInf", [np.array([np.inf, -np.inf], F32)], {"detect_positive": 0, "detect_negative": 0})
+    for dtype in (np.int64, np.int32, np.int8, np.uint8):
+        a, b = whole(3, 4, dtype=dtype), whole(4, dtype=dtype)
+        name = np.dtype(dtype).name
+        for op, function in (("BitwiseAnd", np.bitwise_and), ("BitwiseOr", np.bitwise_or), ("BitwiseXor", np.bitwise_xor)):
+            yield Case(f"{op}_{name}", op, [a, b], expected=[function(a, b)])
+        yield Case(f"BitwiseNot_{name}", "BitwiseNot", [a], expected=[~a])
+        amount = ints(0, 1, 3, 70 if dtype == np.uint8 else 100, dtype=dtype)
+        for direction, shift in (("LEFT", np.left_shift), ("RIGHT", np.right_shift)):
+            yield Case(f"BitShift_{direction}_{name}", "BitShift", [a, amount], {"direction": direction}, version=28,
+                       expected=[shift(a, amount)])
     yield Case("Sigmoid_far", "Sigmoid", [np.array([-200, -88, 0, 88, 200], F32)])
     yield Case("Softplus_far", "Softplus", [np.array([-200, -88, 0, 88, 200], F32)])
     yield Case("Gelu", "Gelu", [real(3, 7)], version=20)
@@ -108,7 +133,59 @@ def element_wise():
     yield Case("Pow_tensor", "Pow", [real(3, 5, low=0.1), real(5)])
     yield Case("Pow_int_exponent", "Pow", [real(3, 5), whole(5)])
     yield Case("Pow_ints", "Pow", [whole(3, 5), ints(5)], constants=[1])
+    for dtype in (np.int64, np.int32, np.int8, np.uint8):
+        name = np.dtype(dtype).name
+        a, b = whole(3, 5, dtype=dtype), whole(5, dtype=dtype, low=0, high=20)
+        yield Case(f"Pow_of_{name}", "Pow", [a, b], expected=[a**b])
     yield Case("Pow_int_float", "Pow", [whole(3, 5, low=1, dtype=np.int32), scalar(2.5, F32)])
+
+
+def activations():
+    """Formulas in float64, as the schemas of the operators state them."""
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def gelu(x):
+        return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+    def gelu_tanh(x):
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+    for op, attributes, function in [
+        ("HardSigmoid", {}, lambda x: np.clip(float(F32(0.2)) * x + 0.5, 0, 1)),
+        ("HardSigmoid", {"alpha": 0.5, "beta": 0.25}, lambda x: np.clip(0.5 * x + 0.25, 0, 1)),
+        ("HardSwish", {}, lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
+        ("Softsign", {}, lambda x: x / (1 + np.abs(x))),
+        ("Mish", {}, lambda x: x * np.tanh(np.log1p(np.exp(x)))),
+        ("Swish", {}, lambda x: x * sigmoid(x)),
+        ("Swish", {"alpha": 1.5}, lambda x: x * sigmoid(1.5 * x)),
+        ("ThresholdedRelu", {}, lambda x: np.where(x > 1, x, 0)),
+        ("ThresholdedRelu", {"alpha": -0.5}, lambda x: np.where(x > -0.5, x, 0)),
+        ("LeakyRelu", {"alpha": 0.25}, lambda x: np.where(x < 0, 0.25 * x, x)),
+        ("Elu", {}, lambda x: np.where(x < 0, np.expm1(x), x)),
+        ("Elu", {"alpha": 2.0}, lambda x: np.where(x < 0, 2 * np.expm1(x), x)),
+        ("Celu", {"alpha": 2.0}, lambda x: np.maximum(x, 0) + np.minimum(0, 2 * np.expm1(x / 2))),
+        ("Selu", {}, lambda x: 1.05070102214813232421875 * np.where(x > 0, x, 1.67326319217681884765625 * np.expm1(x))),
+        ("Selu", {"alpha": 2.0, "gamma": 3.0}, lambda x: 3 * np.where(x > 0, x, 2 * np.expm1(x))),
+        ("Shrink", {}, lambda x: np.where(np.abs(x) > 0.5, x, 0)),
+        ("Shrink", {"lambd": 1.0, "bias": 0.5}, lambda x: np.where(np.abs(x) > 1, x - np.sign(x) * 0.5, 0)),
+        ("com.microsoft.Gelu", {}, gelu), ("com.microsoft.FastGelu", {}, gelu_tanh),
+        ("com.microsoft.QuickGelu", {}, lambda x: x * sigmoid(float(F32(1.702)) * x)),
+        ("com.microsoft.QuickGelu", {"alpha": 1.0}, lambda x: x * sigmoid(x)),
+    ]:
+        for dtype in (F32, F64, F16, BF16):
+            x = real(3, 7, dtype=dtype)
+            name = "_".join([op.replace(".", "_"), *map(str, attributes.values())]).replace(".", "_").replace("-", "m")
+            yield Case(f"{name}_{np.dtype(dtype).name}", op, [x], attributes, version=24, expected=[function(x.astype(F64))])
+    x, y = real(3, 7), real(7)
+    wide = x.astype(F64) + y.astype(F64)
+    yield Case("BiasGelu", "com.microsoft.BiasGelu", [x, y], version=1, expected=[gelu(wide)])
+    yield Case("FastGelu_bias", "com.microsoft.FastGelu", [x, y], version=1, expected=[gelu_tanh(wide)])
+    yield Case("PRelu", "PRelu", [x, y], expected=[np.where(x < 0, x.astype(F64) * y.astype(F64), x)])
+    z = real(3, 7)
+    for alpha in (1.0, 1.5):
+        yield Case(f"SwiGLU_{alpha:.0f}", "SwiGLU", [x, z], {"alpha": alpha}, version=28,
+                   expected=[x.astype(F64) * sigmoid(alpha * x.astype(F64)) * z.astype(F64)])
 
 
 def casts():
@@ -146,6 +223,17 @@ def products():
             attributes = {"transA": ta, "transB": tb}
             yield Case(f"Gemm_{ta}{tb}", "Gemm", [a, b, real(4)], attributes)
             yield Case(f"Gemm_{ta}{tb}_bf16", "Gemm", [a.astype(BF16), b.astype(BF16), real(4, dtype=BF16)], attributes)
+    for lhs in (np.int8, np.uint8):
+        for rhs in (np.int8, np.uint8):
+            a, b = whole(2, 3, 5, dtype=lhs, low=0, high=100), whole(5, 4, dtype=rhs, low=0, high=100)
+            name = f"{np.dtype(lhs).name}_{np.dtype(rhs).name}"
+            wide, other = a.astype(np.int32), b.astype(np.int32)
+            yield Case(f"MatMulInteger_{name}", "MatMulInteger", [a, b], expected=[wide @ other])
+            for kind, zeros, columns in (("one", scalar(7, lhs), scalar(3, rhs)), ("each", whole(3, dtype=lhs, low=0), whole(4, dtype=rhs, low=0))):
+                less = zeros.astype(np.int32)[..., None] if zeros.ndim else 7
+                yield Case(f"MatMulInteger_{kind}_{name}", "MatMulInteger", [a, b, zeros, columns],
+                           expected=[(wide - less) @ (other - columns.astype(np.int32))])
+    yield Case("MatMulInteger_vector", "MatMulInteger", [whole(5, dtype=np.int8), whole(5, 4, dtype=np.int8), scalar(1, np.int8)])
     a, b = real(3, 5), real(5, 4)
     for name, c in [("full", real(3, 4)), ("row", real(1, 4)), ("column", real(3, 1)), ("scalar", real()), ("none", None)]:
         yield Case(f"Gemm_c_{name}", "Gemm", [a, b] + ([] if c is None else [c]), {"alpha": 0.5, "beta": 0.25})
@@ -169,6 +257,37 @@ def reductions():
             yield Case(f"{op}_noop", op, [real(2, 3)], {"noop_with_empty_axes": 1})
         if op != "ReduceL2":
             yield Case(f"{op}_shape", op, [ints(3, 4, 5)], {"keepdims": 0})
+    for op, function in (("ReduceL1", lambda x, axes: np.abs(x).sum(axes)),
+                         ("ReduceL2", lambda x, axes: np.sqrt((x * x).sum(axes))),
+                         ("ReduceLogSum", lambda x, axes: np.log(x.sum(axes))),
+                         ("ReduceLogSumExp", lambda x, axes: np.log(np.exp(x).sum(axes)))):
+        low = 0.1 if op == "ReduceLogSum" else -2
+        for dtype in (F32, F64, F16, BF16):
+            x = real(2, 3, 5, dtype=dtype, low=low)
+            name = np.dtype(dtype).name
+            yield Case(f"{op}_drop_{name}", op, [x, ints(0, -1)], {"keepdims": 0}, constants=[1],
+                       expected=[function(x.astype(F64), (0, 2))])
+            yield Case(f"{op}_noop_{name}", op, [x], {"noop_with_empty_axes": 1}, expected=[function(x.astype(F64), ())])
+        x = whole(3, 5, low=1)
+        yield Case(f"{op}_whole", op, [x, ints(1)], {"keepdims": 0}, constants=[1],
+                   expected=[np.trunc(function(x.astype(F64), 1)).astype(np.int64)])
+    x = whole(3, 5, low=0, high=2, dtype=bool)
+    for op in ("ReduceMax", "ReduceMin"):
+        yield Case(f"{op}_bool", op, [x, ints(1)], constants=[1], version=20)
+        yield Case(f"{op}_bool_nothing", op, [x[:, :0], ints(1)], constants=[1], version=20,
+                   expected=[np.full((3, 1), op == "ReduceMin")])
+    yield Case("ReduceSumSquare_noop", "ReduceSumSquare", [real(2, 3)], {"noop_with_empty_axes": 1})
+    x = np.array([[1e4, 1e4 + 1], [-np.inf, -np.inf], [np.inf, 1], [np.nan, 1]], F32)
+    yield Case("ReduceLogSumExp_far", "ReduceLogSumExp", [x, ints(1)], {"keepdims": 0}, constants=[1],
+               expected=[np.array([1e4 + 1 + np.log1p(np.exp(-1)), -np.inf, np.inf, np.nan])])
+    x = real(2, 3, 4, low=0.5, high=1.5)
+    for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp"):
+        for keep in (0, 1):
+            for name, axes in (("one", ints(-2)), ("two", ints(2, 0)), ("all", ints(0, 1, 2)), ("none", ints()[:0])):
+                yield Case(f"{op}_computed_{name}_{keep}", op, [x, axes], {"keepdims": keep})
+    for name, axes in (("far", ints(3)), ("twice", ints(1, -2))):
+        yield Case(f"ReduceSum_computed_{name}", "ReduceSum", [x, axes], {"keepdims": 0}, fails=True,
+                   expected=[np.zeros((1,) * (3 - len(axes)), F32)], kinds=["dynamic"])
     yield Case("ReduceSum_empty", "ReduceSum", [real(0, 3), ints(0)], constants=[1])
     yield Case("ReduceSum_no_rows", "ReduceSum", [real(0, 3), ints(1)], constants=[1])
     yield Case("ReduceProd_empty", "ReduceProd", [real(2, 0), ints(1)], constants=[1])
@@ -220,7 +339,7 @@ def einsums():
                expected=[np.zeros((), F32)], kinds=["dynamic"])
 
 
-def normalized(x, axis, center, epsilon=1e-5):
+def normalized(x, axis, center, epsilon=float(F32(1e-5))):
     """The normalized tensor, the mean and the reciprocal of the deviation, in float64."""
     x, axes = x.astype(F64), tuple(range(axis % x.ndim, x.ndim))
     mean = x.mean(axes, keepdims=True) if center else 0.0
@@ -260,6 +379,114 @@ def normalizations():
     far = (real(3, 64) + 8).astype(F32)
     yield Case("LayerNormalization_far", "LayerNormalization", [far, np.ones(64, F32)],
                expected=[normalized(far, -1, True)[0]])
+
+
+def quantizations():
+    """Formulas of the schemas in float64, which the exact quotients of the data do not need."""
+    def quantized(x, scale, zero, dtype):
+        limits = np.iinfo(dtype)
+        ratio = np.rint(x.astype(F64) / scale.astype(F64))
+        return np.clip(ratio + np.asarray(zero).astype(F64), limits.min, limits.max).astype(dtype)
+
+    x = real(3, 4, 6, low=-9, high=9)
+    x[0, 0, :3] = [1e9, -1e9, 0.25]
+    one, per_axis, per_block = scalar(0.5, F32), real(4, low=0.1), real(3, 4, 2, low=0.1)
+    for dtype in (np.uint8, np.int8):
+        name = np.dtype(dtype).name
+        zero = scalar(7, dtype)
+        yield Case(f"QuantizeLinear_{name}", "QuantizeLinear", [x, one, zero], version=21,
+                   expected=[quantized(x, one, zero, dtype)])
+        yield Case(f"QuantizeLinear_vector_{name}", "QuantizeLinear", [x, ints(0.5, dtype=F32), ints(7, dtype=dtype)], version=21,
+                   expected=[quantized(x, one, zero, dtype)])
+        zeros = whole(4, dtype=dtype, low=0)
+        for axis in (1, -2):
+            yield Case(f"QuantizeLinear_axis_{axis % 5}_{name}", "QuantizeLinear", [x, per_axis, zeros], {"axis": axis},
+                       version=21, expected=[quantized(x, per_axis[:, None], zeros[:, None], dtype)])
+        zeros = whole(3, 4, 2, dtype=dtype, low=0)
+        scales = np.repeat(per_block, 4, -1)[..., :6]
+        yield Case(f"QuantizeLinear_block_{name}", "QuantizeLinear", [x, per_block, zeros], {"axis": 2, "block_size": 4},
+                   version=21, expected=[quantized(x, scales, np.repeat(zeros, 4, -1)[..., :6], dtype)])
+        q = whole(3, 4, 6, dtype=dtype, low=0, high=100)
+        wide = q.astype(F64)
+        yield Case(f"DequantizeLinear_{name}", "DequantizeLinear", [q, one, zero], version=21, expected=[(wide - 7) * 0.5])
+        yield Case(f"DequantizeLinear_axis_{name}", "DequantizeLinear", [q, per_axis, zeros[0, :, 0].copy()], version=21,
+                   expected=[(wide - zeros[0, :, :1].astype(F64)) * per_axis[:, None].astype(F64)])
+        yield Case(f"DequantizeLinear_block_{name}", "DequantizeLinear", [q, per_block, zeros], {"axis": -1, "block_size": 3},
+                   version=21, expected=[(wide - np.repeat(zeros, 3, -1)) * np.repeat(per_block, 3, -1).astype(F64)])
+    yield Case("QuantizeLinear_no_zero", "QuantizeLinear", [x, one], version=21, expected=[quantized(x, one, 0, np.uint8)])
+    yield Case("QuantizeLinear_output", "QuantizeLinear", [x, one], {"output_dtype": TensorProto.INT8}, version=21,
+               expected=[quantized(x, one, 0, np.int8)])
+    yield Case("QuantizeLinear_even", "QuantizeLinear", [np.array([0.5, 1.5, 2.5, -0.5], F32), scalar(1, F32), scalar(1, np.int8)],
+               version=21, expected=[ints(1, 3, 3, 1, dtype=np.int8)])
+    y = whole(3, 4, dtype=np.int32)
+    yield Case("QuantizeLinear_of_int32", "QuantizeLinear", [y, scalar(2, F32), scalar(1, np.int8)], version=21,
+               expected=[quantized(y, scalar(2, F32), 1, np.int8)])
+    halves = real(3, 4, dtype=F16)
+    yield Case("QuantizeLinear_float16", "QuantizeLinear", [halves, scalar(0.25, F16), scalar(1, np.int8)], version=21,
+               expected=[quantized(halves, scalar(0.25, F16), 1, np.int8)])
+    for dtype in (F16, BF16):
+        q, scale = whole(3, 4, dtype=np.int8), real(dtype=dtype, low=0.1)
+        yield Case(f"DequantizeLinear_to_{np.dtype(dtype).name}", "DequantizeLinear", [q, scale], version=21,
+                   expected=[q.astype(F64) * scale.astype(F64)])
+    yield Case("DequantizeLinear_of_int32", "DequantizeLinear", [y, one], version=21, expected=[y * 0.5])
+    yield Case("DequantizeLinear_block_mismatch", "DequantizeLinear", [whole(3, 4, dtype=np.int8), real(3, 2)],
+               {"axis": 1, "block_size": 5}, version=21, fails=True, expected=[np.zeros((3, 4), F32)], kinds=["dynamic"])
+    for name, data in (("both", real(3, 4, low=-3, high=5)), ("positive", real(3, 4, low=1, high=5)),
+                       ("negative", real(3, 4, low=-5, high=-1)), ("zeros", np.zeros((2, 3), F32))):
+        low, high = min(0, data.min()), max(0, data.max())
+        scale = F32((F32(high) - F32(low)) / F32(255)) or F32(1)
+        zero = np.rint(np.clip(-low / scale, 0, 255))
+        yield Case(f"DynamicQuantizeLinear_{name}", "DynamicQuantizeLinear", [data], outputs=3,
+                   expected=[np.clip(np.rint(data / scale) + zero, 0, 255).astype(np.uint8), np.array(scale), np.array(zero, np.uint8)])
+
+
+def convolutions():
+    for name, data, filters, attributes in [
+        ("1d", (2, 3, 9), (4, 3, 3), {}), ("2d", (2, 3, 7, 6), (4, 3, 3, 2), {}), ("3d", (1, 2, 4, 5, 6), (2, 2, 2, 2, 3), {}),
+        ("pads", (1, 2, 5, 6), (3, 2, 3, 3), {"pads": [1, 0, 2, 1]}), ("strides", (1, 2, 9, 8), (3, 2, 3, 3), {"strides": [2, 3]}),
+        ("dilations", (1, 2, 9, 8), (3, 2, 3, 2), {"dilations": [2, 3], "pads": [1, 1, 1, 1]}),
+        ("groups", (2, 6, 5, 4), (4, 3, 2, 2), {"group": 2}), ("depthwise", (2, 4, 9), (4, 1, 4), {"group": 4, "pads": [3, 0]}),
+        ("pointwise", (2, 3, 5), (4, 3, 1), {"kernel_shape": [1]}), ("valid", (1, 1, 6), (1, 1, 3), {"auto_pad": "VALID", "strides": [2]}),
+        ("same_upper", (1, 1, 5, 6), (1, 1, 3, 2), {"auto_pad": "SAME_UPPER", "strides": [2, 1]}),
+        ("same_lower", (1, 1, 5, 6), (1, 1, 3, 2), {"auto_pad": "SAME_LOWER", "strides": [2, 1]}),
+        ("no_images", (0, 3, 9), (4, 3, 3), {}),
+    ]:
+        x, w = real(*data), real(*filters)
+        # Filters of a known number are what groups need.
+        kinds = ["static"] if "group" in attributes else ["static", "dynamic"]
+        expected = convolved(x, w, attributes)
+        yield Case(f"Conv_{name}", "Conv", [x, w], attributes, expected=[expected], kinds=kinds)
+        bias = real(filters[0])
+        yield Case(f"Conv_{name}_bias", "Conv", [x, w, bias], attributes, kinds=kinds,
+                   expected=[expected + bias.astype(F64).reshape(-1, *[1] * (x.ndim - 2))])
+    for dtype in (F64, F16, BF16):
+        x, w = real(2, 3, 7, dtype=dtype), real(4, 3, 3, dtype=dtype)
+        yield Case(f"Conv_{np.dtype(dtype).name}", "Conv", [x, w], expected=[convolved(x, w, {})])
+    yield Case("Conv_short", "Conv", [real(1, 1, 2), real(1, 1, 3)], fails=True, expected=[np.zeros((1, 1, 1), F32)], kinds=["dynamic"])
+    yield Case("Conv_channels", "Conv", [real(1, 2, 4), real(1, 3, 2)], fails=True, expected=[np.zeros((1, 1, 3), F32)], kinds=["dynamic"])
+
+
+def convolved(x, w, attributes):
+    """Convolution in float64 by its definition, one element of the result at a time."""
+    x, w = x.astype(F64), w.astype(F64)
+    rank, groups = x.ndim - 2, attributes.get("group", 1)
+    strides, dilations = (np.array(attributes.get(name, [1] * rank)) for name in ("strides", "dilations"))
+    pads, mode = np.array(attributes.get("pads", [0] * 2 * rank)).reshape(2, rank), attributes.get("auto_pad", "")
+    reach = (np.array(w.shape[2:]) - 1) * dilations + 1
+    if mode.startswith("SAME"):
+        total = np.maximum((-(-np.array(x.shape[2:]) // strides) - 1) * strides + reach - x.shape[2:], 0)
+        less = total // 2
+        pads = np.array([less, total - less] if mode == "SAME_UPPER" else [total - less, less])
+    x = np.pad(x, [(0, 0), (0, 0), *zip(*pads)])
+    sizes = (np.array(x.shape[2:]) - reach) // strides + 1
+    y = np.zeros((x.shape[0], w.shape[0], *sizes))
+    for filter in range(w.shape[0]):
+        first = filter // (w.shape[0] // groups) * w.shape[1]
+        for position in np.ndindex(*sizes):
+            window = tuple(slice(p * s, p * s + r, d) for p, s, r, d in zip(position, strides, reach, dilations))
+            part = x[(slice(None), slice(first, first + w.shape[1]), *window)]
+            y[(slice(None), filter, *position)] = (part * w[filter]).sum(tuple(range(1, x.ndim)))
+    return y
 
 
 def shapes():
@@ -307,6 +534,8 @@ def shapes():
     yield Case("Transpose_bf16", "Transpose", [real(3, 5, dtype=BF16)])
     yield Case("Transpose_empty", "Transpose", [real(0, 5)])
     yield Case("Identity", "Identity", [x])
+    yield Case("Dropout", "Dropout", [x, scalar(0.5, F32), np.array(False)], constants=[1, 2], outputs=2,
+               expected=[x, np.ones_like(x, bool)])
     yield Case("ConstantOfShape", "ConstantOfShape", [ints(2, 3)], {"value": tensor(7)})
     yield Case("ConstantOfShape_default", "ConstantOfShape", [ints(2, 0, 3)])
     yield Case("ConstantOfShape_constant", "ConstantOfShape", [ints(2, 3)], {"value": tensor(-1.5, dtype=F32)}, constants=[0])
@@ -576,11 +805,55 @@ def filling():
     for dtype in (F16, BF16, F64, np.int64, np.int32, np.uint8, np.bool_):
         x = real(2, 3, dtype=dtype) if operators.is_float(dtype) else whole(2, 3, dtype=dtype, low=0, high=2)
         yield Case(f"Tile_{np.dtype(dtype).name}", "Tile", [x, ints(2, 2)])
+    x = real(3, 4)
+    for mode in ("constant", "reflect", "edge", "wrap"):
+        for name, pads, axes in [("all", [1, 2, 0, 1], None), ("columns", [2, 3], [-1]), ("cut", [-1, 1, 0, -2], None), ("none", [0, 0, 0, 0], None)]:
+            before, after = np.zeros((2, 2), int)
+            where = [0, 1] if axes is None else axes
+            for i, axis in enumerate(where):
+                before[axis], after[axis] = pads[i], pads[i + len(where)]
+            kept = x[tuple(slice(max(-b, 0), n - max(-a, 0)) for b, a, n in zip(before, after, x.shape))]
+            widths = [(max(b, 0), max(a, 0)) for b, a in zip(before, after)]
+            expected = np.pad(kept, widths, mode, **({"constant_values": 7} if mode == "constant" else {}))
+            inputs = [x, ints(*pads), scalar(7, F32)] + ([] if axes is None else [ints(*axes)])
+            for at_run_time in (0, 1):
+                yield Case(f"Pad_{mode}_{name}_{at_run_time}", "Pad", inputs, {"mode": mode}, expected=[expected], version=19,
+                           constants=([] if at_run_time else [1]) + ([3] if axes else []))
+    yield Case("Pad_default", "Pad", [whole(2, 3), ints(1, 0, 0, 1)], constants=[1])
+    yield Case("Pad_bool", "Pad", [np.ones((2, 3), bool), ints(1, 0, 0, 1), scalar(True, bool)], constants=[1])
+    yield Case("Pad_bf16", "Pad", [real(2, 3, dtype=BF16), ints(1, 0, 0, 1), scalar(2, BF16)], constants=[1])
+    yield Case("Pad_far", "Pad", [real(3), ints(7, 8)], {"mode": "reflect"}, constants=[1])
+    yield Case("Pad_nothing", "Pad", [real(0, 3), ints(1, 0, 1, 0)], constants=[1])
+    yield Case("Pad_nothing_with_edges", "Pad", [real(0, 3), ints(1, 0, 1, 0)], {"mode": "edge"}, fails=True, constants=[1],
+               expected=[np.zeros((2, 3), F32)], kinds=["dynamic"])
+    yield Case("Pad_cut_too_much", "Pad", [real(2), ints(-3, 4)], fails=True, expected=[np.zeros(3, F32)])
+    for upper in (0, 1):
+        for i, k in enumerate((None, -1, 0, 2, 9)):
+            inputs = [real(2, 4, 5)] + ([] if k is None else [scalar(k)])
+            yield Case(f"Trilu_{upper}_{i}", "Trilu", inputs, {"upper": upper})
+    for dtype in (F16, BF16, F64, np.int64, np.uint8, np.bool_):
+        x = real(3, 3, dtype=dtype) if operators.is_float(dtype) else whole(3, 3, dtype=dtype, low=1, high=2)
+        yield Case(f"Trilu_{np.dtype(dtype).name}", "Trilu", [x, scalar(1)], {"upper": 0}, constants=[1])
     yield Case("Tile_negative", "Tile", [real(2), ints(-1)], fails=True, expected=[np.zeros(0, F32)])
 
 
-FAMILIES = (element_wise, casts, products, einsums, reductions, normalizations, shapes, indexing, ordering, gathering, scattering,
-            filling)
+def selecting():
+    for dtype in (F32, F64, F16, BF16, np.int64, np.int32, np.uint8, np.bool_):
+        x = whole(3, 5, low=0, high=2).astype(dtype)
+        yield Case(f"NonZero_{np.dtype(dtype).name}", "NonZero", [x], expected=[np.array(np.nonzero(x))], unknown=[(0, 1)])
+    for name, x in [("cube", whole(2, 3, 4, low=0, high=2)), ("vector", ints(0, 3, 0, -1)), ("nowhere", np.zeros((3, 4), F32)),
+                    ("everywhere", np.ones((3, 4), F32)), ("empty", np.zeros((0, 4), F32)), ("nan", np.array([np.nan, -0.0, 0.0], F32))]:
+        yield Case(f"NonZero_{name}", "NonZero", [x], expected=[np.array(np.nonzero(x))], unknown=[(0, 1)])
+    x = real(4, 3)
+    for name, condition, axis in [("rows", [True, False, True, True], 0), ("columns", [False, True], 1), ("last", [False, True, True], -1),
+                                  ("none", [False, False], 0), ("flat", [True, True, False, False, True], None)]:
+        attributes = {} if axis is None else {"axis": axis}
+        expected = [np.compress(condition, x, axis)]
+        yield Case(f"Compress_{name}", "Compress", [x, np.array(condition)], attributes, expected=expected, unknown=[(0, (axis or 0) % 2)])
+
+
+FAMILIES = (element_wise, activations, casts, products, einsums, reductions, normalizations, quantizations, convolutions, shapes,
+            indexing, ordering, gathering, scattering, filling, selecting)
 CASES = [case for family in FAMILIES for case in family()]
 
 

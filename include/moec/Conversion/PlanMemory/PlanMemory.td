@@ -15,12 +15,14 @@ def PlanMemory : Pass<"plan-memory", "::mlir::ModuleOp"> {
     as the other: both static, or with the same dynamic sizes. A temporary that is only
     copied into an output at its end becomes the output.
 
-    Sizes must be arithmetic on constants, dimensions of inputs and outputs and
+    Their sizes are arithmetic on constants, dimensions of inputs and outputs and
     `moe.num_workers`. `@f_workspace` is made from that arithmetic: from the inputs
-    and the number of workers to the bytes of workspace.
+    and the number of workers to the bytes of workspace. Temporaries of other sizes, which
+    depend on data, are no part of it: they become `moe.allocate` where they stand and
+    `moe.release` after their last use.
 
-    It is an error when a size depends on data, when a temporary outlives an iteration
-    of its loop, or when a function that is no entry allocates.
+    It is an error when a temporary of the workspace outlives an iteration of its loop, or
+    when a function that is no entry allocates.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::memref::MemRefDialect"];
 }

@@ -32,7 +32,7 @@ Machine getUsedMachine(const llvm::Module &module, const Machine &machine);
 llvm::Error addModelDescription(llvm::Module &module, const ModelDescription &description,
                                 const Machine &used);
 
-/// Runs LLVM's pipeline of that level (1 to 3), instruments the code for the
+/// Runs LLVM's pipeline of that level (0 to 3), instruments the code for the
 /// sanitizer, and writes the object file.
 llvm::Error emitObject(llvm::Module &module, const Machine &machine, unsigned level,
                        Sanitizer sanitizer, llvm::raw_pwrite_stream &out);

@@ -21,6 +21,8 @@ namespace mlir::moe {
 
 /// Bytes of one element: integers of less than 8 bits take a byte each.
 int64_t getElementBytes(Type elementType);
+/// The bytes of a constant: integers of less than 8 bits take a byte each.
+std::vector<char> getElementBytes(DenseElementsAttr dense);
 /// Bytes of a weight's expert (everything but dimension 0), and number of experts.
 int64_t getExpertBytes(RankedTensorType type);
 int64_t getNumExperts(RankedTensorType type);

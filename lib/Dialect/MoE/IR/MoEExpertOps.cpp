@@ -36,6 +36,20 @@ LogicalResult GroupedMatmulOp::verify() {
   return checkDim(*this, "C4", "N of the bias", dim(getBias(), 1), n);
 }
 
+LogicalResult LinearOp::verify() {
+  bool outIn = getLayout() == Layout::OutIn;
+  int64_t n = dim(getWeight(), outIn ? 0 : 1), k = dim(getWeight(), outIn ? 1 : 0);
+  if (failed(checkDim(*this, "C1", "K of x and the weight", dim(getX(), 1), k)) ||
+      failed(checkDim(*this, "C2", "N of the result and the weight", dim(getResult(), 1), n)) ||
+      failed(checkDim(*this, "C2", "T of the result and x", dim(getResult(), 0), dim(getX(), 0))))
+    return failure();
+  return checkVector(*this, "C3", "N of the bias and the weight", getBias(), n);
+}
+
+LogicalResult LinearOp::reifyResultShapes(OpBuilder &builder, ReifiedRankedShapedTypeDims &shapes) {
+  return reifyMatrix(builder, getLoc(), getX(), getResult(), shapes);
+}
+
 LogicalResult ActivateOp::verify() {
   int64_t n = dim(getRows(), 1);
   if (getActivation().isFused()) {

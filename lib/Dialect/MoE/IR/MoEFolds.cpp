@@ -328,6 +328,10 @@ void LogitsOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRCont
   patterns.add<EraseZeroBias<LogitsOp>>(context);
 }
 
+void LinearOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) {
+  patterns.add<EraseZeroBias<LinearOp>>(context);
+}
+
 void SelectOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *context) {
   patterns.add<EraseZeroBias<SelectOp>, EraseBiasOfAll, TopKOfAll, TopPOfOne, EraseGroups>(context);
 }

@@ -96,7 +96,7 @@ private:
 
 /// A capacity that only counts entries becomes part of the gating before it.
 struct FuseCapacity : OpRewritePattern<CapacityOp> {
-  FuseCapacity(MLIRContext *context, llvm::Statistic &numFused)
+  FuseCapacity(MLIRContext *context, llvm::Statistic *numFused)
       : OpRewritePattern(context), numFused(numFused) {}
 
   LogicalResult matchAndRewrite(CapacityOp op, PatternRewriter &rewriter) const override {
@@ -114,29 +114,30 @@ struct FuseCapacity : OpRewritePattern<CapacityOp> {
       gating.setOrderAttr(op.getOrderAttr());
     });
     rewriter.replaceOp(op, gating);
-    ++numFused;
+    if (numFused)
+      ++*numFused;
     return success();
   }
 
 private:
-  llvm::Statistic &numFused;
+  llvm::Statistic *numFused;
 };
 
 struct FuseGatingPass : moe::impl::MoEFuseGatingPassBase<FuseGatingPass> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    populateMoEFuseGatingPatterns(patterns, &numFused);
+    populateMoEFuseGatingPatterns(patterns, &numFused, &numCapacities);
     MissedRemarks remarks(getArgument());
+    // A capacity comes after its gating, which is fused when the walk reaches it.
     walkAndApplyPatterns(getOperation(), std::move(patterns), &remarks);
-    RewritePatternSet capacities(&getContext());
-    capacities.add<FuseCapacity>(&getContext(), numCapacities);
-    walkAndApplyPatterns(getOperation(), std::move(capacities), &remarks);
   }
 };
 
 } // namespace
 
 void mlir::moe::populateMoEFuseGatingPatterns(RewritePatternSet &patterns,
-                                              llvm::Statistic *numFused) {
+                                              llvm::Statistic *numFused,
+                                              llvm::Statistic *numCapacities) {
   patterns.add<FuseGating>(patterns.getContext(), numFused);
+  patterns.add<FuseCapacity>(patterns.getContext(), numCapacities);
 }

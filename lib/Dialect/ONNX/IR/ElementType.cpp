@@ -68,3 +68,13 @@ Type mlir::moe::onnx::getElementType(int64_t number, MLIRContext *context) {
     return {};
   }
 }
+
+/// The largest number of an element type.
+static constexpr int64_t kLastElementType = 26;
+
+std::optional<int64_t> mlir::moe::onnx::getElementTypeNumber(Type type) {
+  for (int64_t number = 1; number <= kLastElementType; ++number)
+    if (getElementType(number, type.getContext()) == type)
+      return number;
+  return std::nullopt;
+}

@@ -29,10 +29,15 @@ static void addAttributes(Table &table) {
   set({"Concat", "Flatten", "Gather", "GatherElements", "Hardmax", "LogSoftmax", "OneHot",
        "Softmax"},
       {"axis"});
-  set({"Celu", "Elu", "LeakyRelu", "ThresholdedRelu"}, {"alpha"});
+  set({"Celu", "Elu", "LeakyRelu", "SwiGLU", "Swish", "ThresholdedRelu"}, {"alpha"});
   set({"Squeeze", "Unsqueeze"}, {"axes"});
   set({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"},
       {"axis", "epsilon", "stash_type"});
+  set({"Conv"}, {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"});
+  set({"DequantizeLinear"}, {"axis", "block_size", "output_dtype"});
+  set({"QuantizeLinear"}, {"axis", "block_size", "output_dtype", "precision", "saturate"});
+  set({"BitShift"}, {"direction"});
+  set({"Shrink"}, {"bias", "lambd"});
   set({"Einsum"}, {"equation"});
   set({"ArgMax", "ArgMin"}, {"axis", "keepdims", "select_last_index"});
   set({"Attention"},
@@ -73,17 +78,21 @@ static void addAttributes(Table &table) {
                      "value_ints", "value_string", "value_strings"});
   set({"Range"}, {"stash_type"});
   set({"Trilu"}, {"upper"});
+  set({"Compress"}, {"axis"});
+  set({"Pad"}, {"mode"});
   set({"ConstantOfShape"}, {"value"});
 }
 
 StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
   return llvm::StringSwitch<StringRef>(name)
-      .Cases({"allowzero", "axis", "batch_dims", "detect_negative", "detect_positive", "end"},
+      .Cases({"allowzero", "axis", "batch_dims", "block_size", "detect_negative", "detect_positive",
+              "end"},
              "an integer")
-      .Cases({"exclusive", "fmod", "keepdims", "largest", "noop_with_empty_axes", "num_outputs"},
+      .Cases({"exclusive", "fmod", "group", "keepdims", "largest", "noop_with_empty_axes",
+              "num_outputs", "output_dtype", "precision"},
              "an integer")
       .Cases({"dtype", "new_axis"}, "an integer")
-      .Cases({"K", "N", "accuracy_level", "bits", "block_size", "interleaved"}, "an integer")
+      .Cases({"K", "N", "accuracy_level", "bits", "interleaved"}, "an integer")
       .Cases({"is_causal", "is_packed_batching", "kv_num_heads", "left_window_size", "num_heads"},
              "an integer")
       .Cases({"q_num_heads", "qk_matmul_output_mode", "right_window_size", "rotary_embedding_dim"},
@@ -93,10 +102,15 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
           "an integer")
       .Cases({"reverse", "saturate", "seed", "select_last_index", "sorted", "start"}, "an integer")
       .Cases({"stash_type", "to", "transA", "transB", "upper", "value_int"}, "an integer")
-      .Cases({"alpha", "beta", "epsilon", "gamma", "ratio", "value_float"}, "a number")
+      .Cases({"alpha", "beta", "bias", "epsilon", "gamma", "lambd", "ratio", "value_float"},
+             "a number")
+      .Cases({"approximate", "auto_pad", "direction", "equation", "mode", "reduction", "round_mode",
+              "value_string"},
+             "a string")
+      .Cases(
+          {"axes", "dilations", "kernel_shape", "pads", "perm", "split", "strides", "value_ints"},
+          "a list of integers")
       .Cases({"mask_filter_value", "scale", "softcap"}, "a number")
-      .Cases({"approximate", "equation", "reduction", "round_mode", "value_string"}, "a string")
-      .Cases({"axes", "perm", "split", "value_ints"}, "a list of integers")
       .Case("value_floats", "a list of numbers")
       .Case("value_strings", "a list of strings")
       .Cases({"sparse_value", "value"}, "a tensor")
@@ -154,9 +168,16 @@ static Table makeTable() {
                   "PRelu",     "Pow",         "RMSNormalization",
                   "Reshape",   "Sub",         "Tile",
                   "Xor"});
+  add({1, 1, 1}, {"GlobalAveragePool", "GlobalMaxPool", "Shrink", "Swish"});
+  add({1, 1, 3}, {"DynamicQuantizeLinear"});
+  add({2, 3, 1}, {"Conv", "DequantizeLinear", "QuantizeLinear"});
+  add({2, 2, 1}, {"BitShift", "SwiGLU"});
+  add({2, 2, 1}, {"Compress"});
   add({2, 2, 2}, {"TopK"});
+  add({2, 4, 1}, {"Pad"});
   add({2, 3, 1}, {"Gemm"});
   add({2, 3, 3}, {"LayerNormalization"});
+  add({2, 4, 1}, {"MatMulInteger"});
   // No schema of ONNX, but optimizers write it in ONNX's domain.
   add({2, 2, 2}, {"SimplifiedLayerNormalization"});
   add({3, 3, 1}, {"OneHot", "Range", "ScatterElements", "ScatterND", "Where"});
@@ -195,27 +216,20 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "BatchNormalization",
                                                    "Bernoulli",
                                                    "BitCast",
-                                                   "BitShift",
                                                    "BlackmanWindow",
                                                    "CausalConvWithState",
                                                    "CenterCropPad",
                                                    "Col2Im",
-                                                   "Compress",
-                                                   "Conv",
                                                    "ConvInteger",
                                                    "ConvTranspose",
                                                    "CumProd",
                                                    "DFT",
                                                    "DeformConv",
                                                    "DepthToSpace",
-                                                   "DequantizeLinear",
                                                    "Det",
-                                                   "DynamicQuantizeLinear",
                                                    "EyeLike",
                                                    "GRU",
-                                                   "GlobalAveragePool",
                                                    "GlobalLpPool",
-                                                   "GlobalMaxPool",
                                                    "GridSample",
                                                    "GroupNormalization",
                                                    "HammingWindow",
@@ -229,7 +243,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "Loop",
                                                    "LpNormalization",
                                                    "LpPool",
-                                                   "MatMulInteger",
                                                    "MaxPool",
                                                    "MaxRoiPool",
                                                    "MaxUnpool",
@@ -241,10 +254,8 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "Optional",
                                                    "OptionalGetElement",
                                                    "OptionalHasElement",
-                                                   "Pad",
                                                    "QLinearConv",
                                                    "QLinearMatMul",
-                                                   "QuantizeLinear",
                                                    "RNN",
                                                    "RandomNormal",
                                                    "RandomNormalLike",
@@ -258,14 +269,11 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "Scan",
                                                    "Scatter",
                                                    "SequenceMap",
-                                                   "Shrink",
                                                    "SoftmaxCrossEntropyLoss",
                                                    "SpaceToDepth",
                                                    "StringConcat",
                                                    "StringNormalizer",
                                                    "StringSplit",
-                                                   "SwiGLU",
-                                                   "Swish",
                                                    "TensorScatter",
                                                    "TfIdfVectorizer",
                                                    "Unique",

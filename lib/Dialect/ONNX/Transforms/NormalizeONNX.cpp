@@ -241,7 +241,6 @@ static LogicalResult upgradeReduce(NodeOp node, Normalizer &normalizer, bool &do
                                        "ReduceProd"};
     if (llvm::is_contained(kPlain, node.getOpType()))
       return normalizer.replace(node, data);
-    done = false;
     return success();
   }
   std::optional<int64_t> rank = getRank(data);
@@ -288,6 +287,20 @@ static LogicalResult upgradeSoftmax(NodeOp node, Normalizer &normalizer, bool &d
   if (failed(result))
     return failure();
   return normalizer.replace(node, *result);
+}
+
+/// A pool over all spatial dimensions is a reduction.
+static LogicalResult upgradeGlobalPool(NodeOp node, Normalizer &normalizer, bool &done) {
+  std::optional<int64_t> rank = getRank(node.getInput(0));
+  done = false;
+  if (!rank)
+    return success();
+  if (*rank < 3)
+    return fail(node) << "the input has rank " << *rank << ", expected 3 or more";
+  Value axes = normalizer.createInts(llvm::to_vector(llvm::seq<int64_t>(2, *rank)));
+  StringRef opType = node.isOp("GlobalAveragePool") ? "ReduceMean" : "ReduceMax";
+  FailureOr<Value> pooled = normalizer.create(opType, {node.getInput(0), axes}, 18);
+  return failed(pooled) ? failure() : normalizer.replace(node, *pooled);
 }
 
 static LogicalResult upgradeAxisOfInput(NodeOp node, Normalizer &normalizer, bool &done) {
@@ -382,6 +395,7 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["ConstantOfShape"] = {9, nullptr};
     map["Gather"] = {13, upgradeAxisOfInput};
     map["GatherElements"] = {13, upgradeAxisOfInput};
+    map["GlobalAveragePool"] = map["GlobalMaxPool"] = {1, upgradeGlobalPool};
     map["GreaterOrEqual"] = map["LessOrEqual"] = {16, nullptr};
     map["Identity"] = {13, upgradeIdentity};
     map["LayerNormalization"] = {17, upgradeLastAxisOfInput};
@@ -391,7 +405,9 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["RotaryEmbedding"] = {23, upgradeRotaryEmbedding};
     map["Range"] = {11, nullptr};
     map["ReduceSum"] = {13, upgradeReduce};
+    map["GatherND"] = {13, nullptr};
     map["ScatterElements"] = {18, upgradeAxisOfInput};
+    map["ScatterND"] = {18, nullptr};
     map["Shape"] = {15, nullptr};
     map["Slice"] = {13, upgradeSlice};
     map["Hardmax"] = map["LogSoftmax"] = map["Softmax"] = {13, upgradeSoftmax};
@@ -408,6 +424,11 @@ static const llvm::StringMap<Canonical> &getTable() {
   return table;
 }
 
+std::optional<int64_t> mlir::moe::onnx::getCanonicalVersion(StringRef opType) {
+  auto canonical = getTable().find(opType);
+  return canonical == getTable().end() ? std::nullopt : std::optional(canonical->second.since);
+}
+
 //===----------------------------------------------------------------------===//
 // The walk
 //===----------------------------------------------------------------------===//
@@ -419,7 +440,7 @@ void Normalizer::fold(NodeOp node) {
   Value result = node.getResult(0);
   std::optional<SmallVector<int64_t>> elements = shapes.getKnown(result);
   auto type = dyn_cast<RankedTensorType>(result.getType());
-  if (!elements || !type)
+  if (!elements || !type || type.getRank() > 1)
     return;
   unsigned width = type.getElementTypeBitWidth();
   SmallVector<APInt> values;

@@ -11,16 +11,22 @@ using namespace mlir::moe::onnx;
 
 using Element = std::optional<int64_t>;
 
-/// Number of elements of an integer tensor of rank 0 or 1; nullopt for others.
+/// Number of elements of a small integer tensor of static shape; nullopt for others.
 static std::optional<int64_t> getLength(Value value) {
   auto type = value ? dyn_cast<RankedTensorType>(value.getType()) : RankedTensorType();
-  if (!type || type.getRank() > 1 || !type.hasStaticShape() ||
-      !isa<IntegerType>(type.getElementType()))
+  if (!type || !type.hasStaticShape() || !isa<IntegerType>(type.getElementType()))
     return std::nullopt;
-  int64_t length = type.getRank() == 0 ? 1 : type.getDimSize(0);
-  if (length > kMaxShapeElements)
+  for (int64_t size : type.getShape())
+    if (size > kMaxShapeElements)
+      return std::nullopt;
+  if (type.getRank() > 2 || type.getNumElements() > kMaxShapeElements)
     return std::nullopt;
-  return length;
+  return type.getNumElements();
+}
+
+static bool isVector(Value value) {
+  auto type = value ? dyn_cast<RankedTensorType>(value.getType()) : RankedTensorType();
+  return type && type.getRank() <= 1;
 }
 
 std::optional<ShapeElements> ShapeValues::get(Value value) const {
@@ -81,7 +87,20 @@ std::optional<ShapeElements> ShapeValues::evaluate(NodeOp node) const {
       elements.push_back(type.isDynamicDim(i) ? Element() : Element(type.getDimSize(i)));
     return elements;
   }
-  if (op == "Squeeze" || op == "Unsqueeze" || op == "Reshape" || op == "Transpose")
+  if (op == "Squeeze" || op == "Unsqueeze" || op == "Reshape" || op == "Flatten")
+    return get(input);
+  if (op == "OneHot")
+    return evaluateOneHot(node);
+  if (llvm::all_of(node.getInputs(), isVector))
+    return evaluateVectors(node);
+  // With as many elements as the result an operand is not repeated.
+  return op.starts_with("Reduce") ? std::nullopt : evaluateElementWise(node);
+}
+
+std::optional<ShapeElements> ShapeValues::evaluateVectors(NodeOp node) const {
+  StringRef op = node.getOpType();
+  Value input = node.getInput(0);
+  if (op == "Transpose")
     return get(input);
   if (op == "Gather")
     return evaluateGather(node);
@@ -106,6 +125,23 @@ std::optional<ShapeElements> ShapeValues::evaluate(NodeOp node) const {
   if (op.starts_with("Reduce"))
     return evaluateReduction(node);
   return evaluateElementWise(node);
+}
+
+/// Along the last axis of a vector of indices.
+std::optional<ShapeElements> ShapeValues::evaluateOneHot(NodeOp node) const {
+  std::optional<SmallVector<int64_t>> indices = getKnown(node.getInput(0));
+  std::optional<SmallVector<int64_t>> depth = getKnown(node.getInput(1));
+  std::optional<ShapeElements> values = get(node.getInput(2));
+  int64_t rank = cast<RankedTensorType>(node.getResult(0).getType()).getRank();
+  int64_t axis = node.getIntAttr("axis", -1);
+  bool isLast = axis == -1 || axis == rank - 1;
+  if (!indices || !depth || !values || depth->size() != 1 || values->size() != 2 || !isLast)
+    return std::nullopt;
+  ShapeElements result;
+  for (int64_t index : *indices)
+    for (int64_t i = 0; i < depth->front(); ++i)
+      result.push_back((*values)[index == i || index + depth->front() == i]);
+  return result;
 }
 
 std::optional<ShapeElements> ShapeValues::evaluateGather(NodeOp node) const {

@@ -1,8 +1,8 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// Integer tensors of rank 0 and 1 whose elements are known in part: the
-// arithmetic on shapes in ONNX graphs.
+// Small integer tensors whose elements are known in part: the arithmetic on shapes in
+// ONNX graphs. Elements are in row-major order.
 
 #ifndef MOEC_LIB_DIALECT_ONNX_TRANSFORMS_SHAPEVALUES_H
 #define MOEC_LIB_DIALECT_ONNX_TRANSFORMS_SHAPEVALUES_H
@@ -21,8 +21,8 @@ inline constexpr int64_t kMaxShapeElements = 512;
 
 class ShapeValues {
 public:
-  /// The elements of a tensor of rank 0 or 1 of known length; nullopt when it is
-  /// no such tensor.
+  /// The elements of an integer tensor of rank 2 at most and of known sizes; nullopt when
+  /// it is no such tensor.
   std::optional<ShapeElements> get(Value value) const;
 
   /// The elements when all are known.
@@ -37,6 +37,8 @@ public:
 
 private:
   std::optional<ShapeElements> evaluate(NodeOp node) const;
+  std::optional<ShapeElements> evaluateVectors(NodeOp node) const;
+  std::optional<ShapeElements> evaluateOneHot(NodeOp node) const;
   std::optional<ShapeElements> evaluateGather(NodeOp node) const;
   std::optional<ShapeElements> evaluateSlice(NodeOp node) const;
   std::optional<ShapeElements> evaluateConcat(NodeOp node) const;

@@ -344,6 +344,38 @@ func.func @f(%i: tensor<?x2xi32>) {
 
 // -----
 
+// moe.entries.
+
+!weighted = !moe.routing<experts = 8, k = 2, weighted>
+
+func.func @f(%r: !weighted, %n: index) {
+  // expected-error@+1 {{C1: k of ids: found 3, expected 2}}
+  %0:2 = moe.entries %r tokens(%n) : (!weighted, index) -> (tensor<?x3xi32>, tensor<?x2xf32>)
+  return
+}
+
+// -----
+
+!weighted = !moe.routing<experts = 8, k = 2, weighted>
+
+func.func @f(%r: !weighted, %n: index) {
+  // expected-error@+1 {{C1: k of weights: found 3, expected 2}}
+  %0:2 = moe.entries %r tokens(%n) : (!weighted, index) -> (tensor<?x2xi32>, tensor<?x3xf32>)
+  return
+}
+
+// -----
+
+!weighted = !moe.routing<experts = 8, k = 2, weighted>
+
+func.func @f(%r: !weighted, %n: index) {
+  // expected-error@+1 {{C2: the routing is weighted}}
+  %0 = moe.entries %r tokens(%n) : (!weighted, index) -> tensor<?x2xi32>
+  return
+}
+
+// -----
+
 // moe.weigh.
 
 !l = tensor<?x8xf32>

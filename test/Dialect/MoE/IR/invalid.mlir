@@ -483,6 +483,38 @@ func.func @f(%x: tensor<?x16xf32>, %r: !moe.routing<experts = 4, k = 2>) {
 
 // -----
 
+func.func @f(%x: tensor<?x16xf32>, %w: tensor<12x17xf32>) {
+  // expected-error@+1 {{C1: K of x and the weight: found 16, expected 17}}
+  %0 = moe.linear %x, %w : (tensor<?x16xf32>, tensor<12x17xf32>) -> tensor<?x12xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x16xf32>, %w: tensor<16x12xf32>) {
+  // expected-error@+1 {{C2: N of the result and the weight: found 13, expected 12}}
+  %0 = moe.linear %x, %w {layout = #moe.layout<in_out>} : (tensor<?x16xf32>, tensor<16x12xf32>) -> tensor<?x13xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<3x16xf32>, %w: tensor<12x16xf32>) {
+  // expected-error@+1 {{C2: T of the result and x: found 4, expected 3}}
+  %0 = moe.linear %x, %w : (tensor<3x16xf32>, tensor<12x16xf32>) -> tensor<4x12xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x16xf32>, %w: tensor<12x16xf32>, %b: tensor<13xf32>) {
+  // expected-error@+1 {{C3: N of the bias and the weight: found 13, expected 12}}
+  %0 = moe.linear %x, %w bias(%b) : (tensor<?x16xf32>, tensor<12x16xf32>, tensor<13xf32>) -> tensor<?x12xf32>
+  return
+}
+
+// -----
+
 func.func @f(%x: tensor<?x16xf32>, %r: !moe.routing<experts = 4, k = 2>, %w: tensor<4x12x17xf32>) {
   // expected-error@+1 {{C1: K of the rows and the weight: found 16, expected 17}}
   %0 = moe.grouped_matmul %x, %r, %w : (tensor<?x16xf32>, !moe.routing<experts = 4, k = 2>, tensor<4x12x17xf32>) -> tensor<?x12xf32>

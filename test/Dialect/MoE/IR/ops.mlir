@@ -112,6 +112,10 @@ func.func @gating(%x: tensor<?x16xf16>, %w: tensor<8x16xf16>, %wt: tensor<16x8xf
   %l = moe.logits %x, %w : (tensor<?x16xf16>, tensor<8x16xf16>) -> tensor<?x8xf32>
   // CHECK-NEXT: moe.logits %{{.*}}, %{{.*}} bias(%{{.*}}) {layout = #moe.layout<in_out>} : (tensor<?x16xf16>, tensor<16x8xf16>, tensor<8xf32>) -> tensor<?x8xbf16>
   %l2 = moe.logits %x, %wt bias(%b) {layout = #moe.layout<in_out>} : (tensor<?x16xf16>, tensor<16x8xf16>, tensor<8xf32>) -> tensor<?x8xbf16>
+  // CHECK-NEXT: moe.linear %{{.*}}, %{{.*}} : (tensor<?x16xf16>, tensor<8x16xf16>) -> tensor<?x8xf32>
+  %l3 = moe.linear %x, %w : (tensor<?x16xf16>, tensor<8x16xf16>) -> tensor<?x8xf32>
+  // CHECK-NEXT: moe.linear %{{.*}}, %{{.*}} bias(%{{.*}}) {layout = #moe.layout<in_out>} : (tensor<?x16xf16>, tensor<16x8xf16>, tensor<8xf32>) -> tensor<?x8xf16>
+  %l4 = moe.linear %x, %wt bias(%b) {layout = #moe.layout<in_out>} : (tensor<?x16xf16>, tensor<16x8xf16>, tensor<8xf32>) -> tensor<?x8xf16>
   // CHECK-NEXT: %[[S:.*]] = moe.score <softmax> %[[L]] : tensor<?x8xf32> -> tensor<?x8xf32>
   %s = moe.score <softmax> %l : tensor<?x8xf32> -> tensor<?x8xf32>
   // CHECK-NEXT: moe.score <sigmoid> %[[L]] {axis = #moe.axis<tokens>} : tensor<?x8xf32> -> tensor<?x8xf16>

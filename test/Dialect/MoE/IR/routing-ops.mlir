@@ -81,6 +81,15 @@ func.func @select(%s: !l, %b: tensor<8xf32>, %tokens: tensor<?xi1>, %experts: te
   return
 }
 
+// CHECK-LABEL: func @entries
+func.func @entries(%r: !two, %w: !weighted, %n: index) {
+  // CHECK-NEXT: moe.entries %{{.*}} tokens(%{{.*}}) : (!moe.routing<experts = 8, k = 2>, index) -> tensor<?x2xi32>
+  %0 = moe.entries %r tokens(%n) : (!two, index) -> tensor<?x2xi32>
+  // CHECK-NEXT: moe.entries %{{.*}} tokens(%{{.*}}) : (!moe.routing<experts = 8, k = 2, weighted>, index) -> (tensor<?x2xi32>, tensor<?x2xf32>)
+  %1:2 = moe.entries %w tokens(%n) : (!weighted, index) -> (tensor<?x2xi32>, tensor<?x2xf32>)
+  return
+}
+
 // CHECK-LABEL: func @weigh
 func.func @weigh(%r: !two, %w: !weighted, %s: !l, %b: tensor<8xf32>, %u: tensor<?xf32>, %n: index) {
   // CHECK-NEXT: moe.weigh %{{.*}}, %{{.*}} bias(%{{.*}}) expert_scale(%{{.*}}) : (!moe.routing<experts = 8, k = 2>, tensor<?x8xf32>, tensor<8xf32>, tensor<8xf32>)

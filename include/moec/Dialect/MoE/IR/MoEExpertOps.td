@@ -41,6 +41,26 @@ def MoE_GroupedMatmulOp : MoE_PureOp<"grouped_matmul"> {
   let hasVerifier = 1;
 }
 
+def MoE_LinearOp : MoE_ReifyOp<"linear"> {
+  let summary = "a product with one matrix for all rows: y = x · Wᵀ + b";
+  let description = [{
+    What stands around MoE layers: projections of attention, dense layers, the head of a
+    language model. x[T,K], weight [N,K] (`out_in`) or [K,N] (`in_out`), bias [N];
+    y[T,N], accumulated in f32.
+
+    C1: K of x and of the weight agree. C2: N of the weight and of the result, and T of x
+    and of the result agree. C3: the bias has N elements.
+  }];
+  let arguments = (ins MoE_Matrix:$x, MoE_Matrix:$weight, Optional<MoE_Vector>:$bias,
+                       DefaultValuedAttr<MoE_LayoutAttr, "::mlir::moe::Layout::OutIn">:$layout);
+  let results = (outs MoE_Matrix:$result);
+  let assemblyFormat = [{
+    $x `,` $weight (`bias` `(` $bias^ `)`)? attr-dict `:` functional-type(operands, results)
+  }];
+  let hasCanonicalizer = 1;
+  let hasVerifier = 1;
+}
+
 def MoE_ActivateOp : MoE_ReifyOp<"activate"> {
   let summary = "the experts' activation, row by row";
   let description = [{

@@ -48,6 +48,24 @@ def MoE_CheckOp : MoE_Op<"check"> {
   let assemblyFormat = "$call `,` $condition `,` $message attr-dict `:` type($call)";
 }
 
+def MoE_AllocateOp : MoE_Op<"allocate"> {
+  let summary = "memory of this call whose size depends on data";
+  let description = [{
+    `size` bytes, aligned to 64, that are given back at the end of the call at the latest;
+    -1 stands for a size that overflows. A call for which there is not enough memory
+    ends here with an error. Not for parallel loops.
+  }];
+  let arguments = (ins LLVM_AnyPointer:$call, Index:$size);
+  let results = (outs MemRefRankOf<[I8], [1]>:$result);
+  let assemblyFormat = "$call `,` $size attr-dict `:` type($call) `,` type($result)";
+}
+
+def MoE_ReleaseOp : MoE_Op<"release"> {
+  let summary = "give memory of moe.allocate back to the call";
+  let arguments = (ins LLVM_AnyPointer:$call, MemRefRankOf<[I8], [1]>:$memory);
+  let assemblyFormat = "$call `,` $memory attr-dict `:` type($call) `,` type($memory)";
+}
+
 def MoE_ProfileMarkOp : MoE_Op<"profile_mark"> {
   let summary = "time from here on belongs to a region of the profile";
   let arguments = (ins LLVM_AnyPointer:$call, I64Attr:$region);

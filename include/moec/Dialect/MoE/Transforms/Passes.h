@@ -11,9 +11,10 @@
 
 namespace mlir::moe {
 
-/// moe.score, moe.select and moe.weigh to moe.gating. `numFused` counts, if not null.
-void populateMoEFuseGatingPatterns(RewritePatternSet &patterns,
-                                   llvm::Statistic *numFused = nullptr);
+/// moe.score, moe.select and moe.weigh to moe.gating, and moe.capacity into it. `numFused`
+/// and `numCapacities` count, if not null.
+void populateMoEFuseGatingPatterns(RewritePatternSet &patterns, llvm::Statistic *numFused = nullptr,
+                                   llvm::Statistic *numCapacities = nullptr);
 
 /// moe.dispatch, moe.expert_ffn and moe.combine to moe.experts. `numFused` counts, if not
 /// null.

@@ -78,6 +78,19 @@ def MoEFoldScalePass : Pass<"moe-fold-scale"> {
   let statistics = [Statistic<"numFolded", "folded", "factors folded">];
 }
 
+def MoETraceRoutingPass : Pass<"moe-trace-routing", "::mlir::ModuleOp"> {
+  let summary = "the routing of every block as outputs";
+  let description = [{
+    For each `moe.dispatch` and `moe.experts` of a public function adds two outputs made by
+    `moe.entries`: `NAME.expert_ids`, i32 [T,k], -1 in empty slots, and, where the routing
+    is weighted, `NAME.weights`, f32 [T,k]. NAME is the name of the first node that the
+    block was raised from, `block0`, `block1`, … where there is none, with `_1`, `_2`, …
+    behind one that is taken. The module attribute `moe.traced` lists the names.
+  }];
+  let dependentDialects = ["::mlir::moe::MoEDialect", "::mlir::tensor::TensorDialect"];
+  let statistics = [Statistic<"numTraced", "traced", "blocks traced">];
+}
+
 def MoEExpertMajorPass : Pass<"moe-expert-major"> {
   let summary = "split moe.experts into dispatch, grouped products and combine";
   let description = [{

@@ -8,11 +8,16 @@
 
 #include "mlir/IR/Types.h"
 
+#include <optional>
+
 namespace mlir::moe::onnx {
 
 /// The type that `number`, a TensorProto.DataType (onnx-ml.proto), stands for in the
 /// onnx dialect; null for 0 (undefined), strings and numbers without a counterpart.
 Type getElementType(int64_t number, MLIRContext *context);
+
+/// The reverse; nullopt for a type that stands for none.
+std::optional<int64_t> getElementTypeNumber(Type type);
 
 } // namespace mlir::moe::onnx
 

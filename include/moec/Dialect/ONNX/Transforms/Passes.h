@@ -8,12 +8,23 @@
 
 #include "mlir/Pass/Pass.h"
 
+#include <cstdint>
+#include <optional>
+
 namespace mlir::moe {
 
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "moec/Dialect/ONNX/Transforms/Passes.h.inc"
 
+namespace onnx {
+
+/// The version of the canonical form of an operator, qualified as in `onnx.node`: what a
+/// node of this version means is the same in every later one that is read. nullopt for an
+/// operator without a canonical form.
+std::optional<int64_t> getCanonicalVersion(StringRef opType);
+
+} // namespace onnx
 } // namespace mlir::moe
 
 #endif // MOEC_DIALECT_ONNX_TRANSFORMS_PASSES_H

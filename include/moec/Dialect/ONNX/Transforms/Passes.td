@@ -45,4 +45,22 @@ def NormalizeONNXPass : Pass<"normalize-onnx", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"numFolded", "folded", "nodes folded into constants">];
 }
 
+def FuseAttentionPass : Pass<"fuse-attention", "::mlir::ModuleOp"> {
+  let summary = "attention written as products and a Softmax becomes Attention";
+  let description = [{
+    On normalized nodes: `MatMul(Softmax(MatMul(q, transposed k) * scale + mask), v)` of rank 4
+    becomes one `Attention`, which is lowered by tiles. Factors that are numbers may
+    stand at the scores, the queries and the keys; the mask may be absent; keys may be
+    transposed by way of rank 3, with sizes cut out of a Shape. Interior values must have
+    no other reader.
+
+    A Softmax of which NaN is replaced by zeros gives zeros for queries without keys;
+    without that they give NaN, which the attribute `__empty_is_nan` keeps.
+
+    A product of a Softmax that is left as it is gets a remark with the reason.
+  }];
+  let dependentDialects = ["::mlir::moe::onnx::ONNXDialect"];
+  let statistics = [Statistic<"numFused", "fused", "products of a Softmax that became Attention">];
+}
+
 #endif

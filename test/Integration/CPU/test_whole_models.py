@@ -1,0 +1,77 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Whole language models, compiled to one library, give the logits that PyTorch gave."""
+
+import numpy as np
+import pytest
+from conftest import MODELS
+from harness import TOLERANCES
+from moec.runtime import load
+from references.evaluate import relative_error
+
+# Every architecture, exporter and form of attention and cache; the rest is spelled alike.
+NAMES = [
+    "deepseek_v2_lm__hf_prefill", "deepseek_v3_lm__cache", "gpt_oss_lm__ts_prefill_tiled", "mixtral_lm__prefill_ids",
+    "mixtral_lm__prefill_op23", "mixtral_lm__ts_cache_loop", "olmoe_lm__hf_cuda_prefill", "qwen2_moe_lm__prefill",
+    "qwen3_moe_lm__hf_fusecpu_prefill",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits(compiler, name):
+    case = MODELS / "public" / name
+    if not case.is_dir():
+        pytest.skip(f"models not found: {case}")
+    with load(compiler.package(case / "model.onnx", "-O0").path) as model:
+        for recorded in sorted(case.glob("in[0-9].npz")):
+            expected = np.load(recorded.with_name(recorded.name.replace("in", "out")))
+            actual = model.run(dict(np.load(recorded)))
+            assert set(actual) == set(expected)
+            for output in expected:
+                assert actual[output].shape == expected[output].shape
+                assert relative_error(actual[output], expected[output]) < TOLERANCES["float32"]
+
+
+@pytest.fixture(scope="module")
+def golden(tinymoe):
+    path = tinymoe.folder / "golden_logits.npz"
+    if not path.exists():
+        pytest.skip("models not found: tinymoe/golden_logits.npz")
+    return {name: array.astype(np.int64) if name.endswith("_ids") else array for name, array in np.load(path).items()}
+
+
+def test_trained_model(compiler, tinymoe, golden):
+    prompt = golden["prompt_ids"][None]
+    with load(compiler.package(tinymoe.model("model"), "-O0").path) as model:
+        logits = model.run({"input_ids": prompt, "attention_mask": np.ones_like(prompt)})["logits"]
+        assert relative_error(logits[0], golden["prompt_logits"]) < TOLERANCES["float32"]
+        # What is padded on the left gives the same logits.
+        padding = np.zeros((1, 5), np.int64)
+        padded = {"input_ids": np.concatenate([padding, prompt], 1),
+                  "attention_mask": np.concatenate([padding, np.ones_like(prompt)], 1)}
+        short = np.concatenate([prompt, padding], 1)
+        both = {name: np.concatenate([array, other]) for (name, array), other in zip(
+            padded.items(), (short, np.ones_like(short)))}
+        logits = model.run(both)["logits"]
+        assert relative_error(logits[0, 5:], golden["prompt_logits"]) < TOLERANCES["float32"]
+        assert relative_error(logits[1, :-5], golden["prompt_logits"]) < TOLERANCES["float32"]
+
+
+def test_trained_model_with_cache(compiler, tinymoe, golden):
+    def step(model, tokens, past):
+        length = past["past_key_values.0.key"].shape[2]
+        inputs = {"input_ids": tokens, "position_ids": length + np.arange(tokens.shape[1])[None],
+                  "attention_mask": np.ones((1, length + tokens.shape[1]), np.int64), **past}
+        outputs = model.run(inputs)
+        return outputs["logits"][0], {name: outputs[name.replace("past_key_values", "present")] for name in past}
+
+    past = {f"past_key_values.{layer}.{part}": np.zeros((1, 2, 0, 32), np.float32)
+            for layer in range(4) for part in ("key", "value")}
+    with load(compiler.package(tinymoe.model("model_with_past"), "-O0").path) as model:
+        # The prompt in two pieces, then tokens one by one.
+        logits, past = step(model, golden["prompt_ids"][None, :100], past)
+        rest, past = step(model, golden["prompt_ids"][None, 100:], past)
+        assert relative_error(np.concatenate([logits, rest]), golden["prompt_logits"]) < TOLERANCES["float32"]
+        for i in range(8):
+            logits, past = step(model, golden["continuation_ids"][None, i:i + 1], past)
+            assert relative_error(logits[0], golden["step_logits"][i + 1]) < TOLERANCES["float32"]
