@@ -4,6 +4,7 @@
 #include "moec/Conversion/RaiseMoE/RaiseMoE.h"
 
 #include "ContribMoE.h"
+#include "RaiseExperts.h"
 #include "Routing.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -34,6 +35,8 @@ struct RaiseMoE : moe::impl::RaiseMoEBase<RaiseMoE> {
       return signalPassFailure();
     if (!contribOnly) {
       IRRewriter rewriter(&getContext());
+      if (failed(raiseExperts(rewriter, getOperation(), allowFrozenRouting)))
+        return signalPassFailure();
       raiseRoutings(rewriter, getOperation());
     }
     RewritePatternSet patterns(&getContext());

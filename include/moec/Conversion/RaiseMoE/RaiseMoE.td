@@ -15,6 +15,12 @@ def RaiseMoE : Pass<"raise-moe", "::mlir::ModuleOp"> {
     yields their logits by `moe.logits`. `moe.expert_ffn` carries the names of the
     nodes it came from in the attribute `moe.sources`.
 
+    Experts in standard operators become `moe.dispatch`, `moe.expert_ffn` and
+    `moe.combine`: every tensor that is proven to be y[t] = Σ w · F_e(x[t]) over the
+    experts e chosen for token t. One walk over the graph derives what each tensor is in
+    terms of tokens, slots and experts (`Facts.h`); all spellings end in the same fact. A
+    remark says where facts stop.
+
     Routers in standard operators become `moe.score`, `moe.select`, `moe.weigh` and
     `moe.capacity`, whatever they are spelled with: softmax, sigmoid or √softplus
     scores, biases that only select, groups of experts (by their largest key or the sum
