@@ -686,7 +686,9 @@ def squared_variation(values, sizes, tokens):
     if abs(values.sum()) < 0.1 * sizes.sum():
         for t in range(tokens):
             doubt(t)
-    return np.array(cv2(values))
+    variation = cv2(values)
+    # Values that are equal but for rounding do not vary.
+    return np.array(variation if variation > 1e-24 else 0.0)
 
 
 def bias_update(rule, bias, count, *, rate, recenter=False):

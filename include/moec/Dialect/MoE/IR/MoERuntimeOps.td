@@ -62,6 +62,10 @@ def MoE_AllocateOp : MoE_Op<"allocate"> {
 
 def MoE_ReleaseOp : MoE_Op<"release"> {
   let summary = "give memory of moe.allocate back to the call";
+  let description = [{
+    After the last use of the memory. The call keeps it for its next `moe.allocate` of at
+    most that size, and the context keeps it for its next call.
+  }];
   let arguments = (ins LLVM_AnyPointer:$call, MemRefRankOf<[I8], [1]>:$memory);
   let assemblyFormat = "$call `,` $memory attr-dict `:` type($call) `,` type($memory)";
 }
