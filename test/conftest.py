@@ -6,18 +6,15 @@ operators and `exported_case` over those of other exporters, which are not: MOEC
 names the folder, ../shared/models beside the repository otherwise."""
 
 import os
-import pathlib
 import sys
 
 import pytest
-from harness import BUILD, ROOT, Compiler, tool
+from harness import BUILD, FIXTURES, MODELS, Compiler, tool
 from safetensors.numpy import load_file
 
 # The Python package under test.
 sys.path.insert(0, str(BUILD / "python_packages"))
 
-FIXTURES = ROOT / "test" / "models"
-MODELS = pathlib.Path(os.environ.get("MOEC_MODELS", ROOT.parent / "shared" / "models"))
 
 
 @pytest.fixture(scope="session")

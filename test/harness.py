@@ -1,7 +1,7 @@
 # Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""What the end-to-end tests share: the built tools, a cache of compiled packages,
-tolerances."""
+"""What the end-to-end tests share: the built tools, where the models are, a cache of compiled
+packages, tolerances."""
 
 import dataclasses
 import hashlib
@@ -15,6 +15,10 @@ import onnx
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MOEC_BUILD_DIR", ROOT / "build"))
+
+# A small trained model, in part in the repository, and the folder of all test models, beside it.
+FIXTURES = ROOT / "test" / "models"
+MODELS = pathlib.Path(os.environ.get("MOEC_MODELS", ROOT.parent / "shared" / "models"))
 
 # max |Δ| / max |y| against float64, of what computes in each type.
 TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}

@@ -22,7 +22,7 @@ FUZZ = pathlib.Path(__file__).resolve().parent
 ROOT = FUZZ.parent.parent
 sys.path.insert(0, str(FUZZ.parent))
 
-from conftest import FIXTURES, MODELS  # noqa: E402
+from harness import FIXTURES, MODELS  # noqa: E402
 
 READER, RAISE, PARSER = "model-reader-fuzzer", "raise-moe-fuzzer", "moe-parser-fuzzer"
 TARGETS = {READER: "onnx.dict", RAISE: "onnx.dict", PARSER: "moe.dict"}

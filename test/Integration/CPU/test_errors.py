@@ -12,13 +12,13 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from harness import ROOT, TOLERANCES, run, tool
+from harness import FIXTURES, TOLERANCES, run, tool
 from moec.runtime import MoecError, load
 from onnx import TensorProto, helper, numpy_helper
 from references import generate
 from references.evaluate import evaluate, relative_error
 
-FIXTURES = ROOT / "test" / "models" / "tinymoe"
+TINYMOE = FIXTURES / "tinymoe"
 MOE = generate.Layer(experts=4, k=2, hidden=32, intermediate=48, activation="silu", biases=True)
 QMOE = dataclasses.replace(MOE, bits=4, block=16, zero_points=True)
 
@@ -87,7 +87,7 @@ def test_text_instead_of_a_model(compiler, tmp_path):
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.999])
 def test_truncated_model(compiler, tmp_path, kept):
-    data = (FIXTURES / "layer0_moe.onnx").read_bytes()
+    data = (TINYMOE / "layer0_moe.onnx").read_bytes()
     path = tmp_path / "cut.onnx"
     path.write_bytes(data[: int(kept * len(data))])
     expect_failure(compiler, tmp_path, path, "cut.onnx")
@@ -143,14 +143,14 @@ def test_external_data_outside_of_the_models_folder(compiler, tmp_path):
 
 def test_output_that_can_not_be_written(compiler, tmp_path):
     (tmp_path / "file").touch()
-    model = FIXTURES / "layer0_moe.onnx"
+    model = TINYMOE / "layer0_moe.onnx"
     done = compiler.run(model, "-o", tmp_path / "file" / "layer.moec", check=False)
     assert done.returncode == OUTPUT and "layer.moec" in done.stderr
 
 
 @pytest.mark.parametrize("output", ["/proc/layer.moec", "."])
 def test_places_where_nothing_can_be_written(compiler, tmp_path, output):
-    done = compiler.run(FIXTURES / "layer0_moe.onnx", "-o", output, check=False, cwd=tmp_path)
+    done = compiler.run(TINYMOE / "layer0_moe.onnx", "-o", output, check=False, cwd=tmp_path)
     assert done.returncode == (USAGE if output == "." else OUTPUT), done.stderr
     assert done.stderr.count("error:") == 1
     assert not list(tmp_path.iterdir())
@@ -170,9 +170,9 @@ def test_full_disk(compiler, tmp_path, existing):
     """The weights do not fit: one error, an existing package as it was, nothing else left."""
     package = tmp_path / "layer.moec"
     if existing:
-        compiler.run(FIXTURES / "layer1_qmoe_int4.onnx", "-O1", "-o", package)
+        compiler.run(TINYMOE / "layer1_qmoe_int4.onnx", "-O1", "-o", package)
     before = contents(package) if existing else None
-    done = compiler.run(FIXTURES / "layer0_moe.onnx", "-O1", "-o", package, check=False, preexec_fn=limit_files)
+    done = compiler.run(TINYMOE / "layer0_moe.onnx", "-O1", "-o", package, check=False, preexec_fn=limit_files)
     assert done.returncode == OUTPUT and done.stderr.count("error:") == 1, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == (["layer.moec"] if existing else [])
     assert not existing or contents(package) == before
@@ -181,7 +181,7 @@ def test_full_disk(compiler, tmp_path, existing):
 def test_full_file_system(compiler, tmp_path):
     """The same on a file system of 300 kB, where one may be mounted."""
     script = 'mount -t tmpfs -o size=300k tmpfs "$1" || exit 99; "$2" "$3" -O1 -o "$1/layer.moec"; s=$?; ls -A "$1"; exit $s'
-    command = ["unshare", "-rm", "sh", "-c", script, "sh", tmp_path, tool("moec"), FIXTURES / "layer0_moe.onnx"]
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", tmp_path, tool("moec"), TINYMOE / "layer0_moe.onnx"]
     if not shutil.which("unshare"):
         pytest.skip("no unshare")
     done = run(*command, check=False)
@@ -206,7 +206,7 @@ def test_files_appear_as_a_whole(compiler, tmp_path, arguments):
 
 def test_failure_keeps_the_package(compiler, tmp_path):
     package = tmp_path / "layer.moec"
-    compiler.run(FIXTURES / "layer1_qmoe_int4.onnx", "-O1", "-o", package)
+    compiler.run(TINYMOE / "layer1_qmoe_int4.onnx", "-O1", "-o", package)
     before = contents(package)
     bad = compiler.save(with_attribute(MOE, k=5))
     assert compiler.run(bad, "-o", package, check=False).returncode == BAD_MODEL
@@ -557,7 +557,7 @@ def test_float8_weights(compiler, tmp_path):
     ids=lambda words: " ".join(words) or "nothing",
 )
 def test_command_line(compiler, tmp_path, arguments):
-    shutil.copy(FIXTURES / "layer0_moe.onnx", tmp_path / "model.onnx")
+    shutil.copy(TINYMOE / "layer0_moe.onnx", tmp_path / "model.onnx")
     done = compiler.run(*arguments, check=False, cwd=tmp_path)
     assert done.returncode == USAGE, f"exit status {done.returncode}\n{done.stderr}"
     assert done.stderr
@@ -571,7 +571,7 @@ def test_command_line(compiler, tmp_path, arguments):
 def last_phase(compiler, tmp_path_factory):
     """The text of the last phase before the package."""
     path = tmp_path_factory.mktemp("phase") / "llvm.mlir"
-    compiler.run(FIXTURES / "layer1_qmoe_int4.onnx", "--compile-to=llvm", "-o", path)
+    compiler.run(TINYMOE / "layer1_qmoe_int4.onnx", "--compile-to=llvm", "-o", path)
     return path.read_text()
 
 
@@ -595,7 +595,7 @@ def test_edited_phase(compiler, tmp_path, last_phase, attribute, value, status):
     path = tmp_path / "edited.mlir"
     # The last of two attributes of one name would be an error of the parser.
     path.write_text(last_phase.replace(f"{attribute} = ", f"{attribute} = {value}, onnx.was = ", 1))
-    arguments = ["--model-dir", FIXTURES, "-o", tmp_path / "edited.moec", "--report", tmp_path / "edited.json"]
+    arguments = ["--model-dir", TINYMOE, "-o", tmp_path / "edited.moec", "--report", tmp_path / "edited.json"]
     done = compiler.run(path, *arguments, check=False)
     assert done.returncode == status, f"exit status {done.returncode}\n{done.stderr}"
 

@@ -10,8 +10,7 @@ import sys
 import harness
 import numpy as np
 import pytest
-from conftest import FIXTURES
-from harness import ROOT, run
+from harness import FIXTURES, ROOT, run
 from moec.runtime import load
 
 EXAMPLE = ROOT / "examples" / "generate"

@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import json
 import os
-import pathlib
 import random
 import re
 import struct
@@ -22,13 +21,12 @@ import mutations
 import numpy as np
 import onnx
 import pytest
-from harness import ROOT, TOLERANCES, run, tool
+from harness import FIXTURES, MODELS, TOLERANCES, run, tool
 from references import generate
 from references.evaluate import evaluate, relative_error
 from safetensors.numpy import load_file, save_file
 
-FIXTURES = ROOT / "test" / "models" / "tinymoe"
-MODELS = pathlib.Path(os.environ.get("MOEC_MODELS", ROOT.parent / "shared" / "models"))
+TINYMOE = FIXTURES / "tinymoe"
 
 SMALL = dict(experts=4, k=2, hidden=32, intermediate=32)
 MOE = generate.Layer(activation="silu", third=True, biases=True, **SMALL)
@@ -128,8 +126,8 @@ SUBJECTS = {
     "qmoe": Subject(lambda: generate.build(QMOE)),
     "external": Subject(lambda: generate.build(MOE)),
     "operators": Subject(build_operators, tolerance=TOLERANCES["float16"], mutations=32),
-    "layer0_moe": Subject(lambda: onnx.load(FIXTURES / "layer0_moe.onnx"), runs=2),
-    "layer1_qmoe_int4_asym": Subject(lambda: onnx.load(FIXTURES / "layer1_qmoe_int4_asym.onnx"), runs=2),
+    "layer0_moe": Subject(lambda: onnx.load(TINYMOE / "layer0_moe.onnx"), runs=2),
+    "layer1_qmoe_int4_asym": Subject(lambda: onnx.load(TINYMOE / "layer1_qmoe_int4_asym.onnx"), runs=2),
     "gpt_oss": Subject(lambda: public("gpt_oss__contrib_qmoe_int4_block32_bias_limit"), runs=2),
     "deepseek_v3": Subject(lambda: public("deepseek_v3__contrib_qmoe_router_weights"), runs=2),
 }

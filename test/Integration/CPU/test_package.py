@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import safetensors
-from harness import TOLERANCES, run
+from harness import FIXTURES, TOLERANCES, run
 from moec.runtime import load
 from references import generate
 from references.evaluate import evaluate, relative_error
@@ -24,7 +24,7 @@ MOE = generate.Layer(experts=8, k=3, hidden=96, intermediate=64, activation="swi
 QMOE = generate.Layer(experts=8, k=3, hidden=96, intermediate=64, activation="silu", bits=4, block=32)
 
 STRICT = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
-FIXTURES = harness.ROOT / "test" / "models" / "tinymoe"
+TINYMOE = FIXTURES / "tinymoe"
 ALL_LAYERS = ["layer0_moe", "layer1_qmoe_int4", "layer1_qmoe_int4_asym", "layer1_qmoe_int8"]
 
 
@@ -35,7 +35,7 @@ ALL_LAYERS = ["layer0_moe", "layer1_qmoe_int4", "layer1_qmoe_int4_asym", "layer1
 
 @pytest.fixture(params=ALL_LAYERS)
 def package(request, compiler):
-    return compiler.package(FIXTURES / f"{request.param}.onnx", "-O3")
+    return compiler.package(TINYMOE / f"{request.param}.onnx", "-O3")
 
 
 def test_files(package):
@@ -63,9 +63,9 @@ def test_same_input_same_bytes(compiler, tmp_path, layer, copy):
     near, far, output = tmp_path / "a", tmp_path / "deeper" / "b", tmp_path / "output"
     for folder in (near, far, output):
         folder.mkdir(parents=True)
-    compiler.run(copy(FIXTURES / f"{layer}.onnx", near).name, "-o", "x.moec", "-O3", cwd=near)
+    compiler.run(copy(TINYMOE / f"{layer}.onnx", near).name, "-o", "x.moec", "-O3", cwd=near)
     environment = {**os.environ, "LC_ALL": "C", "TZ": "Asia/Kathmandu", "HOME": str(far), "TMPDIR": str(far)}
-    model = copy(FIXTURES / f"{layer}.onnx", far)
+    model = copy(TINYMOE / f"{layer}.onnx", far)
     compiler.run(model, "-o", output / "x.moec", "-O3", cwd=output, env=environment)
     packages = near / "x.moec", output / "x.moec"
     names = sorted(path.name for path in packages[0].iterdir())
@@ -86,7 +86,7 @@ def test_dependencies(package):
 
 @pytest.mark.parametrize("threads", ["none", "custom"])
 def test_dependencies_without_openmp(compiler, threads):
-    package = compiler.package(FIXTURES / "layer0_moe.onnx", "-O3", f"--threads={threads}")
+    package = compiler.package(TINYMOE / "layer0_moe.onnx", "-O3", f"--threads={threads}")
     assert needed_libraries(package.library) <= {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"}
 
 
@@ -120,9 +120,9 @@ def test_weights_open_with_safetensors(package):
 
 
 def test_quantized_weights_stay_quantized(compiler):
-    full = compiler.package(FIXTURES / "layer0_moe.onnx", "-O3").weights.stat().st_size
+    full = compiler.package(TINYMOE / "layer0_moe.onnx", "-O3").weights.stat().st_size
     for name, bound in (("layer1_qmoe_int4", 0.25), ("layer1_qmoe_int8", 0.4)):
-        assert compiler.package(FIXTURES / f"{name}.onnx", "-O3").weights.stat().st_size < bound * full
+        assert compiler.package(TINYMOE / f"{name}.onnx", "-O3").weights.stat().st_size < bound * full
 
 
 def test_experts_are_listed_one_range_each(package):
@@ -164,7 +164,7 @@ def test_no_reference_lowering_at_o3(package):
 
 
 def test_only_reference_lowering_of_moe_at_o0(compiler):
-    report = compiler.package(FIXTURES / "layer0_moe.onnx", "-O0").report
+    report = compiler.package(TINYMOE / "layer0_moe.onnx", "-O0").report
     assert "reference" in lowerings(report)
 
 
@@ -180,7 +180,7 @@ int main(void) { return %s_moec() == 0; }
 @pytest.mark.parametrize("standard", ["c99", "c11", "c++11", "c++20"])
 @pytest.mark.parametrize("compile_with", ["gcc", "clang-22"])
 def test_headers_are_clean(compiler, tmp_path, standard, compile_with):
-    package = compiler.package(FIXTURES / "layer0_moe.onnx", "-O3")
+    package = compiler.package(TINYMOE / "layer0_moe.onnx", "-O3")
     language = "c++" if "++" in standard else "c"
     source = tmp_path / "user.c"
     source.write_text(HEADER_USER % (package.name, package.name))
@@ -272,7 +272,7 @@ def test_two_models_in_one_program(compiler, tmp_path):
 @pytest.mark.parametrize("example", sorted((harness.ROOT / "examples" / "c").glob("*.c")), ids=lambda path: path.stem)
 def test_c_example(compiler, tmp_path, example):
     """The documented program, with the documented command, on the documented model."""
-    package = compiler.package(FIXTURES / "layer0_moe.onnx", "-O3")
+    package = compiler.package(TINYMOE / "layer0_moe.onnx", "-O3")
     program = tmp_path / example.stem
     run("gcc", "-std=c99", *STRICT, "-I", package.path, example, package.library, f"-Wl,-rpath,{package.path}", "-lm", "-o", program)
     environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
@@ -283,7 +283,7 @@ def test_c_example(compiler, tmp_path, example):
 def test_readme_example_is_clean(compiler, tmp_path):
     readme = (harness.ROOT / "README.md").read_text()
     (code,) = re.findall(r"```c\n(.*?)```", readme, re.DOTALL)
-    compiler.run(FIXTURES / "layer0_moe.onnx", "-o", tmp_path / "layer0.moec")
+    compiler.run(TINYMOE / "layer0_moe.onnx", "-o", tmp_path / "layer0.moec")
     source = tmp_path / "readme.c"
     source.write_text("#include <stdio.h>\n" + code)
     run("gcc", "-std=c99", *STRICT, "-I", tmp_path / "layer0.moec", "-c", source, "-o", tmp_path / "readme.o")
@@ -316,7 +316,7 @@ def test_external_data_in_several_files(compiler, tmp_path):
 
 
 def test_package_does_not_need_the_model(compiler, tmp_path):
-    shutil.copy(FIXTURES / "layer0_moe.onnx", tmp_path)
+    shutil.copy(TINYMOE / "layer0_moe.onnx", tmp_path)
     compiler.run(tmp_path / "layer0_moe.onnx", "-o", tmp_path / "moved.moec")
     (tmp_path / "layer0_moe.onnx").unlink()
     target = tmp_path / "elsewhere" / "moved.moec"

@@ -4,8 +4,7 @@
 
 import numpy as np
 import pytest
-from conftest import MODELS
-from harness import TOLERANCES
+from harness import MODELS, TOLERANCES
 from moec.runtime import load
 from references.evaluate import relative_error
 
