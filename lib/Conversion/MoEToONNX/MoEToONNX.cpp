@@ -5,7 +5,7 @@
 
 #include "Experts.h"
 
-#include "moec/Dialect/MoE/IR/MoERecord.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
