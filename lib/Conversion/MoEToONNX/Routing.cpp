@@ -302,6 +302,7 @@ FailureOr<Entries> RoutingWriter::write(Operation *op) {
       .Case([&](GivenOp op) { return writeGiven(op); })
       .Case([&](WeighOp op) { return writeWeigh(op); })
       .Case([&](FilterOp op) { return writeFilter(op); })
+      .Case([&](CapacityOp op) { return writeCapacity(op); })
       .Default([&](Operation *op) {
         emitUnsupported(op) << op->getName() << " cannot be written as ONNX nodes";
         return failure();
