@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 // Labels, the facts of values without a rule, and the sizes that shape arithmetic computes.
-// The rules are in FactRules.cpp.
+// The rules are in FactRules.cpp and the files that its table points to.
 
 #include "Facts.h"
 
