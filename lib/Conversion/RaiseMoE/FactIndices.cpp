@@ -249,8 +249,15 @@ const Fact *Facts::Builder::split() {
     return nullptr;
   int64_t start = 0;
   // As many experts as there are cannot be hit unless each one is.
-  bool isEveryExpert = fact->kind == Fact::Hits && fact->axes[*axis].size() == 1 &&
-                       f.getSize(fact->axes[*axis][0]) == node->getNumResults();
+  bool isEveryExpert = false;
+  if (fact->kind == Fact::Hits && fact->axes[*axis].size() == 1) {
+    int64_t experts = f.getSize(fact->axes[*axis][0]), count = node->getNumResults();
+    if (!getNumExperts(fact->ids->src))
+      experts = getNumExperts(fact->ids->src, fact->ids->groups.back().firstDim);
+    isEveryExpert = count == experts;
+    if (!isEveryExpert)
+      f.frozen.push_back({node, count, experts});
+  }
   for (OpResult result : node.getResults()) {
     int64_t size = getShape(result).empty() ? ShapedType::kDynamic : getShape(result)[*axis];
     if (ShapedType::isDynamic(size))

@@ -19,7 +19,10 @@ class Graph:
         self.model.CopyFrom(model)
         self.graph = self.model.graph
         self.count = 0
-        inferred = onnx.shape_inference.infer_shapes(self.model).graph
+        try:
+            inferred = onnx.shape_inference.infer_shapes(self.model).graph
+        except onnx.shape_inference.InferenceError:  # of types that the file states
+            inferred = self.graph
         self.types = {
             info.name: info.type.tensor_type
             for info in [*inferred.value_info, *inferred.input, *inferred.output]
@@ -72,6 +75,33 @@ class Graph:
         """The new nodes end in the old node's outputs."""
         self.insert_before(node, *new)
         self.graph.node.remove(node)
+
+    def users(self, name):
+        return [node for node in self.graph.node if name in node.input] + [name] * (name in self.outputs)
+
+    def opset(self, domain=""):
+        return next((entry.version for entry in self.model.opset_import if entry.domain == domain), 0)
+
+    def use_opset(self, domain, version):
+        for entry in self.model.opset_import:
+            if entry.domain == domain:
+                entry.version = max(entry.version, version)
+                return
+        self.model.opset_import.append(helper.make_opsetid(domain, version))
+
+    def sort(self, pick):
+        """A topological order; `pick` chooses among the nodes that may come next."""
+        available = {value.name for value in self.graph.input} | {""}
+        available |= {tensor.name for tensor in self.graph.initializer}
+        waiting, ordered = list(self.graph.node), []
+        while waiting:
+            node = pick([node for node in waiting if set(node.input) <= available])
+            waiting.remove(node)
+            ordered.append(node)
+            available |= set(node.output)
+        ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        del self.graph.node[:]
+        self.graph.node.extend(ordered)
 
 
 def attribute(node, name, default=None):
@@ -134,7 +164,7 @@ def reshapes(graph, rng):
         return [
             helper.make_node("Shape", [old], [shape]),
             helper.make_node("Reshape", [old, graph.constant(np.array([-1]))], [flat]),
-            helper.make_node("Reshape", [flat, shape], [back]),
+            helper.make_node("Reshape", [flat, shape], [back], allowzero=1),
         ]
 
     return _insert(graph, rng, make, _computed(graph, _edges(graph, FLOATS)))
@@ -199,6 +229,62 @@ def matmul_to_gemm(graph, rng):
     return True
 
 
+def matmul_add_to_gemm(graph, rng):
+    """Of two matrices and a vector."""
+    pairs = []
+    for add in graph.nodes("Add"):
+        for i in (0, 1):
+            product = graph.producer(add.input[i])
+            if product is None or product.op_type != "MatMul" or len(graph.users(product.output[0])) != 1:
+                continue
+            ranks = [len(graph.dims(name) or ()) for name in (*product.input, add.input[1 - i])]
+            if ranks == [2, 2, 1]:
+                pairs.append((add, product, add.input[1 - i]))
+    if not pairs:
+        return False
+    add, product, bias = choose(rng, pairs)
+    graph.replace(add, helper.make_node("Gemm", [*product.input, bias], list(add.output)))
+    graph.graph.node.remove(product)
+    return True
+
+
+def to_swish(graph, rng):
+    """x · sigmoid(x) in one node, which before opset 24 only ONNX Runtime has."""
+    pairs = []
+    for mul in graph.nodes("Mul"):
+        for i in (0, 1):
+            sigmoid = graph.producer(mul.input[i])
+            if sigmoid is not None and sigmoid.op_type == "Sigmoid" and sigmoid.input[0] == mul.input[1 - i]:
+                pairs.append((mul, sigmoid))
+    if not pairs:
+        return False
+    mul, sigmoid = choose(rng, pairs)
+    if graph.opset() >= 20:
+        graph.use_opset("", 24)
+        new = helper.make_node("Swish", [sigmoid.input[0]], list(mul.output))
+    else:
+        graph.use_opset("com.microsoft", 1)
+        new = helper.make_node("QuickGelu", [sigmoid.input[0]], list(mul.output), domain="com.microsoft", alpha=1.0)
+    graph.replace(mul, new)
+    if not graph.users(sigmoid.output[0]):
+        graph.graph.node.remove(sigmoid)
+    return True
+
+
+def from_swish(graph, rng):
+    swish = choose(rng, graph.nodes("Swish"))
+    if swish is None:
+        return False
+    gate = graph.name("sigmoid")
+    factors = [gate, swish.input[0]][:: choose(rng, (1, -1))]
+    graph.replace(
+        swish,
+        helper.make_node("Sigmoid", [swish.input[0]], [gate]),
+        helper.make_node("Mul", factors, list(swish.output)),
+    )
+    return True
+
+
 def split_to_slices(graph, rng):
     def sizes(node):
         axis = attribute(node, "axis", 0)
@@ -223,6 +309,38 @@ def split_to_slices(graph, rng):
     return True
 
 
+def slices_to_split(graph, rng):
+    """Slices that are all parts of a tensor, in order."""
+    parts = {}
+    for node in graph.nodes("Slice"):
+        bounds = [graph.value(name) for name in node.input[1:]]
+        if any(bound is None or bound.size != 1 for bound in bounds) or len(bounds) < 3:
+            continue
+        start, end, axis, step = [int(bound.item()) for bound in bounds] + ([1] if len(bounds) == 3 else [])
+        if step == 1:
+            parts.setdefault((node.input[0], axis), []).append((start, end, node))
+    complete = []
+    for (name, axis), slices in parts.items():
+        slices.sort(key=lambda part: part[0])
+        dims = graph.dims(name)
+        starts, ends = [part[0] for part in slices], [part[1] for part in slices]
+        if dims and dims[axis] and starts == [0, *ends[:-1]] and ends[-1] >= dims[axis] and len(slices) > 1:
+            ends[-1] = dims[axis]
+            complete.append((name, axis, np.subtract(ends, starts), [part[2] for part in slices]))
+    found = choose(rng, complete)
+    if found is None:
+        return False
+    name, axis, sizes, slices = found
+    first = min(slices, key=lambda node: next(i for i, other in enumerate(graph.graph.node) if other is node))
+    outputs = [node.output[0] for node in slices]
+    graph.insert_before(
+        first, helper.make_node("Split", [name, graph.constant(sizes.astype(np.int64))], outputs, axis=axis)
+    )
+    for node in slices:
+        graph.graph.node.remove(node)
+    return True
+
+
 def squeeze_to_reshape(graph, rng):
     def shape(node):
         dims = graph.dims(node.output[0])
@@ -237,6 +355,46 @@ def squeeze_to_reshape(graph, rng):
         "Reshape", [node.input[0], graph.constant(np.array(shape(node), np.int64))], [node.output[0]]
     )
     graph.replace(node, new)
+    return True
+
+
+def reshape_to_squeeze(graph, rng):
+    """Of matrices with a dimension of size 1 in front or behind."""
+    def axis(node):
+        dims, new = graph.dims(node.input[0]), graph.dims(node.output[0])
+        if not dims or not new or len(dims) != len(new) + 1 or 1 not in dims or None in dims[1:]:
+            return None
+        return next((i for i in (0, len(dims) - 1) if dims[i] == 1 and dims[:i] + dims[i + 1 :] == new), None)
+
+    node = choose(rng, [node for node in graph.nodes("Reshape") if axis(node) is not None])
+    if node is None:
+        return False
+    axes = graph.constant(np.array([axis(node)], np.int64))
+    graph.replace(node, helper.make_node("Squeeze", [node.input[0], axes], list(node.output)))
+    return True
+
+
+def swap_in_chain(graph, rng):
+    """Two terms of a sum, such as experts, in the other order: (a + b) + c = (a + c) + b, and
+    the same for rows that are added in one place after the other."""
+    pairs = []
+    for outer in graph.nodes("Add", "ScatterND", "ScatterElements"):
+        inner = graph.producer(outer.input[0])
+        adds = outer.op_type == "Add" or attribute(outer, "reduction", b"none") == b"add"
+        if not adds or inner is None or inner.op_type != outer.op_type or len(graph.users(inner.output[0])) != 1:
+            continue
+        if outer.op_type == "Add":
+            dims = [graph.dims(name) for name in (*inner.input, outer.input[1], inner.output[0])]
+            if None in dims or any(dim != dims[0] or None in dim[1:] for dim in dims) or len(dims[0]) < 2:
+                continue
+        elif attribute(inner, "reduction", b"none") != b"add":
+            continue
+        pairs.append((inner, outer))
+    if not pairs:
+        return False
+    inner, outer = choose(rng, pairs)
+    inner.input[1:], outer.input[1:] = list(outer.input[1:]), list(inner.input[1:])
+    graph.sort(lambda ready: ready[0])
     return True
 
 
@@ -259,18 +417,7 @@ def rename(graph, rng):
 
 def reorder(graph, rng):
     """Another topological order."""
-    available = {value.name for value in graph.graph.input} | {""}
-    available |= {tensor.name for tensor in graph.graph.initializer}
-    waiting, ordered = list(graph.graph.node), []
-    while waiting:
-        ready = [node for node in waiting if set(node.input) <= available]
-        node = choose(rng, ready)
-        waiting.remove(node)
-        ordered.append(node)
-        available |= set(node.output)
-    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-    del graph.graph.node[:]
-    graph.graph.node.extend(ordered)
+    graph.sort(lambda ready: choose(rng, ready))
     return True
 
 
@@ -282,8 +429,14 @@ PRESERVING = (
     commute,
     gemm_to_matmul,
     matmul_to_gemm,
+    matmul_add_to_gemm,
+    to_swish,
+    from_swish,
     split_to_slices,
+    slices_to_split,
     squeeze_to_reshape,
+    reshape_to_squeeze,
+    swap_in_chain,
 )
 # Once, at the end: they touch every node.
 WHOLE_GRAPH = (rename, reorder)
@@ -312,14 +465,35 @@ def other_activation(graph, rng):
 
 
 def swapped_experts(graph, rng):
-    """Two experts exchange their tokens."""
-    picks = [node for node in graph.nodes("Equal") if graph.value(node.input[1]) is not None]
-    picks = [node for node in picks if graph.value(node.input[1]).size == 1]
+    """Two experts exchange their tokens: in the comparison with the ids, or in the mask."""
+    def is_pick(node):
+        index = graph.value(node.input[1])
+        if index is None or index.size != 1:
+            return False
+        users = [user.op_type for user in graph.users(node.output[0]) if not isinstance(user, str)]
+        return node.op_type == "Equal" or "NonZero" in users
+
+    picks = [node for node in graph.nodes("Equal", "Gather") if is_pick(node)]
     if len(picks) < 2:
         return False
     first, second = rng.choice(len(picks), 2, replace=False)
     first, second = picks[first], picks[second]
     first.input[1], second.input[1] = second.input[1], first.input[1]
+    return True
+
+
+def other_k(graph, rng):
+    """One more expert is chosen than the rest of the graph, or some of it, was made for."""
+    def can_grow(node):
+        k, dims = graph.value(node.input[1]), graph.dims(node.input[0])
+        axis = attribute(node, "axis", -1)
+        return k is not None and dims is not None and dims[axis] is not None and k.item() < dims[axis]
+
+    node = choose(rng, [node for node in graph.nodes("TopK") if can_grow(node)])
+    if node is None:
+        return False
+    node.input[1] = graph.constant(graph.value(node.input[1]) + 1)
+    del graph.graph.value_info[:]
     return True
 
 
@@ -343,6 +517,11 @@ def squared_weights(graph, rng):
 
 def second_user(graph, rng):
     """An interior value becomes an output, too."""
+    for node in graph.nodes("TopK"):
+        # So that the slots of what becomes an output have an order.
+        sorts = [attribute for attribute in node.attribute if attribute.name == "sorted"]
+        for found in sorts:
+            found.i = 1
     inner = [node for node in graph.nodes("Mul", "MatMul", "Gemm", "Softmax") if node.output[0] not in graph.outputs]
     inner = [node for node in inner if graph.dims(node.output[0]) and graph.dtype(node.output[0])]
     node = choose(rng, inner)
@@ -359,6 +538,7 @@ BREAKING = (
     scatter_into_ones,
     other_activation,
     swapped_experts,
+    other_k,
     normalised_over_tokens,
     squared_weights,
     second_user,
