@@ -107,6 +107,47 @@ FailureOr<Value> lowering::broadcastUnknown(NodeLowering &n, Value tensor,
 }
 
 //===----------------------------------------------------------------------===//
+// Repeated heads
+//===----------------------------------------------------------------------===//
+
+/// Whether dimension 1 of a tensor of rank 4 is split into two, or is made of two.
+template <typename OpTy> static bool isOfHeads(OpTy op) {
+  SmallVector<ReassociationIndices> heads = {{0}, {1, 2}, {3}, {4}};
+  return op && op.getReassociationIndices() == heads;
+}
+
+/// The heads [batch, heads, rows, size] of which those of `tensor` are copies, each a number
+/// of times in a row; `tensor` when they are not.
+static Value stripRepeats(Value tensor) {
+  auto merged = tensor.getDefiningOp<tensor::CollapseShapeOp>();
+  auto copy = isOfHeads(merged) ? merged.getSrc().getDefiningOp<linalg::GenericOp>() : nullptr;
+  if (!copy || copy.getNumDpsInputs() != 1 || copy.getNumDpsInits() != 1 ||
+      copy.getNumParallelLoops() != 5 ||
+      copy.getBody()->getTerminator()->getOperand(0) != copy.getBody()->getArgument(0))
+    return tensor;
+  auto split = copy.getDpsInputs().front().getDefiningOp<tensor::ExpandShapeOp>();
+  AffineMap from = copy.getIndexingMapsArray()[0], to = copy.getIndexingMapsArray()[1];
+  bool isWhole = to.isIdentity() && from.getNumResults() == 5;
+  for (unsigned dim : {0u, 1u, 3u, 4u})
+    isWhole = isWhole && from.getResult(dim) == to.getResult(dim);
+  if (!isWhole || !isOfHeads(split) || split.getResultType().getDimSize(2) != 1)
+    return tensor;
+  return split.getSrc();
+}
+
+/// Reads keys and values that were repeated for the query heads as they were before.
+static void stripRepeats(AttentionSpec &spec) {
+  Value key = stripRepeats(spec.key.tensor), value = stripRepeats(spec.value.tensor);
+  auto heads = [](Value tensor) { return cast<RankedTensorType>(tensor.getType()).getDimSize(1); };
+  bool isRepeated = key != spec.key.tensor && value != spec.value.tensor;
+  if (!isRepeated || spec.key.rowsFirst || spec.value.rowsFirst || heads(key) != heads(value) ||
+      ShapedType::isDynamic(heads(key)))
+    return;
+  spec.key.tensor = key;
+  spec.value.tensor = value;
+}
+
+//===----------------------------------------------------------------------===//
 // Sizes
 //===----------------------------------------------------------------------===//
 
@@ -568,6 +609,7 @@ Value AttentionBuilder::callKernel() {
 }
 
 FailureOr<Value> AttentionBuilder::run() {
+  stripRepeats(spec);
   if (failed(checkTypes()) || failed(checkSizes()))
     return failure();
   if (fitsKernel())
