@@ -10,6 +10,7 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/Iterators.h"
 #include "llvm/ADT/MapVector.h"
 
@@ -113,8 +114,8 @@ static LogicalResult checkInputs(NodeLowering &n) {
   return success();
 }
 
-LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node) {
-  NodeLowering n(node);
+LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node, int64_t vectorBits) {
+  NodeLowering n(node, vectorBits);
   if (failed(checkSupported(node)) || failed(checkInputs(n)))
     return failure();
   return findLowering(node.getOpType(), node.getVersion())->lower(n);
@@ -154,6 +155,8 @@ static void eraseDeadOps(ModuleOp module) {
 
 namespace {
 struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
+  using ONNXToLinalgBase::ONNXToLinalgBase;
+
   void runOnOperation() override {
     SmallVector<onnx::NodeOp> nodes;
     getOperation().walk<WalkOrder::PreOrder>([&](onnx::NodeOp node) {
@@ -172,7 +175,7 @@ struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
       bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
         return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
       });
-      if (isBlocked || failed(lowerNodeToLinalg(node)))
+      if (isBlocked || failed(lowerNodeToLinalg(node, vectorBits)))
         hasFailed = true;
     }
     if (hasFailed)
