@@ -21,8 +21,8 @@ using onnx::LoopGraph;
 // Sub-graphs
 //===----------------------------------------------------------------------===//
 
-static LogicalResult lowerGraph(Block &block) {
-  return lowerNodes(SmallVector<onnx::NodeOp>(block.getOps<onnx::NodeOp>()));
+static LogicalResult lowerGraph(NodeLowering &n, Block &block) {
+  return lowerNodes(SmallVector<onnx::NodeOp>(block.getOps<onnx::NodeOp>()), n.vectorBits);
 }
 
 /// Moves what computes `value` in a sub-graph of `node` before the node; false when that
@@ -135,7 +135,7 @@ static LogicalResult lowerIf(NodeLowering &n) {
   if (failed(condition))
     return failure();
   for (Block *branch : *branches)
-    if (failed(lowerGraph(*branch)))
+    if (failed(lowerGraph(n, *branch)))
       return failure();
 
   SmallVector<Sizes> sizes;
@@ -466,7 +466,7 @@ SmallVector<Value> LoopLowering::emitConditional() {
 }
 
 LogicalResult LoopLowering::run() {
-  if (failed(lowerGraph(*graph.body)) || failed(findSteps()))
+  if (failed(lowerGraph(n, *graph.body)) || failed(findSteps()))
     return failure();
   SmallVector<Value> results(graph.numCarried + graph.numCollected);
   for (unsigned i = 0; i < graph.numCarried; ++i) {

@@ -336,8 +336,19 @@ DenseElementsAttr lowering::getConstant(Value tensor) {
   return onnx::getConstantValue(tensor);
 }
 
+/// The tensor with the same elements in the same order that `tensor` is another shape of.
+static Value stripReshapes(Value tensor) {
+  while (Operation *op = tensor.getDefiningOp()) {
+    if (!isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op))
+      break;
+    tensor = op->getOperand(0);
+  }
+  return tensor;
+}
+
 std::optional<SmallVector<int64_t>> lowering::getConstantInts(Value tensor) {
   SmallVector<int64_t> result;
+  tensor = stripReshapes(tensor);
   if (auto scalars = tensor.getDefiningOp<tensor::FromElementsOp>()) {
     for (Value element : scalars.getElements()) {
       std::optional<int64_t> constant = getConstantIntValue(element);
@@ -363,11 +374,12 @@ std::optional<SmallVector<Value>> lowering::getScalars(ImplicitLocOpBuilder &b, 
       type.getNumElements() > kMaxScalars || !type.getElementType().isSignlessInteger())
     return std::nullopt;
   SmallVector<Value> scalars;
-  if (auto elements = tensor.getDefiningOp<tensor::FromElementsOp>()) {
+  Value source = stripReshapes(tensor);
+  if (auto elements = source.getDefiningOp<tensor::FromElementsOp>()) {
     llvm::append_range(scalars, elements.getElements());
     return scalars;
   }
-  if (DenseElementsAttr elements = getConstant(tensor)) {
+  if (DenseElementsAttr elements = getConstant(source)) {
     for (auto element : elements.getValues<IntegerAttr>())
       scalars.push_back(arith::ConstantOp::create(b, element));
     return scalars;

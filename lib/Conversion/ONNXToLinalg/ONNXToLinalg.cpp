@@ -10,6 +10,7 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/Iterators.h"
 #include "llvm/ADT/MapVector.h"
 
@@ -114,21 +115,21 @@ static LogicalResult checkInputs(NodeLowering &n) {
   return success();
 }
 
-LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node) {
-  NodeLowering n(node);
+LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node, int64_t vectorBits) {
+  NodeLowering n(node, vectorBits);
   if (failed(checkSupported(node)) || failed(checkInputs(n)))
     return failure();
   return findLowering(node.getOpType(), node.getVersion())->lower(n);
 }
 
-LogicalResult lowering::lowerNodes(ArrayRef<onnx::NodeOp> nodes) {
+LogicalResult lowering::lowerNodes(ArrayRef<onnx::NodeOp> nodes, int64_t vectorBits) {
   bool hasFailed = false;
   for (onnx::NodeOp node : nodes) {
     // The inputs of this one have been reported.
     bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
       return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
     });
-    if (isBlocked || failed(lowerNodeToLinalg(node)))
+    if (isBlocked || failed(lowerNodeToLinalg(node, vectorBits)))
       hasFailed = true;
   }
   return failure(hasFailed);
@@ -168,6 +169,8 @@ static void eraseDeadOps(ModuleOp module) {
 
 namespace {
 struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
+  using ONNXToLinalgBase::ONNXToLinalgBase;
+
   void runOnOperation() override {
     // Those of sub-graphs are lowered with the nodes that hold these.
     SmallVector<onnx::NodeOp> all, nodes;
@@ -181,7 +184,7 @@ struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
 
     for (auto func : getOperation().getOps<func::FuncOp>())
       checkStatedSizes(func);
-    if (failed(lowerNodes(nodes)))
+    if (failed(lowerNodes(nodes, vectorBits)))
       return signalPassFailure();
     eraseDeadOps(getOperation());
   }

@@ -60,6 +60,7 @@ Value relabel(RewriterBase &rewriter, Location loc, Value value, ArrayRef<int64_
 Value castToStated(RewriterBase &rewriter, onnx::NodeOp node, Value result, Value like);
 
 void populateRaiseRouterPatterns(RewritePatternSet &patterns);
+void populateRaiseSharedPatterns(RewritePatternSet &patterns);
 
 } // namespace mlir::moe
 

@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 // Labels, the facts of values without a rule, and the sizes that shape arithmetic computes.
-// The rules are in FactRules.cpp.
+// The rules are in FactRules.cpp and the files that its table points to.
 
 #include "Facts.h"
+
+#include "Dataflow.h"
+#include "Routing.h"
 
 #include "llvm/ADT/StringSet.h"
 
@@ -41,38 +44,114 @@ Label Facts::labelOf(Value value, unsigned dim) {
   return label;
 }
 
-/// Operators whose result has the size of their first input in every dimension that they
-/// do not work along.
-static bool keepsSizes(onnx::NodeOp node, unsigned dim, int64_t rank) {
+/// The dimension of input 0 that dimension `dim` of the result is, where the operator keeps
+/// the sizes of its first input but for those that it works along.
+static std::optional<unsigned> keptDim(onnx::NodeOp node, unsigned dim, int64_t rank) {
   StringRef type = node.getOpType();
   if (type == "TopK" || type == "ArgMax" || type == "ArgMin") {
     int64_t axis = node.getIntAttr("axis", type == "TopK" ? -1 : 0);
+    axis = axis < 0 ? axis + rank : axis;
+    if (int64_t(dim) == axis)
+      return std::nullopt;
     bool keeps = type == "TopK" || node.getIntAttr("keepdims", 1);
-    return int64_t(dim) != (axis < 0 ? axis + rank : axis) && (keeps || axis == rank);
+    return keeps || int64_t(dim) < axis ? dim : dim + 1;
   }
-  static const llvm::StringSet<> same = {
-      "Softmax", "LogSoftmax", "Sigmoid",  "Relu", "Cast", "CumSum", "Not", "Log",     "Exp",
-      "Sqrt",    "Tanh",       "Softplus", "Div",  "Sub",  "Mul",    "Add", "Identity"};
-  return same.contains(type);
+  if (type.starts_with("Reduce")) {
+    std::optional<SmallVector<int64_t>> axes = getAxes(node);
+    if (!axes || axes->size() != 1)
+      return std::nullopt;
+    int64_t axis = axes->front() < 0 ? axes->front() + rank : axes->front();
+    bool keeps = node.getIntAttr("keepdims", 1);
+    if (keeps && int64_t(dim) == axis)
+      return std::nullopt;
+    return keeps || int64_t(dim) < axis ? dim : dim + 1;
+  }
+  if (type == "ScatterElements" || type == "ScatterND")
+    return dim;
+  return std::nullopt;
 }
 
-/// The labels of an operand's dimension that has the size of this one.
+/// Operators on elements, whose inputs are broadcast.
+static bool isElementwise(onnx::NodeOp node) {
+  static const llvm::StringSet<> types = {
+      "Softmax", "LogSoftmax", "Sigmoid", "Relu",     "Cast",     "CumSum", "Not", "Log",
+      "Exp",     "Sqrt",       "Tanh",    "Softplus", "Div",      "Sub",    "Mul", "Add",
+      "And",     "Identity",   "Or",      "Where",    "CastLike", "Clip",   "Max", "Min",
+      "Neg",     "Abs",        "Pow",     "Equal",    "Less",     "Greater"};
+  return types.contains(node.getOpType());
+}
+
+/// The labels along a dimension of an operand; none where its size is 1.
+Labels Facts::sizeLabels(Value value, unsigned dim) {
+  if (cast<RankedTensorType>(value.getType()).getDimSize(dim) == 1)
+    return {};
+  const Fact *fact = get(value);
+  bool isKnown = fact && dim < fact->axes.size() && !fact->axes[dim].empty() &&
+                 !llvm::is_contained(fact->axes[dim], kFeature);
+  return isKnown ? fact->axes[dim] : Labels{labelOf(value, dim)};
+}
+
+/// The size of the only dimension of a Reshape's result that is not known.
+std::optional<Extent> Facts::restOfReshape(onnx::NodeOp node, unsigned dim) {
+  auto from = dyn_cast<RankedTensorType>(node.getInput(0).getType());
+  auto to = cast<RankedTensorType>(node.getResult(0).getType());
+  if (!from)
+    return std::nullopt;
+  Labels all;
+  for (unsigned i = 0; i < from.getRank(); ++i)
+    llvm::append_range(all, sizeLabels(node.getInput(0), i));
+  Extent rest = getExtent(all);
+  for (auto [i, size] : llvm::enumerate(to.getShape())) {
+    if (i == dim)
+      continue;
+    if (ShapedType::isDynamic(size) || size < 1 || rest.factor % size != 0)
+      return std::nullopt;
+    rest.factor /= size;
+  }
+  return rest;
+}
+
+/// Labels whose sizes multiply to that of this dimension.
 Labels Facts::aliasOf(Value value, unsigned dim) {
   auto node = value.getDefiningOp<onnx::NodeOp>();
   auto type = cast<RankedTensorType>(value.getType());
-  if (!node || !type.isDynamicDim(dim))
+  if (!node || !type.isDynamicDim(dim) || node.getNumInputs() == 0 || !node.getInput(0))
     return {};
-  // An element-wise operator may broadcast inputs of lower rank or of size 1.
-  for (Value operand : node.getInputs()) {
-    auto inputType = dyn_cast<RankedTensorType>(operand.getType());
-    if (!inputType || inputType.getRank() < type.getRank() ||
-        !keepsSizes(node, dim, inputType.getRank()))
-      continue;
-    const Fact *input = get(operand);
-    if (input && dim < input->axes.size() && !input->axes[dim].empty())
-      return input->axes[dim];
+  auto rankOf = [](Value operand) -> int64_t {
+    auto type = dyn_cast<RankedTensorType>(operand.getType());
+    return type ? type.getRank() : -1;
+  };
+  auto labelsOf = [&](const std::optional<Extent> &extent) -> Labels {
+    if (!extent)
+      return {};
+    Labels alias(extent->roots.begin(), extent->roots.end());
+    if (extent->factor != 1)
+      alias.push_back(numbersBelow(extent->factor));
+    return alias;
+  };
+  if (node.isOp("Reshape"))
+    return labelsOf(restOfReshape(node, dim));
+  if (node.isOp("ConstantOfShape") || (node.isOp("Expand") && rankOf(node.getInput(0)) == 0)) {
+    const auto &sizes = getExtents(node.getInput(node.isOp("Expand") ? 1 : 0));
+    return int64_t(sizes.size()) == type.getRank() ? labelsOf(sizes[dim]) : Labels();
   }
-  return {};
+  if (std::optional<unsigned> kept = keptDim(node, dim, rankOf(node.getInput(0))))
+    return *kept < rankOf(node.getInput(0)) ? sizeLabels(node.getInput(0), *kept) : Labels();
+  if (!isElementwise(node))
+    return {};
+  // Inputs of lower rank or of size 1 are repeated; the others must agree.
+  Labels alias;
+  for (Value operand : node.getInputs()) {
+    if (!operand || rankOf(operand) < type.getRank())
+      continue;
+    Labels found = sizeLabels(operand, dim);
+    if (found.empty())
+      continue;
+    if (!alias.empty() && !(getExtent(found) == getExtent(alias)))
+      return {};
+    alias = found;
+  }
+  return alias;
 }
 
 Label Facts::rowsOfMask(const Fact *pick) {
@@ -244,4 +323,14 @@ int64_t Facts::getNumExperts(Value ids) {
     ids = node.getInput(0);
   }
   return 0;
+}
+
+int64_t Facts::getNumExperts(Value mask, unsigned dim) {
+  auto type = cast<RankedTensorType>(mask.getType());
+  int64_t size = type.getDimSize(dim);
+  if (int64_t(dim) != type.getRank() - 1)
+    return size;
+  Value ids = getOneHotIds(mask, size);
+  int64_t chosen = ids ? getNumExperts(ids) : 0;
+  return chosen ? std::min(size, chosen) : size;
 }

@@ -169,6 +169,13 @@ struct Stop {
   const Fact *fact;
 };
 
+/// A node that takes the experts that were hit for `count` ones, as they were when the model
+/// was traced.
+struct Frozen {
+  Operation *at;
+  int64_t count, experts;
+};
+
 /// All facts of one block of a function.
 class Facts {
 public:
@@ -192,8 +199,11 @@ public:
   /// Number of experts that the values of the integer tensor `ids` are below; 0 when that
   /// is not known.
   static int64_t getNumExperts(Value ids);
+  /// Number of experts that dimension `dim` of a mask is for. One-hot vectors may be longer.
+  static int64_t getNumExperts(Value mask, unsigned dim);
 
   ArrayRef<Stop> getStops() const { return stops; }
+  ArrayRef<Frozen> getFrozen() const { return frozen; }
   /// Whether some node asks who chose `expert` in these ids or in this mask.
   bool isSeen(Value ids, int64_t expert) const { return seen.contains({ids, expert}); }
 
@@ -216,6 +226,8 @@ private:
   Label rowsSorted(const Fact *ids, int64_t size);
   Label rowsOfSegment(Label rows, int64_t expert);
   Labels aliasOf(Value value, unsigned dim);
+  Labels sizeLabels(Value value, unsigned dim);
+  std::optional<Extent> restOfReshape(onnx::NodeOp node, unsigned dim);
 
   SmallVector<LabelInfo> labels = SmallVector<LabelInfo>(1);
   DenseMap<std::pair<Value, unsigned>, Label> dimLabels;
@@ -231,6 +243,7 @@ private:
   std::deque<Node> nodeStore;
   std::deque<SumTree> sumStore;
   SmallVector<Stop> stops;
+  SmallVector<Frozen> frozen;
   DenseSet<std::pair<Value, int64_t>> seen;
 };
 

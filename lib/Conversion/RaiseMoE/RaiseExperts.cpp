@@ -92,6 +92,7 @@ private:
   FailureOr<Value> build(const MoEBlock &block, NodeOp node, Value result);
   Value flattenTokens(Location loc, Value x);
   void checkTokens(NodeOp node, Value value, int64_t perToken, Value source, Value x);
+  LogicalResult reportFrozen(NodeOp node, const Twine &found);
   LogicalResult checkFrozen(const Stop &stop);
   LogicalResult explainStops();
 
@@ -286,7 +287,7 @@ int64_t Raiser::countExperts(const Fact *term) {
     return 0;
   for (const Group &group : selection->groups)
     if (group.constant)
-      return cast<ShapedType>(selection->src.getType()).getDimSize(group.firstDim);
+      return Facts::getNumExperts(selection->src, group.firstDim);
   return Facts::getNumExperts(selection->src);
 }
 
@@ -566,6 +567,17 @@ static void explain(const Refusal &refusal) {
   remark << "not raised: " << (node ? "" : "an input of the model ") << refusal.reason;
 }
 
+/// Says what tracing left out, as an error unless that is allowed.
+LogicalResult Raiser::reportFrozen(NodeOp node, const Twine &found) {
+  InFlightDiagnostic diagnostic =
+      allowFrozen ? emitRemark(node.getLoc()) : emitError(node.getLoc());
+  diagnostic << describeNode(node) << ": " << found.str()
+             << ", as when a model is traced with an input that does not choose them; export it "
+                "with an implementation of the experts that does not depend on the input, or allow "
+                "it with --allow-frozen-routing";
+  return success(allowFrozen);
+}
+
 /// An expert that no node asks for: tracing kept only those that its input chose.
 LogicalResult Raiser::checkFrozen(const Stop &stop) {
   if (stop.fact->kind != Fact::Sum)
@@ -579,23 +591,25 @@ LogicalResult Raiser::checkFrozen(const Stop &stop) {
       missing.push_back(e);
   if (missing.empty())
     return success();
-  auto node = cast<NodeOp>(stop.at);
-  InFlightDiagnostic diagnostic =
-      allowFrozen ? emitRemark(node.getLoc()) : emitError(node.getLoc());
-  diagnostic << describeNode(node) << ": reads a sum of " << stop.fact->sum->count << " of "
-             << experts << " experts; expert" << (missing.size() == 1 ? " " : "s ");
-  llvm::interleaveComma(ArrayRef(missing).take_front(8), diagnostic);
-  diagnostic << (missing.size() > 8 ? ", ..." : "") << (missing.size() == 1 ? " is" : " are")
-             << " never asked for, as when a model is traced with an input that does not choose "
-                "them; export it with an implementation of the experts that does not depend on "
-                "the input, or allow it with --allow-frozen-routing";
-  return success(allowFrozen);
+  std::string found;
+  llvm::raw_string_ostream os(found);
+  os << "reads a sum of " << stop.fact->sum->count << " of " << experts << " experts; expert"
+     << (missing.size() == 1 ? " " : "s ");
+  llvm::interleaveComma(ArrayRef(missing).take_front(8), os);
+  os << (missing.size() > 8 ? ", ..." : "") << (missing.size() == 1 ? " is" : " are")
+     << " never asked for";
+  return reportFrozen(cast<NodeOp>(stop.at), found);
 }
 
 /// Says where facts stopped, once for each kind of reason.
 LogicalResult Raiser::explainStops() {
   llvm::StringSet<> said;
   bool ok = true;
+  for (const Frozen &frozen : facts->getFrozen())
+    ok &= succeeded(reportFrozen(cast<NodeOp>(frozen.at),
+                                 "takes the experts that some token chose for " +
+                                     Twine(frozen.count) + " of " + Twine(frozen.experts) +
+                                     ", the others are never asked for"));
   for (const Stop &stop : facts->getStops()) {
     if (erased.contains(stop.at))
       continue;

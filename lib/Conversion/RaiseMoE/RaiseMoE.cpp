@@ -23,6 +23,7 @@ using namespace mlir::moe;
 
 void mlir::moe::populateRaiseMoEPatterns(RewritePatternSet &patterns) {
   populateRaiseRouterPatterns(patterns);
+  populateRaiseSharedPatterns(patterns);
 }
 
 namespace {
@@ -40,7 +41,10 @@ struct RaiseMoE : moe::impl::RaiseMoEBase<RaiseMoE> {
       raiseRoutings(rewriter, getOperation());
     }
     RewritePatternSet patterns(&getContext());
-    populateRaiseMoEPatterns(patterns);
+    if (contribOnly)
+      populateRaiseRouterPatterns(patterns);
+    else
+      populateRaiseMoEPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }

@@ -143,7 +143,7 @@ Value mlir::moe::getOneHotIds(Value mask, int64_t experts) {
 
 FailureOr<Routing> mlir::moe::matchMaskedRouting(int64_t experts, int64_t k, Value mask,
                                                  Value weights, Refusal &refusal) {
-  if (Value ids = getOneHotIds(mask, experts)) {
+  if (Value ids = getOneHotIds(mask, getLastDim(mask))) {
     FailureOr<Routing> routing = matchRouting(experts, ids, weights, refusal);
     if (succeeded(routing) && routing->k != k)
       return refusal.refuse(ids, "yields " + Twine(routing->k) + " experts per token, expected " +
@@ -152,6 +152,9 @@ FailureOr<Routing> mlir::moe::matchMaskedRouting(int64_t experts, int64_t k, Val
   }
   if (!isa<IntegerType, FloatType>(getElementTypeOrSelf(mask.getType())))
     return refusal.refuse(mask, "yields a mask of no numbers");
+  if (getLastDim(mask) != experts)
+    return refusal.refuse(mask, "yields a mask of " + Twine(getLastDim(mask)) +
+                                    " experts, expected " + Twine(experts));
   Routing routing;
   routing.experts = experts;
   routing.k = k;

@@ -79,12 +79,6 @@ def test_exported_graphs(compiler, exported_case, level):
                 assert relative_error(actual[name], expected[name]) < tolerance
 
 
-# What is still left as it is, and why.
-LEFT = {
-    "deepseek_v2__dynamo_sorted": "the number of tokens in a Reshape is not traced through the group mask",
-    "deepseek_v3__dynamo_sorted": "the number of tokens in a Reshape is not traced through the group mask",
-    "mixtral__ts_eager_frozen": "the experts are those that NonZero found, in a loop unrolled by tracing",
-}
 # One of the two layers is dense.
 BLOCKS = {"switch_encoder__prefill_loop": 1, "switch_encoder__ts_prefill_loop": 1}
 
@@ -97,7 +91,7 @@ def test_exported_blocks_are_raised(compiler, exported_case):
     """Each MoE block that a graph holds becomes one moe.combine."""
     name = exported_case.name
     ir = compiler.run(exported_case / "model.onnx", "--compile-to", "raise-moe", "-o", "-").stdout
-    expected = 0 if name in LEFT else BLOCKS.get(name, read_case(exported_case)["moe_blocks"])
+    expected = BLOCKS.get(name, read_case(exported_case)["moe_blocks"])
     assert ir.count("moe.combine") == expected
 
 
@@ -107,8 +101,6 @@ def test_exported_blocks(compiler, exported_case):
     name = exported_case.name
     if "_lm__" in name or "_encoder__" in name:
         pytest.skip("a whole model")
-    if name in LEFT:
-        pytest.skip("operators, or sizes of outputs, that are not supported yet")
     tolerance = TOLERANCES[computed_type(exported_case)]
     with load(compiler.package(exported_case / "model.onnx", "-O3").path) as opened:
         for inputs, expected in recorded_pairs(exported_case):

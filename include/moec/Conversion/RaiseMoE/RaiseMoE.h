@@ -33,7 +33,8 @@ bool isContribMoE(onnx::NodeOp node);
 LogicalResult raiseContribMoE(RewriterBase &rewriter, onnx::NodeOp node);
 
 /// Patterns that raise what stands around the raised nodes: the product that yields
-/// the logits of a routing becomes `moe.logits`.
+/// the logits of a routing becomes `moe.logits`, a network of every token that is added to
+/// a block `moe.shared`.
 void populateRaiseMoEPatterns(RewritePatternSet &patterns);
 
 #define GEN_PASS_REGISTRATION_RAISEMOE

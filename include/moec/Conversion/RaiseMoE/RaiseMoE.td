@@ -30,6 +30,9 @@ def RaiseMoE : Pass<"raise-moe", "::mlir::ModuleOp"> {
     that come from elsewhere stay a `moe.given` routing, and a remark says which
     condition failed at which node.
 
+    A feed-forward network of the block's input that is added to the block becomes
+    `moe.shared`, with its sigmoid gate as the weight.
+
     A node that is illegal, or that asks for what moec does not compute, is an error
     at the node; the pass reports all such nodes and then fails.
 

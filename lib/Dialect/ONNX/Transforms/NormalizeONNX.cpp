@@ -418,6 +418,59 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["Transpose"] = {13, upgradeTranspose};
     map["Unsqueeze"] = {13, upgradeUnsqueeze};
     map["Where"] = {16, nullptr};
+    // Only ever widened, since versions older than those that are read.
+    for (StringRef op : {"Acos",
+                         "Acosh",
+                         "And",
+                         "Asin",
+                         "Asinh",
+                         "Atan",
+                         "Atanh",
+                         "Compress",
+                         "Conv",
+                         "ConvInteger",
+                         "ConvTranspose",
+                         "Cos",
+                         "Cosh",
+                         "DynamicQuantizeLinear",
+                         "Elu",
+                         "EyeLike",
+                         "Flatten",
+                         "HardSigmoid",
+                         "InstanceNormalization",
+                         "IsInf",
+                         "IsNaN",
+                         "LeakyRelu",
+                         "LpNormalization",
+                         "MatMulInteger",
+                         "Mean",
+                         "MeanVarianceNormalization",
+                         "Not",
+                         "OneHot",
+                         "Or",
+                         "PRelu",
+                         "QLinearConv",
+                         "QLinearMatMul",
+                         "Round",
+                         "Selu",
+                         "Shrink",
+                         "SimplifiedLayerNormalization",
+                         "Sin",
+                         "Sinh",
+                         "Softplus",
+                         "Softsign",
+                         "Tan",
+                         "ThresholdedRelu",
+                         "Xor"})
+      map[op] = {11, nullptr};
+    for (StringRef op : {"Celu", "Einsum"})
+      map[op] = {12, nullptr};
+    for (StringRef op : {"HardSwish", "Trilu"})
+      map[op] = {14, nullptr};
+    for (StringRef op : {"BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Mish"})
+      map[op] = {18, nullptr};
+    map["Gelu"] = {20, nullptr};
+    map["Swish"] = {24, nullptr};
     addContribUpgrades(map);
     addSequenceUpgrades(map);
     return map;
