@@ -3,6 +3,7 @@
 
 #include "Lowering.h"
 
+#include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/NodeLocation.h"
 #include "moec/Support/Unsupported.h"
@@ -52,7 +53,11 @@ LogicalResult NodeLowering::unsupported(const Twine &reason) {
 void NodeLowering::check(Value condition, const Twine &message) {
   if (matchPattern(condition, m_One()))
     return;
-  CheckOp::create(b, condition, describe() + ": " + message);
+  auto check = CheckOp::create(b, condition, describe() + ": " + message);
+  // Those of sizes outside of sub-graphs are evaluated before anything else is. Others are
+  // met on the way, where what follows may rely on them.
+  if (isa_and_nonnull<onnx::NodeOp>(b.getBlock()->getParentOp()))
+    check->setAttr(kEndsCallAttr, b.getUnitAttr());
 }
 
 FailureOr<int64_t> NodeLowering::axis(StringRef name, int64_t defaultValue, int64_t rank,

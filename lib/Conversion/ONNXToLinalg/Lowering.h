@@ -100,6 +100,10 @@ void addScattering(SmallVectorImpl<LoweringEntry> &table);
 void addOrdering(SmallVectorImpl<LoweringEntry> &table);
 void addFilling(SmallVectorImpl<LoweringEntry> &table);
 void addSelecting(SmallVectorImpl<LoweringEntry> &table);
+void addControlFlow(SmallVectorImpl<LoweringEntry> &table);
+
+/// Lowers the nodes of one block in their order; fails when one of them does, after all.
+LogicalResult lowerNodes(ArrayRef<onnx::NodeOp> nodes, int64_t vectorBits);
 
 //===----------------------------------------------------------------------===//
 // Elements

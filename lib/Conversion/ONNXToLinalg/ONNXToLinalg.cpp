@@ -47,6 +47,7 @@ static ArrayRef<LoweringEntry> getTable() {
     addOrdering(entries);
     addFilling(entries);
     addSelecting(entries);
+    addControlFlow(entries);
     return entries;
   }();
   return table;
@@ -121,6 +122,19 @@ LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node, int64_t vectorBits
   return findLowering(node.getOpType(), node.getVersion())->lower(n);
 }
 
+LogicalResult lowering::lowerNodes(ArrayRef<onnx::NodeOp> nodes, int64_t vectorBits) {
+  bool hasFailed = false;
+  for (onnx::NodeOp node : nodes) {
+    // The inputs of this one have been reported.
+    bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
+      return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
+    });
+    if (isBlocked || failed(lowerNodeToLinalg(node, vectorBits)))
+      hasFailed = true;
+  }
+  return failure(hasFailed);
+}
+
 /// Checks the sizes of inputs that the model states as expressions.
 static void checkStatedSizes(func::FuncOp func) {
   if (func.isDeclaration())
@@ -158,27 +172,19 @@ struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
   using ONNXToLinalgBase::ONNXToLinalgBase;
 
   void runOnOperation() override {
-    SmallVector<onnx::NodeOp> nodes;
+    // Those of sub-graphs are lowered with the nodes that hold these.
+    SmallVector<onnx::NodeOp> all, nodes;
     getOperation().walk<WalkOrder::PreOrder>([&](onnx::NodeOp node) {
-      nodes.push_back(node);
-      // A node with sub-graphs is reported as a whole.
-      return WalkResult::skip();
+      all.push_back(node);
+      if (!node->getParentOfType<onnx::NodeOp>())
+        nodes.push_back(node);
     });
-    if (failed(checkSupported(nodes)))
+    if (failed(checkSupported(all)))
       return signalPassFailure();
 
     for (auto func : getOperation().getOps<func::FuncOp>())
       checkStatedSizes(func);
-    bool hasFailed = false;
-    for (onnx::NodeOp node : nodes) {
-      // The inputs of this one have been reported.
-      bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
-        return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
-      });
-      if (isBlocked || failed(lowerNodeToLinalg(node, vectorBits)))
-        hasFailed = true;
-    }
-    if (hasFailed)
+    if (failed(lowerNodes(nodes, vectorBits)))
       return signalPassFailure();
     eraseDeadOps(getOperation());
   }

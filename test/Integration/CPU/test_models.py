@@ -101,8 +101,6 @@ def test_exported_blocks(compiler, exported_case):
     name = exported_case.name
     if "_lm__" in name or "_encoder__" in name:
         pytest.skip("a whole model")
-    if name.endswith("_noopt"):
-        pytest.skip("operators, or sizes of outputs, that are not supported yet")
     tolerance = TOLERANCES[computed_type(exported_case)]
     with load(compiler.package(exported_case / "model.onnx", "-O3").path) as opened:
         for inputs, expected in recorded_pairs(exported_case):

@@ -388,6 +388,7 @@ static const llvm::StringMap<Canonical> &getTable() {
       map[op] = {18, upgradeReduce};
     for (StringRef op : {"com.microsoft.MoE", "com.microsoft.QMoE"})
       map[op] = {1, nullptr};
+    map["If"] = map["Loop"] = map["Scan"] = {11, nullptr};
     map["ArgMax"] = map["ArgMin"] = {13, upgradeAxisOfInput};
     map["Cast"] = {13, upgradeCast};
     map["Concat"] = {13, upgradeAxisOfInput};
@@ -508,12 +509,12 @@ void Normalizer::fold(NodeOp node) {
 }
 
 LogicalResult Normalizer::visit(NodeOp node) {
+  bool isGone = false;
+  if (failed(visitGraphs(node, isGone)))
+    return failure();
+  if (isGone)
+    return success();
   builder.setInsertionPoint(node);
-  for (Region &body : node.getBodies()) {
-    if (!body.empty() && failed(run(body.front())))
-      return failure();
-    builder.setInsertionPoint(node);
-  }
   // A node of a known operator must have what every version of it has.
   auto canonical = getTable().find(node.getOpType());
   if (canonical != getTable().end()) {
@@ -547,8 +548,7 @@ LogicalResult Normalizer::run(Block &block) {
     bool isOurs = isa<NodeOp>(op) || (op.getDialect() && op.getDialect()->getNamespace() == "moe");
     if (!isOurs || !isOpTriviallyDead(&op))
       continue;
-    for (Value result : op.getResults())
-      shapes.forget(result);
+    forgetResults(&op);
     op.erase();
   }
   return success();
