@@ -203,6 +203,185 @@ static LogicalResult lowerAttention(NodeLowering &n) {
 }
 
 //===----------------------------------------------------------------------===//
+// GroupQueryAttention
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Where the new rows of each batch go among those of the cache.
+struct CachePlaces {
+  /// Rows of past and new keys by batch, [batch].
+  Value lengths;
+  OpFoldResult numRows, numNew;
+};
+} // namespace
+
+/// The rows that are there once the new ones are: of a buffer that is larger, all.
+static FailureOr<OpFoldResult> getCacheRows(NodeLowering &n, OpFoldResult past, OpFoldResult rows) {
+  ImplicitLocOpBuilder &b = n.b;
+  FailureOr<OpFoldResult> total = n.scalarInput(6, "total_sequence_length");
+  if (failed(total))
+    return failure();
+  if (!dependsOnData(*total))
+    return maxSizes(b, *total, past);
+  // The sizes of outputs are known before the run: those of a cache that just grows.
+  OpFoldResult sum = addSizes(b, past, rows);
+  n.check(equalSizes(b, *total, sum), "total_sequence_length is an input, and not the number of "
+                                      "past and new rows");
+  return sum;
+}
+
+static FailureOr<CachePlaces> findPlaces(NodeLowering &n, Value past, const Heads &query) {
+  ImplicitLocOpBuilder &b = n.b;
+  CachePlaces places;
+  Sizes sizes = getHeadSizes(b, query);
+  places.numNew = sizes[2];
+  OpFoldResult numPast = past ? getSize(b, past, 2) : OpFoldResult(b.getIndexAttr(0));
+  FailureOr<OpFoldResult> rows = getCacheRows(n, numPast, places.numNew);
+  if (failed(rows))
+    return failure();
+  places.numRows = *rows;
+  n.check(b.createOrFold<arith::CmpIOp>(arith::CmpIPredicate::sge, toValue(b, *rows),
+                                        toValue(b, places.numNew)),
+          "total_sequence_length is less than the number of new rows");
+  Value given = n.input(5);
+  auto type = cast<RankedTensorType>(given.getType());
+  if (!isa<IntegerType>(type.getElementType()) || type.getRank() < 1 || type.getRank() > 2)
+    return n.fail("seqlens_k must be integers of rank 1 or 2");
+  if (type.getRank() == 2)
+    given = reshapeTo(b, given, productOf(b, getSizes(b, given)));
+  OpFoldResult batches = sizes[0];
+  Value queries = query.tensor;
+  if (failed(unifyDim(n, given, 0, queries, 0, "seqlens_k has not one length for each batch")))
+    return failure();
+  // Rows behind the end of a padded prompt count: nothing that is of use sees them.
+  Value newRows = fromIndex(b, places.numNew, b.getI64Type());
+  Value lengths =
+      generateTensor(b, {batches}, b.getI64Type(), [&](ImplicitLocOpBuilder &b, ValueRange at) {
+        Value last = tensor::ExtractOp::create(b, given, at);
+        last = castElement(b, last, last.getType(), b.getI64Type());
+        Value length = arith::AddIOp::create(b, last, constantOf(b, b.getI64Type(), 1));
+        return arith::MaxSIOp::create(b, length, newRows).getResult();
+      });
+  // No batch may have more rows than there are, nor more past ones than were given.
+  Value longest = reduce(b, lengths, 0, constantOf(b, b.getI64Type(), 0),
+                         [](ImplicitLocOpBuilder &b, Value acc, Value element) -> Value {
+                           return arith::MaxSIOp::create(b, acc, element);
+                         });
+  Value most = tensor::ExtractOp::create(b, longest, ValueRange());
+  OpFoldResult limit = minSizes(b, places.numRows, addSizes(b, numPast, places.numNew));
+  Value bound = fromIndex(b, limit, b.getI64Type());
+  n.check(arith::CmpIOp::create(b, arith::CmpIPredicate::sle, most, bound),
+          "seqlens_k has a length that is more than the past and new rows");
+  places.lengths =
+      generateTensor(b, {batches}, b.getI64Type(), [&](ImplicitLocOpBuilder &b, ValueRange at) {
+        return arith::MinSIOp::create(b, tensor::ExtractOp::create(b, lengths, at), bound)
+            .getResult();
+      });
+  return places;
+}
+
+/// The cache [batch, heads, rows, size] with the new rows behind the past ones of each batch.
+static FailureOr<Value> addToCache(NodeLowering &n, Value past, const Heads &heads,
+                                   const CachePlaces &places) {
+  ImplicitLocOpBuilder &b = n.b;
+  FailureOr<Value> rows = appendRows(n, {}, heads);
+  if (failed(rows))
+    return failure();
+  if (past && cast<RankedTensorType>(past.getType()).getRank() != 4)
+    return n.fail("past keys and values must have rank 4");
+  for (int64_t dim : {0, 1, 3})
+    if (past && failed(unifyDim(n, past, dim, *rows, dim, "past and new keys or values differ")))
+      return failure();
+  Type type = getElementTypeOrSelf(rows->getType());
+  Sizes sizes = getSizes(b, *rows);
+  OpFoldResult batches = sizes[0];
+  sizes[2] = places.numRows;
+  Value cache = emptyTensor(b, sizes, type), newRows = toValue(b, places.numNew);
+  Value all = toValue(b, places.numRows);
+  sizes[0] = b.getIndexAttr(1);
+  auto place = [&](ImplicitLocOpBuilder &b, Value source, Value from, Value cache, Value batch,
+                   Value to, Value count) -> Value {
+    Sizes part(sizes), ones(4, b.getIndexAttr(1)), offsets(4, b.getIndexAttr(0));
+    part[2] = count;
+    offsets[0] = batch;
+    offsets[2] = from;
+    Value slice = tensor::ExtractSliceOp::create(b, source, offsets, part, ones);
+    offsets[2] = to;
+    return tensor::InsertSliceOp::create(b, slice, cache, offsets, part, ones);
+  };
+  auto step = [&](ImplicitLocOpBuilder &b, ValueRange at, Value cache) -> Value {
+    Value length = arith::IndexCastOp::create(b, b.getIndexType(),
+                                              tensor::ExtractOp::create(b, places.lengths, at));
+    Value start = arith::SubIOp::create(b, length, newRows);
+    Value zero = arith::ConstantIndexOp::create(b, 0);
+    if (past)
+      cache = place(b, past, zero, cache, at[0], zero, start);
+    cache = place(b, *rows, zero, cache, at[0], start, newRows);
+    // What is behind is not seen, but is part of an output.
+    Sizes part(sizes), ones(4, b.getIndexAttr(1)), offsets(4, b.getIndexAttr(0));
+    offsets[0] = at[0];
+    offsets[2] = length;
+    part[2] = arith::SubIOp::create(b, all, length).getResult();
+    Value rest = filledTensor(b, part, type, 0);
+    return tensor::InsertSliceOp::create(b, rest, cache, offsets, part, ones);
+  };
+  return loopOver(b, batches, cache, step);
+}
+
+/// Normalized nodes are neither packed nor rotate. Source: ONNX Runtime 1.31.
+static LogicalResult lowerGroupQueryAttention(NodeLowering &n) {
+  ImplicitLocOpBuilder &b = n.b;
+  int64_t keyHeads = n.node.getIntAttr("kv_num_heads", 0);
+  for (StringRef quantized : {"k_quant_type", "v_quant_type"})
+    if (StringRef kind = n.node.getStringAttr(quantized, "NONE"); kind != "NONE")
+      return n.unsupported(quantized + " " + kind);
+  if (n.node.getIntAttr("qk_output", 0))
+    return n.unsupported("qk_output");
+  for (unsigned i = 0; i < 3; ++i)
+    if (!n.input(i) || !isa<FloatType>(n.inputType(i).getElementType()))
+      return n.fail("input " + Twine(i) + " must be a floating-point tensor");
+  FailureOr<Heads> query = splitHeads(n, n.input(0), n.node.getIntAttr("num_heads", 0));
+  FailureOr<Heads> key = splitHeads(n, n.input(1), keyHeads);
+  FailureOr<Heads> value = splitHeads(n, n.input(2), keyHeads);
+  if (failed(query) || failed(key) || failed(value))
+    return failure();
+  if (!n.input(3) != !n.input(4))
+    return n.fail("past keys and past values go together");
+  FailureOr<CachePlaces> places = findPlaces(n, n.input(3), *query);
+  if (failed(places))
+    return failure();
+  FailureOr<Value> keys = addToCache(n, n.input(3), *key, *places);
+  FailureOr<Value> values = addToCache(n, n.input(4), *value, *places);
+  if (failed(keys) || failed(values))
+    return failure();
+
+  AttentionSpec spec;
+  spec.query = *query;
+  spec.key = {*keys};
+  spec.value = {*values};
+  spec.lengths = places->lengths;
+  spec.softcap = n.node.getFloatAttr("softcap", 0);
+  spec.right = 0;
+  // The window holds the position itself.
+  if (int64_t window = n.node.getIntAttr("local_window_size", -1); window > 0)
+    spec.left = window - 1;
+  if (n.node.getFloatAttr("scale", 0) == 0)
+    n.node.removeNodeAttr("scale");
+  spec.scale = getScale(n, spec.query.tensor);
+  if (Value bias = n.input(10))
+    spec.biases.push_back(bias);
+  spec.sink = n.input(11);
+  if (!spec.sink && n.node.getIntAttr("smooth_softmax", 0) == 1)
+    spec.sink = filledTensor(b, getHeadSizes(b, *query)[1], n.inputType(0).getElementType(), 0);
+  FailureOr<Value> result = buildAttention(n, spec);
+  if (failed(result))
+    return failure();
+  SmallVector<Value> results = {joinHeads(b, *result), *keys, *values, Value()};
+  results.resize(n.node.getNumResults());
+  return n.replace(results);
+}
+
+//===----------------------------------------------------------------------===//
 // RotaryEmbedding
 //===----------------------------------------------------------------------===//
 
@@ -297,5 +476,6 @@ static LogicalResult lowerRotaryEmbedding(NodeLowering &n) {
 
 void lowering::addAttention(SmallVectorImpl<LoweringEntry> &table) {
   table.push_back({"Attention", 23, kNewestOpset, lowerAttention});
+  table.push_back({"com.microsoft.GroupQueryAttention", 1, 1, lowerGroupQueryAttention});
   table.push_back({"RotaryEmbedding", 23, kNewestOpset, lowerRotaryEmbedding});
 }

@@ -47,6 +47,10 @@ static void addAttributes(Table &table) {
   set({"com.microsoft.FusedMatMul"}, {"alpha", "transA", "transB", "transBatchA", "transBatchB"});
   set({"com.microsoft.MatMulNBits"},
       {"K", "N", "accuracy_level", "bits", "block_size", "weight_prepacked"});
+  set({"com.microsoft.GroupQueryAttention"},
+      {"do_rotary", "k_quant_type", "kv_cache_bit_width", "kv_num_heads", "local_window_size",
+       "num_heads", "qk_output", "rotary_interleaved", "scale", "smooth_softmax", "softcap",
+       "v_quant_type"});
   set({"com.microsoft.MultiHeadAttention"},
       {"mask_filter_value", "num_heads", "scale", "unidirectional"});
   set({"com.microsoft.RotaryEmbedding"},
@@ -96,6 +100,10 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
               "num_outputs", "output_dtype", "precision"},
              "an integer")
       .Cases({"dtype", "new_axis", "num_scan_inputs"}, "an integer")
+      .Cases({"do_rotary", "kv_cache_bit_width", "local_window_size", "qk_output",
+              "rotary_interleaved", "smooth_softmax"},
+             "an integer")
+      .Cases({"k_quant_type", "v_quant_type"}, "a string")
       .Cases({"K", "N", "accuracy_level", "bits", "interleaved"}, "an integer")
       .Cases({"is_causal", "is_packed_batching", "kv_num_heads", "left_window_size", "num_heads"},
              "an integer")
@@ -202,6 +210,7 @@ static Table makeTable() {
   add({3, 4, 1}, {"RotaryEmbedding"});
   add({3, 7, 4}, {"Attention"});
   add({1, 10, 4}, {"com.microsoft.MultiHeadAttention"});
+  add({1, 14, 4}, {"com.microsoft.GroupQueryAttention"});
   add({2, 2, 1}, {"com.microsoft.FusedMatMul"});
   add({3, 4, 4}, {"com.microsoft.SkipSimplifiedLayerNormalization"});
   add({3, 5, 4}, {"com.microsoft.SkipLayerNormalization"});

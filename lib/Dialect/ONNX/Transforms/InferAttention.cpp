@@ -56,4 +56,23 @@ static LogicalResult inferAttention(Inference &in) {
   return success();
 }
 
-void inference::addAttention(InferTable &table) { table["Attention"] = inferAttention; }
+/// Normalized: neither packed nor with rotary embeddings.
+static LogicalResult inferGroupQueryAttention(Inference &in) {
+  std::optional<Shape> query = in.shape(0);
+  if (query && query->size() != 3)
+    return in.fail() << "needs queries of rank 3, got rank " << query->size();
+  in.set(0, in.element(0), query);
+  for (unsigned i = 1; i <= 2; ++i) {
+    std::optional<Shape> rows = getHeads(in, i, "kv_num_heads");
+    // Those of past and new ones, or the size of a buffer: total_sequence_length says.
+    if (rows)
+      (*rows)[2] = kDynamic;
+    in.set(i, in.element(i), rows);
+  }
+  return success();
+}
+
+void inference::addAttention(InferTable &table) {
+  table["Attention"] = inferAttention;
+  table["com.microsoft.GroupQueryAttention"] = inferGroupQueryAttention;
+}

@@ -295,7 +295,84 @@ static LogicalResult upgradeMultiHeadAttention(NodeOp node, Normalizer &normaliz
                               std::min<unsigned>(node.getNumResults(), 3));
 }
 
+//===----------------------------------------------------------------------===//
+// GroupQueryAttention
+//===----------------------------------------------------------------------===//
+
+/// Queries, keys and values of the packed input 0.
+static FailureOr<SmallVector<Value>> splitPacked(NodeOp node, Normalizer &normalizer) {
+  RankedTensorType type = getType(node.getInput(0));
+  int64_t heads = node.getIntAttr("num_heads", 0), keyHeads = node.getIntAttr("kv_num_heads", 0);
+  int64_t all = heads + 2 * keyHeads;
+  if (heads <= 0 || keyHeads <= 0)
+    return fail(node) << "num_heads and kv_num_heads must be positive";
+  if (!type || type.getRank() != 3 || type.isDynamicDim(2) || type.getDimSize(2) % all != 0)
+    return fail(node) << "packed queries, keys and values must be of rank 3 and their last size a "
+                         "known multiple of "
+                      << all;
+  int64_t size = type.getDimSize(2) / all;
+  Value sizes = normalizer.createInts({heads * size, keyHeads * size, keyHeads * size});
+  return normalizer.createMany(
+      "Split", {node.getInput(0), sizes}, 18,
+      normalizer.builder.getNamedAttr("axis", normalizer.builder.getI64IntegerAttr(2)), 3);
+}
+
+/// The positions of the new rows, [batch, rows]: they end at seqlens_k. A prompt that is
+/// padded on the right begins at 0.
+static Value getPositions(NodeOp node, Chain &chain) {
+  if (Value given = node.getInput(9))
+    return given;
+  Value zero = chain.scalar(chain.b.getI64IntegerAttr(0));
+  Value one = chain.scalar(chain.b.getI64IntegerAttr(1));
+  Value rows = chain.size(node.getInput(0), 1);
+  Value lengths = chain.create("Add", {chain.cast(node.getInput(5), kInt64), one}, 14);
+  Value first = chain.create("Max", {chain.create("Sub", {lengths, rows}, 14), zero}, 13);
+  Value range = chain.create("Range", {zero, rows, one}, 11);
+  return chain.create("Add", {chain.reshape(first, {-1, 1}), range}, 14);
+}
+
+/// What remains has separate queries, keys and values, and no rotary embedding.
+static LogicalResult upgradeGroupQueryAttention(NodeOp node, Normalizer &normalizer, bool &done) {
+  if (!node.getInput(5) || !node.getInput(6))
+    return fail(node) << "needs seqlens_k and total_sequence_length";
+  if (!node.getInput(1) != !node.getInput(2))
+    return fail(node) << "keys and values go together";
+  SmallVector<Value> inputs = node.getAllInputs();
+  if (!inputs[1]) {
+    FailureOr<SmallVector<Value>> parts = splitPacked(node, normalizer);
+    if (failed(parts))
+      return failure();
+    std::copy(parts->begin(), parts->end(), inputs.begin());
+  }
+  if (node.getIntAttr("do_rotary", 0)) {
+    Value cos = node.getInput(7), sin = node.getInput(8);
+    RankedTensorType cosType = getType(cos);
+    if (!cosType || cosType.getRank() != 2 || !sin)
+      return fail(node) << "a rotary embedding needs cos_cache and sin_cache of rank 2";
+    Chain chain(normalizer);
+    Value positions = getPositions(node, chain);
+    cos = chain.gather(cos, positions, 0);
+    sin = chain.gather(sin, positions, 0);
+    int64_t half = cosType.getDimSize(1);
+    for (auto [input, heads] :
+         {std::pair<Value &, StringRef>(inputs[0], "num_heads"), {inputs[1], "kv_num_heads"}})
+      input = chain.create(
+          "RotaryEmbedding", {input, cos, sin}, 23,
+          {chain.attr("interleaved", node.getIntAttr("rotary_interleaved", 0)),
+           chain.attr("num_heads", node.getIntAttr(heads, 0)),
+           chain.attr("rotary_embedding_dim", ShapedType::isDynamic(half) ? 0 : 2 * half)});
+    if (!chain.ok)
+      return failure();
+    node.removeNodeAttr("do_rotary");
+  }
+  for (unsigned i = 7; i <= 9 && i < inputs.size(); ++i)
+    inputs[i] = {};
+  node.setAllInputs(inputs);
+  return success();
+}
+
 void mlir::moe::onnx::addContribUpgrades(llvm::StringMap<Canonical> &table) {
+  table["com.microsoft.GroupQueryAttention"] = {1, upgradeGroupQueryAttention};
   table["com.microsoft.MultiHeadAttention"] = {1, upgradeMultiHeadAttention};
   table["com.microsoft.RotaryEmbedding"] = {1, upgradeContribRotary};
   table["com.microsoft.SkipLayerNormalization"] = {1, upgradeSkipNorm};
