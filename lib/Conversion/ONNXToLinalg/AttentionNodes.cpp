@@ -149,6 +149,21 @@ static Value getScale(NodeLowering &n, Value query) {
   return arith::DivFOp::create(b, constantOf(b, type, 1), math::SqrtOp::create(b, number));
 }
 
+/// In a product that broadcasts, keys have one head or as many as queries.
+static LogicalResult checkBroadcastHeads(NodeLowering &n, const Heads &query, const Heads &key) {
+  OpFoldResult heads = getSize(n.b, query.tensor, query.headDim());
+  OpFoldResult keyHeads = getSize(n.b, key.tensor, key.headDim());
+  if (isSameSize(heads, keyHeads) || isSize(keyHeads, 1))
+    return success();
+  StringRef message = "the heads of queries and keys differ";
+  if (getConstantIntValue(heads) && getConstantIntValue(keyHeads))
+    return n.fail(message);
+  Value isOne = equalSizes(n.b, keyHeads, n.b.getIndexAttr(1));
+  Value isSame = equalSizes(n.b, keyHeads, heads);
+  n.check(n.b.createOrFold<arith::OrIOp>(isOne, isSame), message);
+  return success();
+}
+
 static LogicalResult lowerAttention(NodeLowering &n) {
   ImplicitLocOpBuilder &b = n.b;
   int64_t queryHeads = n.node.getIntAttr("q_num_heads", 0);
@@ -157,6 +172,8 @@ static LogicalResult lowerAttention(NodeLowering &n) {
   FailureOr<Heads> key = splitHeads(n, n.input(1), keyHeads);
   FailureOr<Heads> value = splitHeads(n, n.input(2), keyHeads);
   if (failed(query) || failed(key) || failed(value))
+    return failure();
+  if (n.node.getIntAttr("__broadcast_heads", 0) && failed(checkBroadcastHeads(n, *query, *key)))
     return failure();
   if (n.input(3) && n.inputType(3).getRank() == 0)
     return n.fail("the mask is a scalar");

@@ -27,10 +27,19 @@ template <typename OpTy> static Value unary(Element &e, ValueRange x) {
   return e.b.createOrFold<OpTy>(x[0]);
 }
 
+/// True for a size and a negative number: exporters ask whether a size is the -1 of Expand.
+static bool isSizeAndNegative(Value x, Value y) {
+  std::optional<int64_t> number = getConstantIntValue(y);
+  return number && *number < 0 && isNeverNegative(x);
+}
+
 static Value compare(Element &e, ValueRange x, arith::CmpFPredicate floats,
                      arith::CmpIPredicate signedInts, arith::CmpIPredicate unsignedInts) {
   if (e.isFloat)
     return e.b.createOrFold<arith::CmpFOp>(floats, x[0], x[1]);
+  if (signedInts == arith::CmpIPredicate::eq && !e.isUnsigned &&
+      (isSizeAndNegative(x[0], x[1]) || isSizeAndNegative(x[1], x[0])))
+    return arith::ConstantOp::create(e.b, e.b.getBoolAttr(false));
   return e.b.createOrFold<arith::CmpIOp>(e.isUnsigned ? unsignedInts : signedInts, x[0], x[1]);
 }
 

@@ -67,3 +67,22 @@ func.func @by_way_of_reshape(%x: tensor<?x1x8xf32> {onnx.dims = ["seq", "1", "8"
   %z = onnx.node "Expand"(%x, %to) {version = 13 : i64} : (tensor<?x1x8xf32>, tensor<3xi64>) -> tensor<?x4x8xf32>
   return %z : tensor<?x4x8xf32>
 }
+
+// Whether a size is the -1 that Expand leaves alone is known: it is not.
+// CHECK-LABEL: func @guarded_expand
+// CHECK-NOT: moe.check
+// CHECK-NOT: arith.select
+// CHECK: return
+func.func @guarded_expand(%x: tensor<?x1x8xf32> {onnx.dims = ["seq", "1", "8"]}) -> tensor<?x4x8xf32> {
+  %zero = onnx.node "Constant"() {attributes = {value = dense<0> : tensor<1xi64>}, version = 13 : i64} : () -> tensor<1xi64>
+  %ones = onnx.node "Constant"() {attributes = {value = dense<1> : tensor<3xi64>}, version = 13 : i64} : () -> tensor<3xi64>
+  %minus = onnx.node "Constant"() {attributes = {value = dense<-1> : tensor<3xi64>}, version = 13 : i64} : () -> tensor<3xi64>
+  %rest = onnx.node "Constant"() {attributes = {value = dense<[4, 8]> : tensor<2xi64>}, version = 13 : i64} : () -> tensor<2xi64>
+  %shape = onnx.node "Shape"(%x) {version = 15 : i64} : (tensor<?x1x8xf32>) -> tensor<3xi64>
+  %s = onnx.node "Gather"(%shape, %zero) {version = 13 : i64} : (tensor<3xi64>, tensor<1xi64>) -> tensor<1xi64>
+  %to = onnx.node "Concat"(%s, %rest) {attributes = {axis = 0 : i64}, version = 13 : i64} : (tensor<1xi64>, tensor<2xi64>) -> tensor<3xi64>
+  %is = onnx.node "Equal"(%to, %minus) {version = 13 : i64} : (tensor<3xi64>, tensor<3xi64>) -> tensor<3xi1>
+  %guarded = onnx.node "Where"(%is, %ones, %to) {version = 16 : i64} : (tensor<3xi1>, tensor<3xi64>, tensor<3xi64>) -> tensor<3xi64>
+  %z = onnx.node "Expand"(%x, %guarded) {version = 13 : i64} : (tensor<?x1x8xf32>, tensor<3xi64>) -> tensor<?x4x8xf32>
+  return %z : tensor<?x4x8xf32>
+}

@@ -84,3 +84,16 @@ func.func @position_bias(%q: tensor<?x4x?x8xf32>, %k: tensor<?x?x4x8xf32>, %v: t
   %y = onnx.node "MatMul"(%p, %v) {version = 20 : i64} : (tensor<*xf32>, tensor<?x4x?x8xf32>) -> tensor<?x4x?x8xf32>
   return %y : tensor<?x4x?x8xf32>
 }
+
+// -----
+
+// The numbers of heads are for the run to see.
+// CHECK-LABEL: func @unknown_heads
+// CHECK: onnx.node "Attention"(%arg0, %arg1, %arg2) {attributes = {__broadcast_heads = 1 : i64, __empty_is_nan = 1 : i64, scale = 1.000000e+00 : f32}, version = 23 : i64}
+func.func @unknown_heads(%q: tensor<?x?x?x8xf32>, %k: tensor<?x?x?x8xf32>, %v: tensor<?x?x?x8xf32>) -> tensor<?x?x?x8xf32> {
+  %kt = onnx.node "Transpose"(%k) {attributes = {perm = array<i64: 0, 1, 3, 2>}, version = 13 : i64} : (tensor<?x?x?x8xf32>) -> tensor<*xf32>
+  %scores = onnx.node "MatMul"(%q, %kt) {version = 20 : i64} : (tensor<?x?x?x8xf32>, tensor<*xf32>) -> tensor<*xf32>
+  %p = onnx.node "Softmax"(%scores) {attributes = {axis = -1 : i64}, version = 20 : i64} : (tensor<*xf32>) -> tensor<*xf32>
+  %y = onnx.node "MatMul"(%p, %v) {version = 20 : i64} : (tensor<*xf32>, tensor<?x?x?x8xf32>) -> tensor<?x?x?x8xf32>
+  return %y : tensor<?x?x?x8xf32>
+}

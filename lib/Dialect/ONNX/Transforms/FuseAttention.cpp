@@ -205,6 +205,8 @@ struct Attention {
   SmallVector<Value, 2> biases;
   double scale = 1;
   bool emptyIsNaN = true;
+  /// Whether the run has to see that keys have one head, or as many as queries.
+  bool mayBroadcastHeads = false;
 };
 } // namespace
 
@@ -223,8 +225,9 @@ static NodeOp getSoftmax(Value weights, Attention &attention) {
   return softmax && isNaN.getInput(0) == scores && scores.hasNUses(2) ? softmax : NodeOp();
 }
 
-/// True when heads of queries and keys go together without broadcasting the queries.
-static bool fitTogether(const Attention &attention) {
+/// True when heads of queries and keys go together without broadcasting the queries, or when
+/// that is for the run to see.
+static bool fitTogether(Attention &attention) {
   auto query = cast<RankedTensorType>(attention.query.getType());
   auto key = cast<RankedTensorType>(attention.key.tensor.getType());
   auto value = cast<RankedTensorType>(attention.value.getType());
@@ -233,8 +236,10 @@ static bool fitTogether(const Attention &attention) {
     if (type.getElementType() != query.getElementType() ||
         type.getDimSize(0) != query.getDimSize(0))
       return false;
-  return !ShapedType::isDynamic(heads) && (keyHeads == heads || keyHeads == 1) &&
-         value.getDimSize(1) == keyHeads;
+  attention.mayBroadcastHeads =
+      ShapedType::isDynamic(keyHeads) || (ShapedType::isDynamic(heads) && keyHeads != 1);
+  return value.getDimSize(1) == keyHeads &&
+         (attention.mayBroadcastHeads || keyHeads == heads || keyHeads == 1);
 }
 
 /// The side of a sum that is a product, perhaps times numbers, or else another sum.
@@ -339,6 +344,8 @@ static void replace(NodeOp node, const Attention &attention) {
       builder.getNamedAttr("scale", builder.getF32FloatAttr(attention.scale))};
   if (attention.emptyIsNaN)
     attributes.push_back(builder.getNamedAttr("__empty_is_nan", builder.getI64IntegerAttr(1)));
+  if (attention.mayBroadcastHeads)
+    attributes.push_back(builder.getNamedAttr("__broadcast_heads", builder.getI64IntegerAttr(1)));
   auto fused = NodeOp::create(builder, node.getLoc(), node.getResultTypes(), "Attention",
                               {attention.query, key, attention.value, bias}, 23, attributes,
                               node.getOutputName(0));

@@ -50,9 +50,12 @@ def FuseAttentionPass : Pass<"fuse-attention", "::mlir::ModuleOp"> {
   let description = [{
     On normalized nodes: `MatMul(Softmax(MatMul(q, transposed k) * scale + mask), v)` of rank 4
     becomes one `Attention`, which is lowered by tiles. Factors that are numbers may
-    stand at the scores, the queries and the keys; the mask may be absent; keys may be
-    transposed by way of rank 3, with sizes cut out of a Shape. Interior values must have
-    no other reader.
+    stand at the scores, the queries and the keys; there may be no mask or several summands;
+    keys may be transposed by way of rank 3, with sizes cut out of a Shape, or from
+    [batch, rows, heads, size]. Interior values must have no other reader.
+
+    Where the numbers of heads are not known yet, the attribute `__broadcast_heads` has the
+    lowering check that keys have one head or as many as queries.
 
     A Softmax of which NaN is replaced by zeros gives zeros for queries without keys;
     without that they give NaN, which the attribute `__empty_is_nan` keeps.
