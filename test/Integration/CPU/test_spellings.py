@@ -293,7 +293,7 @@ def test_frozen_loops_are_refused(compiler, tmp_path):
     path = tmp_path / "frozen.onnx"
     make_model(path, loop(E - 1), make_weights())
     refused = compiler.run(path, "-o", tmp_path / "refused.moec", check=False)
-    assert refused.returncode != 0
+    assert refused.returncode == 2
     assert f"(Split): takes the experts that some token chose for {E - 1} of {E}" in refused.stderr
     assert "--allow-frozen-routing" in refused.stderr
     compiler.run(path, "-o", tmp_path / "allowed.moec", "--allow-frozen-routing", "--compile-to", "raise-moe")
