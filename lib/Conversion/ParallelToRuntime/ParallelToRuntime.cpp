@@ -7,6 +7,7 @@
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 
+#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/FunctionCallUtils.h"
@@ -54,6 +55,82 @@ void makeSequential(scf::ParallelOp loop) {
   loop.erase();
 }
 
+/// What of a memref a worker is told: the pointer and whatever its type does not say.
+class MemRefParts {
+public:
+  explicit MemRefParts(MemRefType type) : type(type) {
+    legal = succeeded(type.getStridesAndOffset(strides, offset));
+  }
+  /// Of strided memrefs only.
+  explicit operator bool() const { return legal; }
+
+  void appendTypes(SmallVectorImpl<Type> &types) {
+    MLIRContext *context = type.getContext();
+    types.push_back(LLVM::LLVMPointerType::get(context));
+    unsigned dynamic = ShapedType::isDynamic(offset) +
+                       llvm::count_if(strides, ShapedType::isDynamic) + type.getNumDynamicDims();
+    types.append(dynamic, IntegerType::get(context, 64));
+  }
+
+  /// The parts of a descriptor.
+  void appendValues(OpBuilder &builder, Location loc, Value descriptor,
+                    SmallVectorImpl<Value> &values) {
+    MemRefDescriptor source(descriptor);
+    values.push_back(source.alignedPtr(builder, loc));
+    if (ShapedType::isDynamic(offset))
+      values.push_back(source.offset(builder, loc));
+    for (int64_t i = 0; i < type.getRank(); ++i) {
+      if (type.isDynamicDim(i))
+        values.push_back(source.size(builder, loc, i));
+      if (ShapedType::isDynamic(strides[i]))
+        values.push_back(source.stride(builder, loc, i));
+    }
+  }
+
+  /// A descriptor made of the parts, which it takes from the front of `values`.
+  Value build(OpBuilder &builder, Location loc, Type descriptorType, ArrayRef<Value> &values) {
+    auto take = [&] {
+      Value value = values.front();
+      values = values.drop_front();
+      return value;
+    };
+    MemRefDescriptor result = MemRefDescriptor::poison(builder, loc, descriptorType);
+    Value data = take();
+    result.setAllocatedPtr(builder, loc, data);
+    result.setAlignedPtr(builder, loc, data);
+    if (ShapedType::isDynamic(offset))
+      result.setOffset(builder, loc, take());
+    else
+      result.setConstantOffset(builder, loc, offset);
+    for (int64_t i = 0; i < type.getRank(); ++i) {
+      if (type.isDynamicDim(i))
+        result.setSize(builder, loc, i, take());
+      else
+        result.setConstantSize(builder, loc, i, type.getDimSize(i));
+      if (ShapedType::isDynamic(strides[i]))
+        result.setStride(builder, loc, i, take());
+      else
+        result.setConstantStride(builder, loc, i, strides[i]);
+    }
+    return result;
+  }
+
+private:
+  MemRefType type;
+  SmallVector<int64_t> strides;
+  int64_t offset = 0;
+  bool legal;
+};
+
+/// The parts of a captured value, if it is a strided memref.
+std::optional<MemRefParts> getParts(Value capture) {
+  auto type = dyn_cast<MemRefType>(capture.getType());
+  if (!type)
+    return std::nullopt;
+  MemRefParts parts(type);
+  return parts ? std::optional(parts) : std::nullopt;
+}
+
 class Outliner {
 public:
   Outliner(ModuleOp module, SymbolTable &symbols)
@@ -92,8 +169,12 @@ private:
         captures.push_back(value);
     }
     SmallVector<Type> fields;
-    for (Value capture : captures)
-      fields.push_back(types.convertType(capture.getType()));
+    for (Value capture : captures) {
+      if (auto parts = getParts(capture))
+        parts->appendTypes(fields);
+      else
+        fields.push_back(types.convertType(capture.getType()));
+    }
     contextType = LLVM::LLVMStructType::getLiteral(module.getContext(), fields);
   }
 
@@ -120,10 +201,18 @@ private:
     IRMapping mapping;
     for (Value constant : constants)
       builder.clone(*constant.getDefiningOp(), mapping);
-    for (auto [i, capture] : llvm::enumerate(captures)) {
-      Value field = LLVM::LoadOp::create(builder, loc, contextType.getBody()[i],
-                                         getField(builder, body.getArgument(0), i));
-      mapping.map(capture, cast(builder, field, capture.getType()));
+    SmallVector<Value> fields;
+    for (auto [i, type] : llvm::enumerate(contextType.getBody()))
+      fields.push_back(
+          LLVM::LoadOp::create(builder, loc, type, getField(builder, body.getArgument(0), i)));
+    ArrayRef<Value> rest = fields;
+    for (Value capture : captures) {
+      Value value = rest.front();
+      if (auto parts = getParts(capture))
+        value = parts->build(builder, loc, types.convertType(capture.getType()), rest);
+      else
+        rest = rest.drop_front();
+      mapping.map(capture, cast(builder, value, capture.getType()));
     }
     Type index = builder.getIndexType();
     Value task = arith::IndexCastOp::create(builder, loc, index, body.getArgument(1));
@@ -170,9 +259,16 @@ private:
     Value one = LLVM::ConstantOp::create(builder, loc, builder.getI64Type(), 1);
     Value context = LLVM::AllocaOp::create(builder, loc, pointer, contextType, one);
     builder.setInsertionPoint(loop);
-    for (auto [i, capture] : llvm::enumerate(captures))
-      LLVM::StoreOp::create(builder, loc, cast(builder, capture, contextType.getBody()[i]),
-                            getField(builder, context, i));
+    SmallVector<Value> fields;
+    for (Value capture : captures) {
+      Value value = cast(builder, capture, types.convertType(capture.getType()));
+      if (auto parts = getParts(capture))
+        parts->appendValues(builder, loc, value, fields);
+      else
+        fields.push_back(value);
+    }
+    for (auto [i, field] : llvm::enumerate(fields))
+      LLVM::StoreOp::create(builder, loc, field, getField(builder, context, i));
     Value function = func::ConstantOp::create(builder, loc, body.getFunctionType(),
                                               FlatSymbolRefAttr::get(body.getNameAttr()));
     LLVM::CallOp::create(builder, loc, hook,

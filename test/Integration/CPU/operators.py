@@ -168,8 +168,8 @@ def print_function(case, name, static):
 
 UPSTREAM = """builtin.module(canonicalize, cse,
   one-shot-bufferize{bufferize-function-boundaries function-boundary-type-conversion=identity-layout-map},
-  expand-copies, func.func(convert-linalg-to-loops, llvm-request-c-wrappers), resolve-expand-shape, expand-strided-metadata, lower-affine,
-  convert-scf-to-cf, arith-expand{include-bf16=true}, convert-math-to-llvm, convert-math-to-libm,
+  expand-copies, func.func(convert-linalg-to-loops, convert-vector-to-scf, llvm-request-c-wrappers), resolve-expand-shape, expand-strided-metadata, lower-affine,
+  convert-scf-to-cf, arith-expand{include-bf16=true}, convert-vector-to-llvm, convert-math-to-llvm, convert-math-to-libm,
   convert-to-llvm, reconcile-unrealized-casts)"""
 
 # Only the lowest bit of an i1 argument is defined: not a C bool.
@@ -188,11 +188,11 @@ def find_tools():
     return tools
 
 
-def compile_cases(cases, folder, tools, passes=("--onnx-to-linalg",)):
-    """A library with a function `NAME_static` and `NAME_dynamic` for each case."""
+def compile_cases(cases, folder, tools, passes=("--onnx-to-linalg",), kinds=("static", "dynamic")):
+    """A library with a function `NAME_static` and `NAME_dynamic` for each case, as far as among `kinds`."""
     text = "module {\n" + "".join(
         print_function(case, f"{case.name}_{kind}", kind == "static")
-        for case in cases for kind in case.kinds) + "}\n"
+        for case in cases for kind in case.kinds if kind in kinds) + "}\n"
     path = folder / "cases.mlir"
     path.write_text(text)
     lowered = run([tools["moe-opt"], path, *passes])

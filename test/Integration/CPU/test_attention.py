@@ -86,6 +86,11 @@ def attention_cases():
     yield case("tiles_causal", long, {"is_causal": 1})
     yield case("tiles_mask", [*long, mask(77, 150)])
     yield case("tiles_rising", [long[0] * 3, np.sort(long[1], axis=2), long[2]])
+    # Heads that are no whole number of vectors, and more rows than a task has.
+    odd = [real(1, 6, 70, 40), real(1, 2, 150, 40), real(1, 2, 150, 72)]
+    for dtype in (F32, F16, BF16):
+        yield case(f"sizes_{np.dtype(dtype).name}", [x.astype(dtype) for x in odd], {"is_causal": 1})
+    yield case("sizes_window", [*odd, real(6, 70, 150)], {"left_window_size": 20, "right_window_size": 5, "softcap": 3.0}, version=25)
     yield case("no_keys", [q, real(2, 4, 0, 8), real(2, 4, 0, 6)], expected=[np.zeros((2, 4, 5, 6), F32)])
     yield case("no_queries", [real(2, 4, 0, 8), k, v])
     yield case("other_heads", [q, real(2, 3, 7, 8), real(2, 3, 7, 8)], fails=True, kinds=["dynamic"],
@@ -309,6 +314,36 @@ RUNS = [pytest.param(case, kind, id=f"{case.name}-{kind}") for case in CASES for
 @pytest.mark.parametrize("case, kind", RUNS)
 def test_operator(library, case, kind):
     operators.check(library, case, kind)
+
+
+#
+# The kernel, which heads of a static size have
+#
+
+KERNEL_CASES = [case for case in CASES if case.op in ("Attention", MS + "MultiHeadAttention") and "static" in case.kinds]
+KERNEL_RUNS = [pytest.param(bits, case, id=f"{case.name}-{bits}") for case in KERNEL_CASES
+               for bits in ([256, 512] if "sizes" in case.name or "tiles" in case.name else [512])]
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """Libraries by the width of vectors."""
+    def compile_cases(bits):
+        cases = [run.values[1] for run in KERNEL_RUNS if run.values[0] == bits]
+        folder = tmp_path_factory.mktemp(f"attention{bits}")
+        library = operators.compile_cases(cases, folder, operators.find_tools(),
+                                          ["--normalize-onnx", f"--onnx-to-linalg=vector-bits={bits}"], kinds=["static"])
+        # Only float64 has no kernel.
+        calls = (folder / "lowered.mlir").read_text().count("call @moec_attention")
+        assert calls == sum(case.inputs[0].dtype != F64 for case in cases)
+        return library
+
+    return {bits: compile_cases(bits) for bits in (256, 512)}
+
+
+@pytest.mark.parametrize("bits, case", KERNEL_RUNS)
+def test_kernel(kernels, bits, case):
+    operators.check(kernels[bits], case, "static")
 
 
 # ONNX Runtime's CPU kernel has no packed inputs.
