@@ -7,16 +7,18 @@
         --dims batch=1,sequence=256,past_sequence=0,total_sequence=256 \\
         --dims batch=1,sequence=1,past_sequence=256,total_sequence=257
 
-Each --dims is a row of the table, for each number of threads. Floating-point inputs
-are normal random numbers. Integer inputs are random numbers below --below, except
+Each --dims has rows in the table, for each number of threads and each model that ONNX
+Runtime is given: the one that was exported, or the one that moec --emit=onnx writes, with
+its fused MoE nodes (--beside exported,fused). Floating-point inputs are normal random numbers. Integer inputs are random numbers below --below, except
 `attention_mask` (ones) and `position_ids` (they go on where the dimension --past ends).
-Both sides take turns, so that what else the machine does meets both.
+The sides take turns, so that what else the machine does meets both.
 """
 
 import argparse
 import json
 import pathlib
 import statistics
+import subprocess
 import time
 
 import numpy as np
@@ -114,25 +116,39 @@ def difference(ours, theirs):
     return max((relative_error(a, b) for a, b in pairs), default=0.0)
 
 
-HEADER = "threads   moec min   median   ORT min   median   ORT/moec   max diff   dims"
+HEADER = "threads  beside     moec min   median   ORT min   median   ORT/moec   max diff   dims"
 
 
-def benchmark(package, dims, threads, arguments):
-    moec, reference = Moec(package, threads), OnnxRuntime(arguments.model, threads)
-    inputs = make_inputs(reference.session, dims, arguments, np.random.default_rng(0))
-    reference.prepare(inputs, None)
-    expected = reference.run()
-    moec.prepare(inputs, expected)
-    error = difference(moec.run(), expected)
-    times = measure({"moec": moec, "onnxruntime": reference}, arguments.seconds)
-    ours, theirs = (summary(times[name]) for name in ("moec", "onnxruntime"))
+def reexport(arguments):
+    """The model as moec writes it, with fused MoE nodes."""
+    fused = arguments.folder / f"{arguments.model.stem}.fused.onnx"
+    subprocess.run([arguments.moec, arguments.model, "--emit=onnx", "-o", fused, "--quiet"], check=True)
+    return fused
+
+
+def benchmark(package, references, dims, threads, arguments):
+    """Rows by the names of `references`, models for ONNX Runtime."""
+    sides = {name: OnnxRuntime(model, threads) for name, model in references.items()}
+    moec, first = Moec(package, threads), next(iter(sides.values()))
+    inputs = make_inputs(first.session, dims, arguments, np.random.default_rng(0))
+    for side in sides.values():
+        side.prepare(inputs, None)
+    expected = {name: side.run() for name, side in sides.items()}
+    moec.prepare(inputs, next(iter(expected.values())))
+    errors = {name: difference(moec.run(), outputs) for name, outputs in expected.items()}
+    times = measure({"moec": moec, **sides}, arguments.seconds)
+    ours = summary(times["moec"])
     text = " ".join(f"{name}={size}" for name, size in dims.items())
-    print(
-        f"{threads:7}   {ours['min']:8.3f} {ours['median']:8.3f}  {theirs['min']:8.3f} {theirs['median']:8.3f}   "
-        f"{theirs['median'] / ours['median']:7.2f}x   {error:8.1e}   {text}",
-        flush=True,
-    )
-    return dict(dims=dims, threads=threads, moec_ms=ours, onnxruntime_ms=theirs, difference=error)
+    rows = []
+    for name in references:
+        theirs = summary(times[name])
+        print(
+            f"{threads:7}  {name:8}   {ours['min']:8.3f} {ours['median']:8.3f}  {theirs['min']:8.3f} {theirs['median']:8.3f}   "
+            f"{theirs['min'] / ours['min']:7.2f}x   {errors[name]:8.1e}   {text}",
+            flush=True,
+        )
+        rows.append(dict(dims=dims, threads=threads, beside=name, moec_ms=ours, onnxruntime_ms=theirs, difference=errors[name]))
+    return rows
 
 
 def parse_arguments():
@@ -140,6 +156,7 @@ def parse_arguments():
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--dims", action="append", type=parse_dims, metavar="NAME=SIZE,…", help="sizes of the model's named dimensions; may be repeated")
     parser.add_argument("--threads", default="1,2", help="numbers of threads (default: %(default)s)")
+    parser.add_argument("--beside", default="exported", help="exported, fused or exported,fused (default: %(default)s)")
     parser.add_argument("--below", type=int, default=256, help="bound of random integers (default: %(default)s)")
     parser.add_argument("--past", default="past_sequence", help="dimension at which position_ids go on (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=8, help="time for each row (default: %(default)s)")
@@ -157,9 +174,14 @@ def main():
     library = next(package.glob("*.so")).stat().st_size
     print(f"{arguments.model.name}: compiled in {seconds:.1f} s, library {library / 1000:.0f} kB, ONNX Runtime {onnxruntime.__version__}")
     print(HEADER)
+    models = {"exported": lambda: arguments.model, "fused": lambda: reexport(arguments)}
+    references = {name: models[name]() for name in arguments.beside.split(",")}
     threads = [int(word) for word in arguments.threads.split(",")]
-    rows = [benchmark(package, dims, count, arguments) for dims in arguments.dims or [{}] for count in threads]
-    ratios = [row["onnxruntime_ms"]["median"] / row["moec_ms"]["median"] for row in rows]
+    rows = []
+    for dims in arguments.dims or [{}]:
+        for count in threads:
+            rows += benchmark(package, references, dims, count, arguments)
+    ratios = [row["onnxruntime_ms"]["min"] / row["moec_ms"]["min"] for row in rows]
     print(f"geometric mean of ORT/moec: {statistics.geometric_mean(ratios):.2f}x")
     if arguments.json:
         arguments.json.write_text(json.dumps(dict(model=arguments.model.name, onnxruntime=onnxruntime.__version__, rows=rows), indent=1) + "\n")

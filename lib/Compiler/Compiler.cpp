@@ -395,7 +395,8 @@ LogicalResult Driver::writeReport() {
   report["moe_blocks"] = listToJSON(*compilation.module, kBlocksAttr);
   report["lowerings"] = std::move(compilation.lowerings);
   report["packing"] = describePacking(*compilation.module);
-  report["memory"] = llvm::json::Object{{"weights_bytes", int64_t(compilation.weightsBytes)},
+  report["memory"] = llvm::json::Object{{"activations", std::move(compilation.activations)},
+                                        {"weights_bytes", int64_t(compilation.weightsBytes)},
                                         {"compiler_peak_bytes", int64_t(usage.ru_maxrss) * 1024}};
   report["timings"] = std::move(compilation.timings);
   if (options.compileTo.empty() && !emitsONNX())

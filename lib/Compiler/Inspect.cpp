@@ -81,7 +81,7 @@ private:
   void printBlocks();
   void printLowerings();
   void printWeights();
-  void printBank(StringRef bank, ArrayRef<const Object *> tensors);
+  void printBlock(const Object &block, ArrayRef<const Object *> tensors);
   void printFiles();
   void row(StringRef name, const Twine &text) {
     std::string value = text.str();
@@ -213,14 +213,12 @@ void Page::printLowerings() {
     row(name, join(ops, ", "));
 }
 
-/// The tensors that belong to the experts of a block: one range for each expert.
-void Page::printBank(StringRef bank, ArrayRef<const Object *> tensors) {
-  size_t experts =
-      llvm::count_if(getObjects(*root.getObject("weights"), "experts"),
-                     [&](const Object *range) { return getText(*range, "block") == bank; });
-  int64_t bytes = tensors.front()->getInteger("expert_stride").value_or(0);
-  row(bank, Twine(experts) + " experts of " + formatBytes(std::max<int64_t>(bytes, 0)) +
-                ", from byte " + getText(*tensors.front(), "offset"));
+/// Where the experts of a block are, and the tensors of each.
+void Page::printBlock(const Object &block, ArrayRef<const Object *> tensors) {
+  int64_t bytes = block.getInteger("bytes").value_or(0);
+  row(getText(block, "name"), getText(block, "experts") + " experts of " +
+                                  formatBytes(std::max<int64_t>(bytes, 0)) + ", from byte " +
+                                  getText(block, "offset"));
   for (const Object *tensor : tensors)
     row("", getText(*tensor, "name") + ": " + getText(*tensor, "type"));
 }
@@ -236,14 +234,14 @@ void Page::printWeights() {
                   ", data from byte " + getText(weights, "data_offset"));
   row("digest", getText(weights, "digest"));
 
-  std::map<std::string, std::vector<const Object *>> banks;
+  std::map<std::string, std::vector<const Object *>> members;
   std::vector<const Object *> others;
   for (const Object *tensor : getObjects(weights, "tensors")) {
-    std::string bank = getText(*tensor, "block");
-    (bank.empty() ? others : banks[bank]).push_back(tensor);
+    std::string block = getText(*tensor, "block");
+    (block.empty() ? others : members[block]).push_back(tensor);
   }
-  for (const auto &[bank, tensors] : banks)
-    printBank(bank, tensors);
+  for (const Object *block : getObjects(weights, "blocks"))
+    printBlock(*block, members[getText(*block, "name")]);
   for (const Object *tensor : ArrayRef(others).take_front(kMaxListed))
     row("shared", getText(*tensor, "name") + ": " + getText(*tensor, "type"));
   if (others.size() > kMaxListed)

@@ -187,6 +187,8 @@ static bool readEntry(DictionaryAttr source, EntryDescription &entry) {
       return false;
   if (auto workspace = get<StringAttr>(source, "workspace"))
     entry.workspace = llvm::json::fixUTF8(workspace);
+  if (auto live = get<IntegerAttr>(source, "live_bytes"); live && live.getType().isIndex())
+    entry.liveBytes = live.getInt();
   return readTensors(source, "inputs", true, entry.symbols, entry.inputs) &&
          readTensors(source, "outputs", false, entry.symbols, entry.outputs);
 }
@@ -231,15 +233,24 @@ static llvm::json::Array tensorsToJSON(ArrayRef<TensorDescription> tensors) {
   return result;
 }
 
+llvm::json::Object mlir::moe::workspaceToJSON(const EntryDescription &entry) {
+  auto orNull = [](bool exists, auto value) {
+    return exists ? llvm::json::Value(value) : llvm::json::Value(nullptr);
+  };
+  return llvm::json::Object{
+      {"workspace", orNull(!entry.workspace.empty(), entry.workspace)},
+      {"live_bytes", orNull(entry.liveBytes.has_value(), entry.liveBytes.value_or(0))}};
+}
+
 llvm::json::Array mlir::moe::entriesToJSON(ArrayRef<EntryDescription> entries) {
   llvm::json::Array result;
-  for (const EntryDescription &entry : entries)
-    result.push_back(llvm::json::Object{{"name", entry.name},
-                                        {"inputs", tensorsToJSON(entry.inputs)},
-                                        {"outputs", tensorsToJSON(entry.outputs)},
-                                        {"symbols", llvm::json::Array(entry.symbols)},
-                                        {"workspace", entry.workspace.empty()
-                                                          ? llvm::json::Value(nullptr)
-                                                          : llvm::json::Value(entry.workspace)}});
+  for (const EntryDescription &entry : entries) {
+    llvm::json::Object object = workspaceToJSON(entry);
+    object["name"] = entry.name;
+    object["inputs"] = tensorsToJSON(entry.inputs);
+    object["outputs"] = tensorsToJSON(entry.outputs);
+    object["symbols"] = llvm::json::Array(entry.symbols);
+    result.push_back(std::move(object));
+  }
   return result;
 }

@@ -9,7 +9,8 @@
 //     inputs = [{name = "x", type = tensor<?x128xf32>, dims = ["tokens", "128"]}],
 //     outputs = […], workspace = "(4*tokens + 63)//64*64"}]
 //
-// `workspace` comes later, when memory is planned.
+// `workspace` comes later, when memory is planned; so does `live_bytes = 4096 : index` where all
+// sizes are static: what is alive together at most.
 
 #ifndef MOEC_LIB_COMPILER_INTERFACE_H
 #define MOEC_LIB_COMPILER_INTERFACE_H
@@ -26,11 +27,15 @@ LogicalResult recordInterface(ModuleOp module);
 
 /// Adds to the attribute the bytes of workspace that each entry needs, from the
 /// `@ENTRY_workspace` functions of `--plan-memory`: an expression of the entry's
-/// symbols and of `workers`. Left out where there is no such expression.
+/// symbols and of `workers`. Left out where there is no such expression. And the bytes that are
+/// alive together at most.
 LogicalResult recordWorkspace(ModuleOp module);
 
 /// Reads the attribute; fails with an error when it is missing.
 FailureOr<std::vector<EntryDescription>> readInterface(ModuleOp module);
+
+/// `workspace` and `live_bytes` of an entry.
+llvm::json::Object workspaceToJSON(const EntryDescription &entry);
 
 /// "entries" of the info JSON.
 llvm::json::Array entriesToJSON(llvm::ArrayRef<EntryDescription> entries);

@@ -10,6 +10,7 @@
 #include "moec/Runtime/model_abi.h"
 #include "moec/Target/CPU/PlanWeights.h"
 #include "moec/Target/CPU/WeightTransforms.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -36,7 +37,7 @@ private:
   LogicalResult writeHeaders();
   Object getInfo(const Machine &used);
   Object getWeightsInfo();
-  Array getExpertsInfo();
+  Array getBlocksInfo();
   llvm::json::Value getTracedInfo();
 
   std::string file(StringRef name) { return folder.getPath(name); }
@@ -59,22 +60,18 @@ static std::string typeToText(Type type) {
   return text;
 }
 
-/// The range of each expert of each bank: what may be read or moved alone.
-Array PackageWriter::getExpertsInfo() {
-  Array experts;
-  llvm::StringMap<int64_t> banks;
-  for (WeightOp weight : module.getOps<WeightOp>()) {
-    // The first member of a bank lies where the range starts.
-    if (!weight.getBankAttr() || !banks.try_emplace(*weight.getBank(), 0).second)
-      continue;
-    int64_t start = *weight.getOffset(), bytes = *weight.getExpertStride();
-    for (int64_t e = 0, end = getNumExperts(weight.getTensorType()); e < end; ++e)
-      experts.push_back(Object{{"block", llvm::json::fixUTF8(*weight.getBank())},
-                               {"expert", e},
-                               {"offset", start + e * bytes},
-                               {"bytes", bytes}});
-  }
-  return experts;
+/// Where the experts of each bank are: what may be read or moved alone.
+Array PackageWriter::getBlocksInfo() {
+  Array blocks;
+  llvm::StringSet<> banks;
+  for (WeightOp weight : module.getOps<WeightOp>())
+    // The first member of a bank lies where its experts start.
+    if (weight.getBankAttr() && banks.insert(*weight.getBank()).second)
+      blocks.push_back(Object{{"name", llvm::json::fixUTF8(*weight.getBank())},
+                              {"experts", getNumExperts(weight.getTensorType())},
+                              {"offset", int64_t(*weight.getOffset())},
+                              {"bytes", int64_t(*weight.getExpertStride())}});
+  return blocks;
 }
 
 Object PackageWriter::getWeightsInfo() {
@@ -95,7 +92,7 @@ Object PackageWriter::getWeightsInfo() {
                 {"data_offset", int64_t(weights.dataOffset)},
                 {"digest", weights.digest},
                 {"tensors", std::move(tensors)},
-                {"experts", getExpertsInfo()}};
+                {"blocks", getBlocksInfo()}};
 }
 
 /// Null unless routings are outputs.
@@ -249,6 +246,11 @@ LogicalResult PackageWriter::write() {
   }
   description.name = compilation.name;
   description.entries = std::move(*entries);
+  for (const EntryDescription &entry : description.entries) {
+    Object activations = workspaceToJSON(entry);
+    activations["entry"] = entry.name;
+    compilation.activations.push_back(std::move(activations));
+  }
   if (failed(writeWeights()) || failed(compilation.advance()) || failed(writeObject()) ||
       failed(compilation.advance()) || failed(link()) || failed(writeHeaders()))
     return failure();

@@ -120,9 +120,12 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
 }
 
 static LogicalResult lowerToLinalg(Compilation &compilation) {
-  if (compilation.options.optLevel >= 1 && failed(compilation.runPasses("fuse-attention")))
+  bool optimize = compilation.options.optLevel >= 1;
+  if (optimize && failed(compilation.runPasses("fuse-attention")))
     return failure();
-  return lower(compilation, "onnx-to-linalg,canonicalize,cse", "linalg");
+  std::string pipeline = llvm::formatv("onnx-to-linalg{{vector-bits={0}},canonicalize,cse",
+                                       optimize ? compilation.machine.vectorBits : 0);
+  return lower(compilation, pipeline, "linalg");
 }
 
 static LogicalResult planInterface(Compilation &compilation) {

@@ -10,6 +10,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/IR/Matchers.h"
+#include "moec/Conversion/PlanMemory/PlanMemory.h"
 #include "moec/Support/DimExpression.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -186,6 +187,9 @@ LogicalResult mlir::moe::recordWorkspace(ModuleOp module) {
     if (workspace && !workspace.isDeclaration())
       if (auto formula = FormulaWriter(workspace, entry).write())
         fields.set("workspace", builder.getStringAttr(*formula));
+    auto main = module.lookupSymbol<func::FuncOp>(entry.name);
+    if (Attribute bytes = main ? main->getAttr(kLiveBytesAttr) : Attribute())
+      fields.set("live_bytes", bytes);
     list.push_back(fields.getDictionary(module.getContext()));
   }
   module->setAttr(kInterfaceAttr, builder.getArrayAttr(list));

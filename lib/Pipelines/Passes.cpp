@@ -36,17 +36,14 @@ using namespace mlir::moe;
 
 namespace {
 
-/// Gives each use its own copy of `op`, next to it when it is in another block: what a
-/// loop writes to is then its own.
+/// Gives each use its own copy of `op`, next to it: what a loop writes to is then its own, and
+/// memory is taken when it is needed.
 void cloneForEachUse(Operation *op) {
-  bool isTaken = false;
   for (OpOperand &use : llvm::make_early_inc_range(op->getUses())) {
-    bool isHere = use.getOwner()->getBlock() == op->getBlock();
-    if (isHere && !std::exchange(isTaken, true))
-      continue;
-    OpBuilder builder(isHere ? op : use.getOwner());
+    OpBuilder builder(use.getOwner());
     use.set(builder.clone(*op)->getResult(0));
   }
+  op->erase();
 }
 
 struct PrepareBufferizationPass : moe::impl::PrepareBufferizationBase<PrepareBufferizationPass> {

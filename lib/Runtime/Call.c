@@ -13,6 +13,13 @@ void moec_check(void *call, bool ok, const char *message) {
     atomic_compare_exchange_strong(&((moec_context *)call)->failure, &none, message);
 }
 
+void moec_require(void *call, bool ok, const char *message) {
+  if (ok)
+    return;
+  moec_check(call, false, message);
+  longjmp(((moec_context *)call)->escape, 1);
+}
+
 /* A loop that the user's hook runs. */
 typedef struct {
   moec_context *context;

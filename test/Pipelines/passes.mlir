@@ -76,12 +76,12 @@ func.func @stack(%n: index) {
 
 // -----
 
-// Each product starts from a tensor of its own.
+// Each product starts from a tensor of its own, made when it is needed.
 
 // CHECK-LABEL: func.func @shared
 // CHECK: %[[F0:.*]] = linalg.fill
-// CHECK: %[[F1:.*]] = linalg.fill
 // CHECK: linalg.matmul {{.*}} outs(%[[F0]]
+// CHECK: %[[F1:.*]] = linalg.fill
 // CHECK: linalg.matmul {{.*}} outs(%[[F1]]
 func.func @shared(%a: tensor<4x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>) {
   %zero = arith.constant 0.0 : f32

@@ -507,7 +507,7 @@ def test_blend(functions, mode):
 # --- weigh ---------------------------------------------------------------------------
 
 
-def masked_softmax(ids, source, eps, magnitude):
+def masked_softmax(ids, source, eps):
     weights = np.zeros(ids.shape)
     for t, row in enumerate(ids):
         free = np.ones(E, bool)
@@ -516,7 +516,7 @@ def masked_softmax(ids, source, eps, magnitude):
                 continue
             s = source[t][free]
             top = s.max()
-            near = s[top - s <= 2 * eps * np.maximum(abs(s), abs(top) if magnitude else top)]
+            near = s[top - s <= 2 * eps * np.maximum(abs(s), top)]
             weights[t, slot] = 1 / np.exp(near - top).sum()
             free[e] = False
     return weights
@@ -534,7 +534,7 @@ def normalise(weights, present, norm, eps, p):
     return np.where(total == 0, 0, weights / np.where(total == 0, 1, total))
 
 
-def weigh(ids, source, before=None, bias=0, expert_scale=1, fn="none", eps=0.0, magnitude=False, norm="none", norm_eps=0.0, norm_p=0.0, scale=1.0):
+def weigh(ids, source, before=None, bias=0, expert_scale=1, fn="none", eps=0.0, norm="none", norm_eps=0.0, norm_p=0.0, scale=1.0):
     present, index = ids >= 0, np.maximum(ids, 0)
     if before is not None:
         weights = before.astype(np.float64)
@@ -542,7 +542,7 @@ def weigh(ids, source, before=None, bias=0, expert_scale=1, fn="none", eps=0.0, 
         source = source.astype(np.float64) + bias
         values = np.take_along_axis(source, index, 1)
         if fn == "masked_softmax":
-            weights = masked_softmax(ids, source, eps, magnitude)
+            weights = masked_softmax(ids, source, eps)
         elif fn == "softmax":
             kept = np.where(present, values, -np.inf)
             with np.errstate(invalid="ignore"):
@@ -555,7 +555,6 @@ def weigh(ids, source, before=None, bias=0, expert_scale=1, fn="none", eps=0.0, 
 
 FORMS = [{"fn": fn} for fn in ("none", "softmax", "sigmoid")] + [
     {"fn": "masked_softmax", "eps": 0.125},
-    {"fn": "masked_softmax", "eps": 0.25, "magnitude": True},
     {"norm": "sum", "norm_eps": 0.25, "scale": 2.5},
     {"fn": "sigmoid", "norm": "sum"},
     {"fn": "sigmoid", "norm": "clamp", "norm_eps": 1.5},

@@ -319,7 +319,7 @@ SOURCED = {
     "softmax_count": {"fn": "softmax", "norm": "count"},
     "sigmoid_pnorm": {"fn": "sigmoid", "norm": "pnorm", "norm_p": 2.0},
     "mixer": {"fn": "masked_softmax", "eps": 0.2},
-    "mixer_magnitude": {"fn": "masked_softmax", "eps": 0.2, "magnitude": True, "norm": "clamp", "norm_eps": 0.5},
+    "mixer_clamp": {"fn": "masked_softmax", "eps": 0.2, "norm": "clamp", "norm_eps": 0.5},
 }
 WEIGH_ATTRIBUTES = {
     "fn": "fn = #moe.weigh_fn<{}>",
@@ -328,7 +328,6 @@ WEIGH_ATTRIBUTES = {
     "norm_eps": "norm_eps = {:e} : f64",
     "norm_p": "norm_p = {:e} : f64",
     "scale": "scale = {:e} : f64",
-    "magnitude": "magnitude",
 }
 
 for _name, _options in WEIGHS.items():
@@ -345,20 +344,19 @@ for _name, _options in SOURCED.items():
         )  # fmt: skip
 
 
-def mixer(source, chosen, e, eps, magnitude):
+def mixer(source, chosen, e, eps):
     """The round of expert e, after those of the experts before it."""
     taken = chosen[: chosen.index(e)]
     rest = [s for i, s in enumerate(source) if i not in taken]
     top = max(rest)
-    reach = abs(top) if magnitude else top
-    return 1 / sum(math.exp(s - top) for s in rest if top - s <= 2 * eps * max(abs(s), reach))
+    return 1 / sum(math.exp(s - top) for s in rest if top - s <= 2 * eps * max(abs(s), top))
 
 
-def raw_weight(source, chosen, e, fn, eps, magnitude):
+def raw_weight(source, chosen, e, fn, eps):
     if fn == "softmax":
         return math.exp(source[e]) / sum(math.exp(source[i]) for i in chosen)
     if fn == "masked_softmax":
-        return mixer(source, chosen, e, eps, magnitude)
+        return mixer(source, chosen, e, eps)
     return sigmoid(source[e]) if fn == "sigmoid" else source[e]
 
 
@@ -372,11 +370,11 @@ def divisor(values, norm, norm_eps, norm_p):
     return max(len(values), 1) if norm == "count" else 1
 
 
-def weigh(slots, source, expert_scale, fn="none", eps=0, magnitude=False, norm="none", norm_eps=0, norm_p=1, scale=1):
+def weigh(slots, source, expert_scale, fn="none", eps=0, norm="none", norm_eps=0, norm_p=1, scale=1):
     result = np.zeros(slots.shape)
     for t in range(len(slots)):
         chosen = entries(slots, t)
-        values = [raw_weight(source[t], chosen, e, fn, eps, magnitude) for e in chosen]
+        values = [raw_weight(source[t], chosen, e, fn, eps) for e in chosen]
         by = divisor(values, norm, norm_eps, norm_p)
         for e, value in zip(chosen, values):
             result[t, e] = 0 if by == 0 else value / by * scale * expert_scale[e]
@@ -758,7 +756,7 @@ GATINGS = {
     "dense": ("softmax", "score", {"mode": "all", "k": E}, {"fn": "none"}, None),
     "dbrx": ("softmax", "score", {"tie": "higher"}, {"norm": "pnorm", "norm_p": 1.0}, None),
     "logsigmoid": ("logsigmoid", "score", {}, {"fn": "sigmoid"}, None),
-    "mixer": ("identity", "logit", {}, {"fn": "masked_softmax", "eps": 0.1, "magnitude": True}, None),
+    "mixer": ("identity", "logit", {}, {"fn": "masked_softmax", "eps": 0.1}, None),
     "switch": ("softmax", "score", {"k": 1}, {}, ("tokens / 4", "choice")),
     "tutorial": ("identity", "logit", {"k": 2}, {"fn": "softmax"}, ("tokens * 0.4", "token")),
 }

@@ -44,7 +44,7 @@ func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["tokens", "hidden"]},
   %selected = moe.select %scores token_mask(%mask)
       {mode = #moe.select_mode<topp>, p = 0.7, k = #every} : (!scores, !mask) -> !selected
   %weighed = moe.weigh %selected, %logits
-      {fn = #moe.weigh_fn<masked_softmax>, eps = 0.01, magnitude, norm = #moe.weigh_norm<sum>,
+      {fn = #moe.weigh_fn<masked_softmax>, eps = 0.01, norm = #moe.weigh_norm<sum>,
        norm_eps = 1.0e-6} : (!selected, !scores) -> !routing
   %shared_logits = moe.logits %x, %shared_router : (!x, !shared_router) -> !shared_scores
   %routing, %shared_weights = moe.blend <softmax_mass>

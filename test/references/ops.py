@@ -266,7 +266,7 @@ def tree_select(
 # --- weights --------------------------------------------------------------------------------
 
 
-def sparse_mixer(row, chosen, eps, magnitude, token):
+def sparse_mixer(row, chosen, eps, token):
     """Weight of each of `chosen`, one round each."""
     weights, taken = [], set()
     for e in chosen:
@@ -274,7 +274,7 @@ def sparse_mixer(row, chosen, eps, magnitude, token):
         top = max(rest)
         total = 0.0
         for value in rest:
-            margin = 2.0 * eps * max(abs(value), abs(top) if magnitude else top)
+            margin = 2.0 * eps * max(abs(value), top)
             if value == top or not decide(token, top - value, margin):
                 total += math.exp(value - top)
         weights.append(1.0 / total)
@@ -306,7 +306,6 @@ def weigh(
     *,
     fn="none",
     eps=0.0,
-    magnitude=False,
     norm="none",
     norm_eps=0.0,
     norm_p=None,
@@ -326,7 +325,7 @@ def weigh(
             elif fn == "sigmoid":
                 values = sigmoid(values)
             elif fn == "masked_softmax":
-                values = np.array(sparse_mixer(row, chosen, eps, magnitude, t))
+                values = np.array(sparse_mixer(row, chosen, eps, t))
         values = normalize(values, norm, norm_eps, norm_p, t) * scale
         weights[t, slots] = values if expert_scale is None else values * expert_scale[chosen]
     return Routing(routing.ids, weights, routing.experts)

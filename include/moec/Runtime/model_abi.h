@@ -85,6 +85,8 @@ int32_t moec_num_workers(void *call);
  * code goes on with clamped values. May be called from tasks. The message must
  * outlive the call. */
 void moec_check(void *call, bool ok, const char *message);
+/* The same, but does not return when it fails: run does. Not to be called from a task. */
+void moec_require(void *call, bool ok, const char *message);
 /* Memory for the running call, aligned to 64 bytes; its content is undefined. A size
  * below 0 stands for one that overflows. Ends the call with an error when there is not
  * enough: does not return then. What is not released is when the call ends. Not to be

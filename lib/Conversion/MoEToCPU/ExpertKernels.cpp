@@ -26,6 +26,12 @@ constexpr int64_t kTaskWork = 1024 * 1024;
 /// Elements that a task brings into packed order at least, if there are as many.
 constexpr int64_t kPackedPerTask = 32 * 1024;
 
+/// From this number of rows on a step computes long enough for the next weights to arrive
+/// meanwhile, if they are asked for this far ahead; with fewer, memory alone counts.
+constexpr int64_t kPrefetchRows = 8;
+constexpr int64_t kPrefetchBytes = 8 * 1024;
+constexpr int64_t kLineBytes = 64;
+
 constexpr int64_t kDynamic = ShapedType::kDynamic;
 
 MemRefType bufferType(ArrayRef<int64_t> shape, Type element) {
@@ -139,6 +145,19 @@ SmallVector<SmallVector<Value>> emitPanelRows(KernelBuilder &b, const PackedWeig
   return rows;
 }
 
+/// Asks for the row of the panel that is used some steps later, or that of the next panel.
+void emitPrefetch(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
+                  Value step) {
+  auto type = cast<MemRefType>(weight.panels.getType());
+  int64_t rowBytes = type.getDimSize(3) * type.getElementTypeBitWidth() / 8;
+  int64_t perLine = kLineBytes * type.getDimSize(3) / rowBytes;
+  Value later = b.add(step, kPrefetchBytes / rowBytes);
+  for (int64_t column = 0; column < type.getDimSize(3); column += perLine)
+    memref::PrefetchOp::create(b, b.getLoc(), weight.panels,
+                               ValueRange{expert, panel, later, b.index(column)},
+                               /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+}
+
 /// acc[r][v] += a[k, r] · w[v] for one row of K.
 void emitAccumulate(KernelBuilder &b, Value a, Value aRow, int64_t rows, ArrayRef<Value> w,
                     MutableArrayRef<Value> acc) {
@@ -236,6 +255,8 @@ static SmallVector<Value> emitAccumulateRange(KernelBuilder &b, const PackedWeig
   return b.forLoop(begin, end, b.index(columnsPerStep), init, [&](Value k, ValueRange carried) {
     SmallVector<Value> acc(carried);
     Value step = columnsPerStep == 1 ? k : b.shiftRight(k, 1);
+    if (rows >= kPrefetchRows && !weight.raw)
+      emitPrefetch(b, weight, expert, panel, step);
     auto panelRows = emitPanelRows(b, weight, expert, panel, step);
     for (auto [i, row] : llvm::enumerate(panelRows)) {
       if (weight.bits)

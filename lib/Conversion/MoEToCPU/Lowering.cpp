@@ -5,7 +5,7 @@
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include "moec/Dialect/MoE/IR/MoERecord.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/Unsupported.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"

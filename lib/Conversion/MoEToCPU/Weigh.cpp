@@ -134,10 +134,9 @@ Value MaskedSoftmax::take(Value expert) {
     return b.maxNumber(max, b.select(isFree(i), b.loadVector(sources, i), b.splat(-kInfinity)));
   });
   Value largest = b.splat(emitReduction(b, vector::CombiningKind::MAXNUMF, maxima));
-  Value reference = options.magnitude ? b.abs(largest) : largest;
   Value sums = b.foldVectors(padded, b.splat(0.0), [&](Value i, int64_t, Value sum) {
     Value s = b.loadVector(sources, i);
-    Value factor = arith::MaximumFOp::create(b, b.getLoc(), b.abs(s), reference);
+    Value factor = arith::MaximumFOp::create(b, b.getLoc(), b.abs(s), largest);
     Value bound = b.mulf(factor, b.splat(2 * options.eps));
     // "Not greater" keeps NaN, so that a NaN value gives a NaN weight.
     Value near = b.compare(arith::CmpFPredicate::ULE, b.subf(largest, s), bound);

@@ -14,14 +14,12 @@ namespace mlir::moe::cpu {
 struct WeighOptions {
   WeighFn fn;
   double eps;
-  bool magnitude;
   WeighNorm norm;
   double normEps, normP, scale;
 
   template <typename OpTy> static WeighOptions of(OpTy op) {
     return {op.getFn(),
             op.getEps().convertToDouble(),
-            op.getMagnitude(),
             op.getNorm(),
             op.getNormEps().convertToDouble(),
             op.getNormP() ? op.getNormP()->convertToDouble() : 0.0,

@@ -130,8 +130,9 @@ struct CheckLowering : RuntimeCall<CheckOp> {
                                 ConversionPatternRewriter &rewriter) const override {
     LLVM::GlobalOp text = getMessage(op, rewriter);
     Value message = LLVM::AddressOfOp::create(rewriter, op.getLoc(), text);
+    StringRef function = op->hasAttr(kEndsCallAttr) ? "moec_require" : "moec_check";
     FailureOr<LLVM::CallOp> check =
-        call(op, "moec_check", {adaptor.getCall(), adaptor.getCondition(), message}, getVoidType(),
+        call(op, function, {adaptor.getCall(), adaptor.getCondition(), message}, getVoidType(),
              rewriter);
     if (failed(check))
       return failure();

@@ -5,7 +5,7 @@
 
 #include "Experts.h"
 
-#include "moec/Dialect/MoE/IR/MoERecord.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -31,7 +31,7 @@ class Writer {
 public:
   Writer(func::FuncOp function, StringRef category)
       : function(function), category(category), builder(function.getContext()),
-        routings(builder, written) {}
+        routings(builder, written, [this](Value size) { return getSize(size); }) {}
 
   LogicalResult run();
   unsigned numContrib = 0, numStandard = 0;
@@ -218,7 +218,7 @@ LogicalResult Writer::writeEntries(EntriesOp op) {
 /// Ops that disappear: they are read where their results are used, or check what
 /// operators check themselves.
 static bool isReadByUsers(Operation *op) {
-  return isa<SelectOp, GivenOp, WeighOp, FilterOp, DequantizeOp, CheckOp, CurrentCallOp,
+  return isa<SelectOp, GivenOp, WeighOp, FilterOp, CapacityOp, DequantizeOp, CheckOp, CurrentCallOp,
              tensor::DimOp>(op) ||
          isa_and_nonnull<arith::ArithDialect>(op->getDialect());
 }

@@ -182,8 +182,7 @@ Value RoutingWriter::writeMaskedSoftmax(GraphBuilder &b, WeighOp weigh, Value so
     Value largest = b.reduce("ReduceMax", left, 1);
     Value distance = b.node("Sub", {largest, left});
     Value magnitude = b.node("Abs", left);
-    Value other = weigh.getMagnitude() ? b.node("Abs", largest) : largest;
-    Value bound = b.node("Mul", {limit, b.node("Max", {magnitude, other})});
+    Value bound = b.node("Mul", {limit, b.node("Max", {magnitude, largest})});
     Value close = b.node("LessOrEqual", {distance, bound});
     Value terms = b.node("Where", {close, b.node("Exp", b.node("Neg", distance)), zero});
     rounds.push_back(b.node("Reciprocal", b.reduce("ReduceSum", terms, 1)));
@@ -303,6 +302,7 @@ FailureOr<Entries> RoutingWriter::write(Operation *op) {
       .Case([&](GivenOp op) { return writeGiven(op); })
       .Case([&](WeighOp op) { return writeWeigh(op); })
       .Case([&](FilterOp op) { return writeFilter(op); })
+      .Case([&](CapacityOp op) { return writeCapacity(op); })
       .Default([&](Operation *op) {
         emitUnsupported(op) << op->getName() << " cannot be written as ONNX nodes";
         return failure();

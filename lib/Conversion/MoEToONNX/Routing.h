@@ -29,9 +29,10 @@ struct Entries {
 /// Computes entries where the routing is, once for each routing.
 class RoutingWriter {
 public:
-  /// `written`: nodes instead of the moe ops before.
-  RoutingWriter(OpBuilder &builder, const IRMapping &written)
-      : builder(builder), written(written) {}
+  /// `written`: nodes instead of the moe ops before. `getSize`: an index as int64 [1], null
+  /// when nodes cannot say it.
+  RoutingWriter(OpBuilder &builder, const IRMapping &written, std::function<Value(Value)> getSize)
+      : builder(builder), written(written), getSize(std::move(getSize)) {}
 
   /// Fails after an error at the op that has no counterpart.
   FailureOr<Entries> getEntries(Value routing);
@@ -44,6 +45,7 @@ private:
   FailureOr<Entries> writeGiven(GivenOp given);
   FailureOr<Entries> writeWeigh(WeighOp weigh);
   FailureOr<Entries> writeFilter(FilterOp filter);
+  FailureOr<Entries> writeCapacity(CapacityOp capacity);
   Value writeGroups(GraphBuilder &b, SelectOp select, Value key);
   Value writeMaskedSoftmax(GraphBuilder &b, WeighOp weigh, Value source, const Entries &entries);
   Value normalize(GraphBuilder &b, WeighOp weigh, const Entries &entries, Value weights);
@@ -51,6 +53,7 @@ private:
 
   OpBuilder &builder;
   const IRMapping &written;
+  std::function<Value(Value)> getSize;
   llvm::DenseMap<Value, Entries> cache;
 };
 

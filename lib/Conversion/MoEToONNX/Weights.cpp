@@ -53,7 +53,7 @@ static Value makeWeight(GraphBuilder &b, const Recipe &recipe, RankedTensorType 
   return LoadWeightOp::create(b.builder, b.loc, type, FlatSymbolRefAttr::get(name));
 }
 
-static Value addTransform(GraphBuilder &b, Value value, Recipe recipe, Attribute transform,
+static Value addTransform(GraphBuilder &b, Recipe recipe, Attribute transform,
                           RankedTensorType type) {
   recipe.transforms.push_back(transform);
   return makeWeight(b, recipe, type);
@@ -67,8 +67,8 @@ Value mlir::moe::reshapeWeight(GraphBuilder &b, Value value, ArrayRef<int64_t> s
   Recipe recipe = getRecipe(value);
   if (recipe)
     return addTransform(
-        b, value, recipe,
-        ReshapeAttr::get(b.builder.getContext(), b.builder.getDenseI64ArrayAttr(shape)), result);
+        b, recipe, ReshapeAttr::get(b.builder.getContext(), b.builder.getDenseI64ArrayAttr(shape)),
+        result);
   Value reshaped = b.reshape(value, shape);
   reshaped.setType(result);
   return reshaped;
@@ -83,8 +83,8 @@ Value mlir::moe::permuteWeight(GraphBuilder &b, Value value, ArrayRef<int64_t> o
   Recipe recipe = getRecipe(value);
   if (recipe)
     return addTransform(
-        b, value, recipe,
-        PermuteAttr::get(b.builder.getContext(), b.builder.getDenseI64ArrayAttr(order)), result);
+        b, recipe, PermuteAttr::get(b.builder.getContext(), b.builder.getDenseI64ArrayAttr(order)),
+        result);
   Value permuted = b.transpose(value, order);
   permuted.setType(result);
   return permuted;
@@ -100,8 +100,7 @@ Value mlir::moe::unpackCodes(GraphBuilder &b, Value value, int64_t bits, int64_t
   SmallVector<int64_t> shape(typeOf(value).getShape());
   shape[axis] = count;
   auto type = RankedTensorType::get(shape, b.builder.getI8Type());
-  return addTransform(b, value, recipe, UnpackAttr::get(b.builder.getContext(), bits, axis, count),
-                      type);
+  return addTransform(b, recipe, UnpackAttr::get(b.builder.getContext(), bits, axis, count), type);
 }
 
 /// The type of a source, which says it itself unless it is a whole named tensor.

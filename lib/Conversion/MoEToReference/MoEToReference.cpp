@@ -6,7 +6,7 @@
 #include "moec/Conversion/MoEToReference/MoEToReference.h"
 
 #include "Patterns.h"
-#include "moec/Dialect/MoE/IR/MoERecord.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Func/Transforms/FuncConversions.h"

@@ -82,7 +82,6 @@ struct SelectOptions {
 struct WeighOptions {
   WeighFn fn = WeighFn::None;
   double eps = 0;
-  bool magnitude = false;
   WeighNorm norm = WeighNorm::None;
   double normEps = 0, normP = 1;
   double scale = 1;

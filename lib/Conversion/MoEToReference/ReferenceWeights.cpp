@@ -68,10 +68,9 @@ static Value maskedSoftmax(ReferenceBuilder &b, Value slots, Value source, Value
   Value largest = b.largest(experts, [&](Value other) {
     return ifFree(other, b.at(source, {t, other}), none);
   });
-  Value reach = options.magnitude ? b.abs(largest) : largest;
   Value total = b.sum(experts, [&](Value other) {
     Value s = b.at(source, {t, other});
-    Value bound = b.mul(b.constant(2 * options.eps), b.max(b.abs(s), reach));
+    Value bound = b.mul(b.constant(2 * options.eps), b.max(b.abs(s), largest));
     // Written as "far", so that NaN is not masked out.
     Value far = b.isLess(bound, b.sub(largest, s));
     Value term = b.select(far, b.constant(0), b.exp(b.sub(s, largest)));

@@ -68,7 +68,6 @@ template <typename OpT> WeighOptions weighOptionsOf(OpT op, Value expertScale) {
   WeighOptions options;
   options.fn = op.getFn();
   options.eps = op.getEps().convertToDouble();
-  options.magnitude = op.getMagnitude();
   options.norm = op.getNorm();
   options.normEps = op.getNormEps().convertToDouble();
   options.normP = valueOr(op.getNormP(), 1);

@@ -6,6 +6,12 @@
 
 #include "Attention.h"
 
+#include "moec/Conversion/MoEToCPU/AttentionKernel.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
+
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
@@ -101,6 +107,47 @@ FailureOr<Value> lowering::broadcastUnknown(NodeLowering &n, Value tensor,
 }
 
 //===----------------------------------------------------------------------===//
+// Repeated heads
+//===----------------------------------------------------------------------===//
+
+/// Whether dimension 1 of a tensor of rank 4 is split into two, or is made of two.
+template <typename OpTy> static bool isOfHeads(OpTy op) {
+  SmallVector<ReassociationIndices> heads = {{0}, {1, 2}, {3}, {4}};
+  return op && op.getReassociationIndices() == heads;
+}
+
+/// The heads [batch, heads, rows, size] of which those of `tensor` are copies, each a number
+/// of times in a row; `tensor` when they are not.
+static Value stripRepeats(Value tensor) {
+  auto merged = tensor.getDefiningOp<tensor::CollapseShapeOp>();
+  auto copy = isOfHeads(merged) ? merged.getSrc().getDefiningOp<linalg::GenericOp>() : nullptr;
+  if (!copy || copy.getNumDpsInputs() != 1 || copy.getNumDpsInits() != 1 ||
+      copy.getNumParallelLoops() != 5 ||
+      copy.getBody()->getTerminator()->getOperand(0) != copy.getBody()->getArgument(0))
+    return tensor;
+  auto split = copy.getDpsInputs().front().getDefiningOp<tensor::ExpandShapeOp>();
+  AffineMap from = copy.getIndexingMapsArray()[0], to = copy.getIndexingMapsArray()[1];
+  bool isWhole = to.isIdentity() && from.getNumResults() == 5;
+  for (unsigned dim : {0u, 1u, 3u, 4u})
+    isWhole = isWhole && from.getResult(dim) == to.getResult(dim);
+  if (!isWhole || !isOfHeads(split) || split.getResultType().getDimSize(2) != 1)
+    return tensor;
+  return split.getSrc();
+}
+
+/// Reads keys and values that were repeated for the query heads as they were before.
+static void stripRepeats(AttentionSpec &spec) {
+  Value key = stripRepeats(spec.key.tensor), value = stripRepeats(spec.value.tensor);
+  auto heads = [](Value tensor) { return cast<RankedTensorType>(tensor.getType()).getDimSize(1); };
+  bool isRepeated = key != spec.key.tensor && value != spec.value.tensor;
+  if (!isRepeated || spec.key.rowsFirst || spec.value.rowsFirst || heads(key) != heads(value) ||
+      ShapedType::isDynamic(heads(key)))
+    return;
+  spec.key.tensor = key;
+  spec.value.tensor = value;
+}
+
+//===----------------------------------------------------------------------===//
 // Sizes
 //===----------------------------------------------------------------------===//
 
@@ -124,6 +171,9 @@ private:
 
   Value takeRows(ImplicitLocOpBuilder &b, const Heads &heads, Value head, Value row, Value count);
   Value takeBias(ImplicitLocOpBuilder &b, unsigned number);
+  bool fitsKernel();
+  Value callKernel();
+
   void enterBatch(ImplicitLocOpBuilder &b);
   std::pair<Value, Value> getKeyRange(ImplicitLocOpBuilder &b);
   bool hasPositions() const { return spec.left || spec.right; }
@@ -453,9 +503,117 @@ Value AttentionBuilder::buildTile(ImplicitLocOpBuilder &b, Value result) {
   return finish(b, state, result);
 }
 
+//===----------------------------------------------------------------------===//
+// The kernel
+//===----------------------------------------------------------------------===//
+
+bool AttentionBuilder::fitsKernel() {
+  auto fits = [](Value heads) {
+    int64_t size = cast<RankedTensorType>(heads.getType()).getDimSize(3);
+    return size > 0 && size <= cpu::kMaxHeadSize;
+  };
+  return n.vectorBits > 0 && compute.isF32() && isa<func::FuncOp>(n.node->getParentOp()) &&
+         fits(spec.query.tensor) && fits(spec.key.tensor) && fits(spec.value.tensor);
+}
+
+/// Of the same rank with unknown strides, but the last one.
+static MemRefType strided(ArrayRef<int64_t> shape, Type element) {
+  SmallVector<int64_t> strides(shape.size(), ShapedType::kDynamic);
+  strides.back() = 1;
+  auto layout = StridedLayoutAttr::get(element.getContext(), ShapedType::kDynamic, strides);
+  return MemRefType::get(shape, element, layout);
+}
+
+/// A tensor in memory, with unknown strides.
+static Value getBuffer(ImplicitLocOpBuilder &b, Value tensor) {
+  auto type = cast<RankedTensorType>(tensor.getType());
+  return bufferization::ToBufferOp::create(b, strided(type.getShape(), type.getElementType()),
+                                           tensor, /*read_only=*/true);
+}
+
+/// Memory of heads as the kernel sees it: [batch, heads, rows, size].
+static Value viewHeads(ImplicitLocOpBuilder &b, Value memory, bool rowsFirst) {
+  if (rowsFirst) {
+    auto swapped = AffineMap::getPermutationMap(ArrayRef<unsigned>{0, 2, 1, 3}, b.getContext());
+    memory = memref::TransposeOp::create(b, memory, AffineMapAttr::get(swapped));
+  }
+  auto type = cast<MemRefType>(memory.getType());
+  SmallVector<int64_t> shape(4, ShapedType::kDynamic);
+  shape[3] = type.getDimSize(3);
+  return memref::CastOp::create(b, strided(shape, type.getElementType()), memory);
+}
+
+/// A bias in f32, -inf for false; sizes that are not known to be 1 are the full ones.
+static Value getBiasBuffer(NodeLowering &n, Value bias) {
+  Type element = getElementTypeOrSelf(bias.getType()), f32 = n.b.getF32Type();
+  if (!element.isF32())
+    bias =
+        mapElements(n, bias, f32, [&](ImplicitLocOpBuilder &b, ValueRange x) -> Value {
+          double out = -std::numeric_limits<double>::infinity();
+          if (element.isInteger(1))
+            return arith::SelectOp::create(b, x[0], constantOf(b, f32, 0), constantOf(b, f32, out));
+          return castElement(b, x[0], element, f32);
+        }).value();
+  Value memory = getBuffer(n.b, bias);
+  SmallVector<int64_t> shape(cast<MemRefType>(memory.getType()).getShape());
+  for (int64_t &size : shape)
+    size = size == 1 ? 1 : ShapedType::kDynamic;
+  return memref::CastOp::create(n.b, strided(shape, f32), memory);
+}
+
+/// The result of a call of the kernel.
+Value AttentionBuilder::callKernel() {
+  ImplicitLocOpBuilder &b = n.b;
+  auto type = cast<RankedTensorType>(spec.query.tensor.getType());
+  SmallVector<int64_t> shape(type.getShape());
+  Sizes sizes = getSizes(b, spec.query.tensor);
+  sizes[3] = valueSize;
+  SmallVector<Value> dynamicSizes;
+  for (auto [dim, size] : llvm::enumerate(sizes)) {
+    shape[dim] = getConstantIntValue(size).value_or(ShapedType::kDynamic);
+    if (ShapedType::isDynamic(shape[dim]))
+      dynamicSizes.push_back(toValue(b, size));
+  }
+  Value result = memref::AllocOp::create(b, MemRefType::get(shape, type.getElementType()),
+                                         dynamicSizes, b.getI64IntegerAttr(64));
+  cpu::AttentionForm form;
+  form.softcap = spec.softcap;
+  form.left = spec.left;
+  form.right = spec.right;
+  form.emptyIsNaN = spec.emptyIsNaN;
+  form.endsAtLength = !spec.offset;
+  form.numBiases = spec.biases.size();
+  form.hasLengths = bool(spec.lengths);
+  form.hasSink = bool(spec.sink);
+
+  SmallVector<Value> arguments;
+  for (const Heads &heads : {spec.query, spec.key, spec.value})
+    arguments.push_back(viewHeads(b, getBuffer(b, heads.tensor), heads.rowsFirst));
+  arguments.push_back(viewHeads(b, result, spec.query.rowsFirst));
+  arguments.push_back(spec.scale);
+  arguments.push_back(spec.offset ? toValue(b, spec.offset) : index(b, 0));
+  for (Value bias : spec.biases)
+    arguments.push_back(getBiasBuffer(n, bias));
+  for (Value vector : {spec.lengths, spec.sink})
+    if (vector)
+      arguments.push_back(memref::CastOp::create(
+          b, strided(ShapedType::kDynamic, getElementTypeOrSelf(vector.getType())),
+          getBuffer(b, vector)));
+  auto module = n.node->getParentOfType<ModuleOp>();
+  func::FuncOp kernel =
+      cpu::getOrCreateAttentionKernel(module, n.vectorBits, form, ValueRange(arguments).getTypes());
+  arguments.push_back(CurrentCallOp::create(b, LLVM::LLVMPointerType::get(b.getContext())));
+  func::CallOp::create(b, kernel, arguments);
+  return bufferization::ToTensorOp::create(b, RankedTensorType::get(shape, type.getElementType()),
+                                           result, /*restrict=*/true, /*writable=*/true);
+}
+
 FailureOr<Value> AttentionBuilder::run() {
+  stripRepeats(spec);
   if (failed(checkTypes()) || failed(checkSizes()))
     return failure();
+  if (fitsKernel())
+    return callKernel();
   ImplicitLocOpBuilder &b = n.b;
   Sizes sizes = getSizes(b, spec.query.tensor);
   sizes[3] = valueSize;

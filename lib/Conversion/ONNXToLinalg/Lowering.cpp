@@ -3,6 +3,7 @@
 
 #include "Lowering.h"
 
+#include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/NodeLocation.h"
 #include "moec/Support/Unsupported.h"
@@ -52,7 +53,11 @@ LogicalResult NodeLowering::unsupported(const Twine &reason) {
 void NodeLowering::check(Value condition, const Twine &message) {
   if (matchPattern(condition, m_One()))
     return;
-  CheckOp::create(b, condition, describe() + ": " + message);
+  auto check = CheckOp::create(b, condition, describe() + ": " + message);
+  // Those of sizes outside of sub-graphs are evaluated before anything else is. Others are
+  // met on the way, where what follows may rely on them.
+  if (isa_and_nonnull<onnx::NodeOp>(b.getBlock()->getParentOp()))
+    check->setAttr(kEndsCallAttr, b.getUnitAttr());
 }
 
 FailureOr<int64_t> NodeLowering::axis(StringRef name, int64_t defaultValue, int64_t rank,
@@ -331,8 +336,19 @@ DenseElementsAttr lowering::getConstant(Value tensor) {
   return onnx::getConstantValue(tensor);
 }
 
+/// The tensor with the same elements in the same order that `tensor` is another shape of.
+static Value stripReshapes(Value tensor) {
+  while (Operation *op = tensor.getDefiningOp()) {
+    if (!isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op))
+      break;
+    tensor = op->getOperand(0);
+  }
+  return tensor;
+}
+
 std::optional<SmallVector<int64_t>> lowering::getConstantInts(Value tensor) {
   SmallVector<int64_t> result;
+  tensor = stripReshapes(tensor);
   if (auto scalars = tensor.getDefiningOp<tensor::FromElementsOp>()) {
     for (Value element : scalars.getElements()) {
       std::optional<int64_t> constant = getConstantIntValue(element);
@@ -358,11 +374,12 @@ std::optional<SmallVector<Value>> lowering::getScalars(ImplicitLocOpBuilder &b, 
       type.getNumElements() > kMaxScalars || !type.getElementType().isSignlessInteger())
     return std::nullopt;
   SmallVector<Value> scalars;
-  if (auto elements = tensor.getDefiningOp<tensor::FromElementsOp>()) {
+  Value source = stripReshapes(tensor);
+  if (auto elements = source.getDefiningOp<tensor::FromElementsOp>()) {
     llvm::append_range(scalars, elements.getElements());
     return scalars;
   }
-  if (DenseElementsAttr elements = getConstant(tensor)) {
+  if (DenseElementsAttr elements = getConstant(source)) {
     for (auto element : elements.getValues<IntegerAttr>())
       scalars.push_back(arith::ConstantOp::create(b, element));
     return scalars;

@@ -19,10 +19,13 @@ namespace mlir::moe::lowering {
 /// One node while it is lowered.
 class NodeLowering {
 public:
-  explicit NodeLowering(onnx::NodeOp node) : b(node.getLoc(), node), node(node) {}
+  explicit NodeLowering(onnx::NodeOp node, int64_t vectorBits = 0)
+      : b(node.getLoc(), node), node(node), vectorBits(vectorBits) {}
 
   ImplicitLocOpBuilder b;
   onnx::NodeOp node;
+  /// Width of a vector register that kernels may use; 0 for no kernels.
+  int64_t vectorBits;
 
   /// Input at an ONNX position, casts to less static types removed; null when absent.
   Value input(unsigned position);
@@ -97,6 +100,10 @@ void addScattering(SmallVectorImpl<LoweringEntry> &table);
 void addOrdering(SmallVectorImpl<LoweringEntry> &table);
 void addFilling(SmallVectorImpl<LoweringEntry> &table);
 void addSelecting(SmallVectorImpl<LoweringEntry> &table);
+void addControlFlow(SmallVectorImpl<LoweringEntry> &table);
+
+/// Lowers the nodes of one block in their order; fails when one of them does, after all.
+LogicalResult lowerNodes(ArrayRef<onnx::NodeOp> nodes, int64_t vectorBits);
 
 //===----------------------------------------------------------------------===//
 // Elements

@@ -10,6 +10,7 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/Iterators.h"
 #include "llvm/ADT/MapVector.h"
 
@@ -46,6 +47,7 @@ static ArrayRef<LoweringEntry> getTable() {
     addOrdering(entries);
     addFilling(entries);
     addSelecting(entries);
+    addControlFlow(entries);
     return entries;
   }();
   return table;
@@ -113,11 +115,24 @@ static LogicalResult checkInputs(NodeLowering &n) {
   return success();
 }
 
-LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node) {
-  NodeLowering n(node);
+LogicalResult mlir::moe::lowerNodeToLinalg(onnx::NodeOp node, int64_t vectorBits) {
+  NodeLowering n(node, vectorBits);
   if (failed(checkSupported(node)) || failed(checkInputs(n)))
     return failure();
   return findLowering(node.getOpType(), node.getVersion())->lower(n);
+}
+
+LogicalResult lowering::lowerNodes(ArrayRef<onnx::NodeOp> nodes, int64_t vectorBits) {
+  bool hasFailed = false;
+  for (onnx::NodeOp node : nodes) {
+    // The inputs of this one have been reported.
+    bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
+      return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
+    });
+    if (isBlocked || failed(lowerNodeToLinalg(node, vectorBits)))
+      hasFailed = true;
+  }
+  return failure(hasFailed);
 }
 
 /// Checks the sizes of inputs that the model states as expressions.
@@ -154,28 +169,22 @@ static void eraseDeadOps(ModuleOp module) {
 
 namespace {
 struct ONNXToLinalgPass : mlir::moe::impl::ONNXToLinalgBase<ONNXToLinalgPass> {
+  using ONNXToLinalgBase::ONNXToLinalgBase;
+
   void runOnOperation() override {
-    SmallVector<onnx::NodeOp> nodes;
+    // Those of sub-graphs are lowered with the nodes that hold these.
+    SmallVector<onnx::NodeOp> all, nodes;
     getOperation().walk<WalkOrder::PreOrder>([&](onnx::NodeOp node) {
-      nodes.push_back(node);
-      // A node with sub-graphs is reported as a whole.
-      return WalkResult::skip();
+      all.push_back(node);
+      if (!node->getParentOfType<onnx::NodeOp>())
+        nodes.push_back(node);
     });
-    if (failed(checkSupported(nodes)))
+    if (failed(checkSupported(all)))
       return signalPassFailure();
 
     for (auto func : getOperation().getOps<func::FuncOp>())
       checkStatedSizes(func);
-    bool hasFailed = false;
-    for (onnx::NodeOp node : nodes) {
-      // The inputs of this one have been reported.
-      bool isBlocked = llvm::any_of(node.getInputs(), [](Value input) {
-        return isa_and_nonnull<onnx::NodeOp>(input.getDefiningOp());
-      });
-      if (isBlocked || failed(lowerNodeToLinalg(node)))
-        hasFailed = true;
-    }
-    if (hasFailed)
+    if (failed(lowerNodes(nodes, vectorBits)))
       return signalPassFailure();
     eraseDeadOps(getOperation());
   }

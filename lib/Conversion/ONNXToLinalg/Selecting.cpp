@@ -42,7 +42,9 @@ static LogicalResult lowerNonZero(NodeLowering &n) {
   Sizes sizes = getSizes(b, data);
   int64_t rank = sizes.size();
   Value flat = reshapeTo(b, data, productOf(b, sizes));
-  auto [places, count] =
+  Value places;
+  OpFoldResult count;
+  std::tie(places, count) =
       selectRows(b, productOf(b, sizes), [&](ImplicitLocOpBuilder &b, Value row) {
         return isNotZero(b, tensor::ExtractOp::create(b, flat, row));
       });
@@ -91,7 +93,9 @@ static LogicalResult lowerCompress(NodeLowering &n) {
   if (failed(limitSize(n, count, getSize(b, data, axis),
                        "the condition is longer than the dimension")))
     return failure();
-  auto [rows, found] = selectRows(b, count, [&](ImplicitLocOpBuilder &b, Value row) -> Value {
+  Value rows;
+  OpFoldResult found;
+  std::tie(rows, found) = selectRows(b, count, [&](ImplicitLocOpBuilder &b, Value row) -> Value {
     return tensor::ExtractOp::create(b, condition, row);
   });
   Sizes sizes = getSizes(b, data);

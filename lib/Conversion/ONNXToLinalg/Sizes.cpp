@@ -13,7 +13,7 @@
 #include "mlir/Interfaces/InferTypeOpInterface.h"
 #include "mlir/Interfaces/LoopLikeInterface.h"
 
-#include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Dialect/ONNX/IR/ControlFlow.h"
 
 #include <map>
 #include <numeric>
@@ -131,6 +131,22 @@ OpFoldResult lowering::getStatedSize(ImplicitLocOpBuilder &b, BlockArgument argu
   return sum;
 }
 
+/// The size of an argument of the body of a Loop or Scan: carried values keep those of the
+/// first ones, and rows have those of their tensor. Null for another argument.
+static OpFoldResult getSizeOfGraphArgument(ImplicitLocOpBuilder &b, BlockArgument argument,
+                                           int64_t dim) {
+  auto node = dyn_cast_or_null<onnx::NodeOp>(argument.getOwner()->getParentOp());
+  if (!node || !argument.getOwner()->isEntryBlock())
+    return {};
+  unsigned number = argument.getArgNumber();
+  Value input = node.getInput(number);
+  auto type = input ? dyn_cast<RankedTensorType>(input.getType()) : RankedTensorType();
+  if (!type || node.isOp("If"))
+    return {};
+  std::optional<int64_t> axis = onnx::getSlicedAxis(node, number, type.getRank());
+  return getSize(b, input, axis && dim >= *axis ? dim + 1 : dim);
+}
+
 OpFoldResult lowering::getSize(ImplicitLocOpBuilder &b, Value tensor, int64_t dim) {
   auto type = cast<RankedTensorType>(tensor.getType());
   if (!type.isDynamicDim(dim))
@@ -139,6 +155,8 @@ OpFoldResult lowering::getSize(ImplicitLocOpBuilder &b, Value tensor, int64_t di
     return getSizeOfResult(b, result, dim);
   if (OpFoldResult stated = getStatedSize(b, cast<BlockArgument>(tensor), dim))
     return stated;
+  if (OpFoldResult size = getSizeOfGraphArgument(b, cast<BlockArgument>(tensor), dim))
+    return size;
   return tensor::DimOp::create(b, tensor, dim).getResult();
 }
 

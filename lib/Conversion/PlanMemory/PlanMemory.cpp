@@ -30,23 +30,32 @@ namespace {
 /// Covers a cache line and the widest vector.
 constexpr int64_t kAlignment = 64;
 
-/// A temporary of the workspace: its size is `bytes` times the product of its dynamic sizes, and it
-/// is alive between two operations of the entry block, both included.
-struct Temporary {
-  memref::AllocOp alloc;
+/// What every dimension and the number of workers count as where sizes are only compared.
+constexpr int64_t kNominal = 64;
+
+/// Bytes: a number times the product of dynamic sizes, which are in a fixed order.
+struct Size {
   int64_t bytes;
   SmallVector<Value> dynamicSizes;
-  unsigned first, last;
 };
 
-/// A part of the workspace, for temporaries with the same dynamic sizes that are
-/// never alive together.
+/// A temporary of the workspace, alive between two operations of the entry block, both included.
+struct Temporary {
+  memref::AllocOp alloc;
+  Size size;
+  double nominalBytes;
+  unsigned first, last;
+
+  bool overlaps(const Temporary &other) const { return first <= other.last && other.first <= last; }
+};
+
+/// A part of the workspace, for temporaries that are never alive together: as large as the
+/// largest of `sizes`.
 struct Slot {
-  int64_t bytes;
-  SmallVector<Value> dynamicSizes;
+  SmallVector<Size> sizes;
   SmallVector<unsigned> members;
-  /// Last operation of the entry block at which a member is alive.
-  unsigned busyUntil;
+
+  bool isStatic() const { return sizes.size() == 1 && sizes[0].dynamicSizes.empty(); }
 };
 
 //===----------------------------------------------------------------------===//
@@ -92,18 +101,26 @@ LogicalResult checkStaysInIteration(memref::AllocOp alloc,
   return success();
 }
 
-/// The last operation of the entry block that may use one of `aliases`.
-unsigned getLastUse(const BufferViewFlowAnalysis::ValueSetT &aliases, Block &body,
-                    const DenseMap<Operation *, unsigned> &positions) {
-  unsigned last = 0;
+/// Sets the first and the last operation of the entry block that may access one of `aliases`: not
+/// the allocation and views of it, which may stand far before.
+void setLife(Temporary &temporary, const BufferViewFlowAnalysis::ValueSetT &aliases, Block &body,
+             const DenseMap<Operation *, unsigned> &positions) {
+  unsigned end = positions.size(),
+           at = positions.lookup(body.findAncestorOpInBlock(*temporary.alloc));
+  temporary.first = end;
+  temporary.last = 0;
   for (Value alias : aliases)
     for (Operation *user : alias.getUsers()) {
+      unsigned position = positions.lookup(body.findAncestorOpInBlock(*user));
       // A view that is no longer a memref (a pointer) is not followed.
-      if (isa<memref::ExtractAlignedPointerAsIndexOp, UnrealizedConversionCastOp>(user))
-        return positions.size();
-      last = std::max(last, positions.lookup(body.findAncestorOpInBlock(*user)));
+      bool escapes = isa<memref::ExtractAlignedPointerAsIndexOp, UnrealizedConversionCastOp>(user);
+      if (!escapes && isa<ViewLikeOpInterface, memref::DimOp>(user))
+        continue;
+      temporary.first = std::min(temporary.first, position);
+      temporary.last = std::max(temporary.last, escapes ? end : position);
     }
-  return last;
+  if (temporary.first == end)
+    temporary.first = temporary.last = at;
 }
 
 /// True when `size` is arithmetic on the dimensions of the entry's arguments, and can be
@@ -132,6 +149,29 @@ bool isKnownBefore(Value size, func::FuncOp entry, DenseMap<Value, bool> &known)
   return known[size] = result;
 }
 
+/// The size when every dimension is kNominal; isKnownBefore holds of it.
+int64_t getNominal(Value size, DenseMap<Value, int64_t> &nominal) {
+  if (auto it = nominal.find(size); it != nominal.end())
+    return it->second;
+  Operation *op = size.getDefiningOp();
+  int64_t result = kNominal;
+  if (!isa<NumWorkersOp, memref::DimOp>(op)) {
+    SmallVector<Attribute> operands;
+    for (Value operand : op->getOperands()) {
+      int64_t value = getNominal(operand, nominal);
+      operands.push_back(operand.getType().isIntOrIndex()
+                             ? IntegerAttr::get(operand.getType(), value)
+                             : Attribute());
+    }
+    SmallVector<OpFoldResult> folded;
+    std::optional<int64_t> value;
+    if (succeeded(op->fold(operands, folded)) && !folded.empty())
+      value = getConstantIntValue(folded[cast<OpResult>(size).getResultNumber()]);
+    result = value.value_or(kNominal);
+  }
+  return nominal[size] = result;
+}
+
 LogicalResult collectTemporaries(func::FuncOp entry, SmallVectorImpl<Temporary> &temporaries) {
   Block &body = entry.getBody().front();
   DenseMap<Operation *, unsigned> positions;
@@ -140,6 +180,7 @@ LogicalResult collectTemporaries(func::FuncOp entry, SmallVectorImpl<Temporary> 
 
   DenseMap<Value, unsigned> order;
   DenseMap<Value, bool> known;
+  DenseMap<Value, int64_t> nominal;
   BufferViewFlowAnalysis analysis(entry);
   WalkResult result = entry.walk([&](memref::AllocOp alloc) {
     bool isPlanned = llvm::all_of(alloc.getDynamicSizes(),
@@ -150,14 +191,16 @@ LogicalResult collectTemporaries(func::FuncOp entry, SmallVectorImpl<Temporary> 
     FailureOr<int64_t> bytes = getStaticBytes(alloc);
     if (failed(bytes) || failed(checkStaysInIteration(alloc, aliases, entry)))
       return WalkResult::interrupt();
-    Temporary temporary{alloc, *bytes, SmallVector<Value>(alloc.getDynamicSizes()),
-                        positions.lookup(body.findAncestorOpInBlock(*alloc)), 0};
-    temporary.last = std::max(temporary.first, getLastUse(aliases, body, positions));
+    Temporary temporary{alloc, {*bytes, SmallVector<Value>(alloc.getDynamicSizes())}, 0, 0, 0};
+    setLife(temporary, aliases, body, positions);
     // Products commute: a fixed order makes equal ones compare equal.
-    for (Value size : temporary.dynamicSizes)
+    SmallVector<Value> &factors = temporary.size.dynamicSizes;
+    for (Value size : factors)
       order.try_emplace(size, order.size());
-    llvm::sort(temporary.dynamicSizes,
-               [&](Value a, Value b) { return order.lookup(a) < order.lookup(b); });
+    llvm::sort(factors, [&](Value a, Value b) { return order.lookup(a) < order.lookup(b); });
+    temporary.nominalBytes = *bytes;
+    for (Value size : factors)
+      temporary.nominalBytes *= getNominal(size, nominal);
     temporaries.push_back(std::move(temporary));
     return WalkResult::advance();
   });
@@ -206,36 +249,59 @@ void writeInPlace(BlockArgument out, func::FuncOp entry) {
 // Slots
 //===----------------------------------------------------------------------===//
 
-/// The free slot that wastes least, or null.
-Slot *findSlot(MutableArrayRef<Slot> slots, const Temporary &temporary) {
-  Slot *best = nullptr;
-  for (Slot &slot : slots) {
-    if (slot.dynamicSizes != temporary.dynamicSizes || slot.busyUntil >= temporary.first)
-      continue;
-    auto waste = [&](const Slot &s) { return std::abs(s.bytes - temporary.bytes); };
-    if (!best || waste(slot) < waste(*best))
-      best = &slot;
-  }
-  return best;
+/// Makes room for `size`.
+void enlarge(Slot &slot, const Size &size) {
+  for (Size &other : slot.sizes)
+    if (other.dynamicSizes == size.dynamicSizes) {
+      other.bytes = std::max(other.bytes, size.bytes);
+      return;
+    }
+  slot.sizes.push_back(size);
 }
 
-/// `temporaries` are in the order in which they come alive.
+/// The largest temporaries first, each into the smallest slot in which no member is alive
+/// together with it (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
+/// Inference", 2020, section 4.3: greedy by size).
 SmallVector<Slot> assignSlots(ArrayRef<Temporary> temporaries) {
+  SmallVector<unsigned> order = llvm::to_vector(llvm::seq<unsigned>(temporaries.size()));
+  llvm::sort(order, [&](unsigned a, unsigned b) {
+    double first = temporaries[a].nominalBytes, second = temporaries[b].nominalBytes;
+    return std::make_pair(-first, a) < std::make_pair(-second, b);
+  });
   SmallVector<Slot> slots;
-  for (auto [i, temporary] : llvm::enumerate(temporaries)) {
-    Slot *slot = findSlot(slots, temporary);
-    if (!slot)
-      slot = &slots.emplace_back(Slot{0, temporary.dynamicSizes, {}, 0});
-    slot->bytes = std::max(slot->bytes, temporary.bytes);
-    slot->members.push_back(i);
-    slot->busyUntil = temporary.last;
+  for (unsigned i : order) {
+    const Temporary &temporary = temporaries[i];
+    // Later slots are smaller.
+    auto slot = llvm::find_if(llvm::reverse(slots), [&](const Slot &slot) {
+      return llvm::none_of(
+          slot.members, [&](unsigned member) { return temporaries[member].overlaps(temporary); });
+    });
+    Slot &chosen = slot == slots.rend() ? slots.emplace_back() : *slot;
+    enlarge(chosen, temporary.size);
+    chosen.members.push_back(i);
   }
   // Static ones first: their offsets are constants.
   SmallVector<Slot> ordered;
-  auto isStatic = [](const Slot &slot) { return slot.dynamicSizes.empty(); };
+  auto isStatic = [](const Slot &slot) { return slot.isStatic(); };
   llvm::copy_if(slots, std::back_inserter(ordered), isStatic);
   llvm::copy_if(slots, std::back_inserter(ordered), std::not_fn(isStatic));
   return ordered;
+}
+
+/// The bytes that are alive together at most, which no plan can do without; nullopt when a size
+/// is dynamic.
+std::optional<int64_t> getLiveBytes(ArrayRef<Temporary> temporaries) {
+  std::map<unsigned, int64_t> changes;
+  for (const Temporary &temporary : temporaries) {
+    if (!temporary.size.dynamicSizes.empty())
+      return std::nullopt;
+    changes[temporary.first] += temporary.size.bytes;
+    changes[temporary.last + 1] -= temporary.size.bytes;
+  }
+  int64_t live = 0, most = 0;
+  for (auto [position, change] : changes)
+    most = std::max(most, live += change);
+  return most;
 }
 
 //===----------------------------------------------------------------------===//
@@ -331,14 +397,17 @@ SmallVector<Value> emitOffsets(OpBuilder &builder, ArrayRef<Slot> slots, SizeClo
   SmallVector<Value> offsets = {constant(0)};
   int64_t staticOffset = 0;
   for (const Slot &slot : slots) {
-    if (slot.dynamicSizes.empty()) {
-      staticOffset += llvm::alignTo(slot.bytes, kAlignment);
+    if (slot.isStatic()) {
+      staticOffset += llvm::alignTo(slot.sizes[0].bytes, kAlignment);
       offsets.push_back(constant(staticOffset));
       continue;
     }
-    Value bytes = constant(slot.bytes);
-    for (Value size : slot.dynamicSizes) {
-      bytes = arith::MulIOp::create(builder, loc, bytes, sizes.get(size));
+    Value bytes;
+    for (const Size &size : slot.sizes) {
+      Value product = constant(size.bytes);
+      for (Value factor : size.dynamicSizes)
+        product = arith::MulIOp::create(builder, loc, product, sizes.get(factor));
+      bytes = bytes ? arith::MaxSIOp::create(builder, loc, bytes, product) : product;
     }
     Value padded = arith::AddIOp::create(builder, loc, bytes, constant(kAlignment - 1));
     Value aligned = arith::AndIOp::create(builder, loc, padded, constant(-kAlignment));
@@ -483,6 +552,8 @@ LogicalResult planEntry(func::FuncOp entry, SymbolTable &symbols) {
   SmallVector<Temporary> temporaries;
   if (failed(collectTemporaries(entry, temporaries)))
     return failure();
+  if (std::optional<int64_t> live = getLiveBytes(temporaries))
+    entry->setAttr(kLiveBytesAttr, IntegerAttr::get(IndexType::get(entry.getContext()), *live));
   SmallVector<Slot> slots = assignSlots(temporaries);
   if (failed(makeWorkspaceFunction(entry, symbols, slots)))
     return failure();

@@ -71,8 +71,7 @@ Value RouterBuilder::select(const Selection &selection) {
 
 Value RouterBuilder::weigh(Value selected, const SlotWeights &weights, int64_t experts) {
   auto op = WeighOp::create(rewriter, loc, selected, score(weights.source, experts), weights.fn,
-                            weights.norm, weights.mixer.eps, weights.normEps, weights.scale);
-  op.setMagnitude(weights.mixer.magnitude);
+                            weights.norm, weights.eps, weights.normEps, weights.scale);
   if (Value bias = vector(weights.source.bias, experts))
     op.getBiasMutable().assign(bias);
   if (weights.expertScale)

@@ -60,21 +60,17 @@ struct Selection {
 /// many columns as experts, perhaps limited to groups of experts.
 FailureOr<Selection> matchSelection(Value ids, int64_t experts, Refusal &refusal);
 
-/// A round of PhiMoE's sparse mixer; see moe.weigh.
-struct SparseMixer {
-  double eps = 0;
-  bool magnitude = false;
-};
-
-/// Reads `probabilities` as those of the round of the mixer that made the choice.
-std::optional<SparseMixer> matchSparseMixer(Value probabilities, const Choice &choice);
+/// Reads `probabilities` as those of the round of PhiMoE's sparse mixer that made the choice: the
+/// eps of moe.weigh.
+std::optional<double> matchSparseMixer(Value probabilities, const Choice &choice);
 
 /// The weights of selected experts.
 struct SlotWeights {
   ScoredTensor source;
   WeighFn fn = WeighFn::None;
   /// Of masked_softmax.
-  SparseMixer mixer;
+  /// Of masked_softmax.
+  double eps = 0;
   WeighNorm norm = WeighNorm::None;
   double normEps = 0, scale = 1;
   std::optional<double> normP;

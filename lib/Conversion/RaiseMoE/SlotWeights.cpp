@@ -13,8 +13,7 @@ using namespace mlir::moe;
 using onnx::NodeOp;
 
 bool SlotWeights::operator==(const SlotWeights &other) const {
-  return source == other.source && fn == other.fn && mixer.eps == other.mixer.eps &&
-         mixer.magnitude == other.mixer.magnitude && norm == other.norm &&
+  return source == other.source && fn == other.fn && eps == other.eps && norm == other.norm &&
          normEps == other.normEps && normP == other.normP && scale == other.scale &&
          expertScale == other.expertScale;
 }
@@ -113,10 +112,10 @@ FailureOr<SlotWeights> WeightReader::readGathered(Value tensor, Value ids) {
   if (getLastDim(tensor) != selection.experts)
     return refusal.refuse(tensor, "is gathered from, expected one column per expert");
   SlotWeights weights;
-  if (std::optional<SparseMixer> mixer = matchSparseMixer(tensor, *choice)) {
+  if (std::optional<double> eps = matchSparseMixer(tensor, *choice)) {
     weights.source = readScores(choice->keys, selection.experts);
     weights.fn = WeighFn::MaskedSoftmax;
-    weights.mixer = *mixer;
+    weights.eps = *eps;
     return weights;
   }
   weights.source = readScores(tensor, selection.experts);

@@ -17,11 +17,11 @@ struct MixerReader {
   /// The scores, without and with those already taken.
   Value scores, left;
 
-  std::optional<SparseMixer> read(Value probabilities) const;
+  std::optional<double> read(Value probabilities) const;
 
 private:
-  std::optional<SparseMixer> readFar(Value far, bool inverted) const;
-  bool readMagnitude(Value divisor, bool &magnitude) const;
+  std::optional<double> readFar(Value far, bool inverted) const;
+  bool isReach(Value divisor) const;
   bool isScore(Value value) const;
   bool isLargest(Value value) const;
 };
@@ -44,7 +44,7 @@ bool MixerReader::isLargest(Value value) const {
   return (isMax || isFirst) && stripReshapesAndCasts(node.getInput(0)) == left;
 }
 
-std::optional<SparseMixer> MixerReader::read(Value probabilities) const {
+std::optional<double> MixerReader::read(Value probabilities) const {
   NodeOp softmax = getNode(stripReshapesAndCasts(probabilities), "Softmax");
   if (!softmax || !isAlongLastDim(softmax))
     return std::nullopt;
@@ -59,7 +59,7 @@ std::optional<SparseMixer> MixerReader::read(Value probabilities) const {
   return readFar(where.getInput(0), !maskFirst);
 }
 
-std::optional<SparseMixer> MixerReader::readFar(Value far, bool inverted) const {
+std::optional<double> MixerReader::readFar(Value far, bool inverted) const {
   far = stripReshapes(far);
   while (NodeOp inverse = getNode(far, "Not")) {
     far = stripReshapes(inverse.getInput(0));
@@ -76,16 +76,14 @@ std::optional<SparseMixer> MixerReader::readFar(Value far, bool inverted) const 
   if (!bound || !(*bound > 0) || !div)
     return std::nullopt;
   NodeOp distance = getNode(stripReshapesAndCasts(div.getInput(0)), "Sub");
-  SparseMixer mixer;
-  mixer.eps = *bound / 2;
   if (!distance || !isLargest(distance.getInput(0)) || !isScore(distance.getInput(1)) ||
-      !readMagnitude(div.getInput(1), mixer.magnitude))
+      !isReach(div.getInput(1)))
     return std::nullopt;
-  return mixer;
+  return *bound / 2;
 }
 
-/// max(|s|, M), or max(|s|, |M|).
-bool MixerReader::readMagnitude(Value divisor, bool &magnitude) const {
+/// max(|s|, M) or max(|s|, |M|), which is the same as s ≤ M.
+bool MixerReader::isReach(Value divisor) const {
   NodeOp max = getNode(stripReshapesAndCasts(divisor), "Max");
   if (!max)
     return false;
@@ -93,16 +91,14 @@ bool MixerReader::readMagnitude(Value divisor, bool &magnitude) const {
     NodeOp ofScore = getNode(stripReshapesAndCasts(max.getInput(i)), "Abs");
     Value largest = max.getInput(1 - i);
     NodeOp ofLargest = getNode(stripReshapesAndCasts(largest), "Abs");
-    if (!ofScore || !isScore(ofScore.getInput(0)) ||
-        !isLargest(ofLargest ? ofLargest.getInput(0) : largest))
-      continue;
-    magnitude = bool(ofLargest);
-    return true;
+    if (ofScore && isScore(ofScore.getInput(0)) &&
+        isLargest(ofLargest ? ofLargest.getInput(0) : largest))
+      return true;
   }
   return false;
 }
 
-std::optional<SparseMixer> mlir::moe::matchSparseMixer(Value probabilities, const Choice &choice) {
+std::optional<double> mlir::moe::matchSparseMixer(Value probabilities, const Choice &choice) {
   return MixerReader{stripReshapesAndCasts(choice.keys), stripReshapesAndCasts(choice.left)}.read(
       probabilities);
 }

@@ -13,6 +13,7 @@
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/MC/TargetRegistry.h"
 #include "llvm/Passes/PassBuilder.h"
+#include "llvm/Transforms/IPO/MergeFunctions.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
 #include "llvm/Transforms/Instrumentation/AddressSanitizer.h"
@@ -318,6 +319,23 @@ static void addSanitizer(llvm::Module &module, Sanitizer sanitizer, llvm::PassBu
   });
 }
 
+/// Layers of the same sizes share their kernels, which are not copied to each call, and have the
+/// same loops. The address of no function matters.
+static void shareFunctions(llvm::Module &module, llvm::PassBuilder &builder) {
+  for (llvm::Function &function : module) {
+    if (!function.hasInternalLinkage())
+      continue;
+    function.setUnnamedAddr(llvm::GlobalValue::UnnamedAddr::Global);
+    if (function.hasNUsesOrMore(2))
+      function.addFnAttr(llvm::Attribute::NoInline);
+  }
+  builder.registerPipelineStartEPCallback(
+      [](llvm::ModulePassManager &passes, llvm::OptimizationLevel level) {
+        if (level != llvm::OptimizationLevel::O0)
+          passes.addPass(llvm::MergeFunctionsPass());
+      });
+}
+
 static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned level,
                      Sanitizer sanitizer) {
   llvm::PipelineTuningOptions tuning;
@@ -328,6 +346,7 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned
   llvm::FunctionAnalysisManager functions;
   llvm::CGSCCAnalysisManager components;
   llvm::ModuleAnalysisManager modules;
+  shareFunctions(module, builder);
   addSanitizer(module, sanitizer, builder);
   builder.registerModuleAnalyses(modules);
   builder.registerCGSCCAnalyses(components);

@@ -50,3 +50,20 @@ func.func @expand(%x: tensor<1x?xf32>) -> tensor<3x?xf32> {
   %r = onnx.node "Expand"(%x, %s) {version = 13 : i64} : (tensor<1x?xf32>, tensor<2xi64>) -> tensor<3x?xf32>
   return %r : tensor<3x?xf32>
 }
+
+// A size that went by way of a tensor of rank 0 and a Reshape is still known.
+// CHECK-LABEL: func @by_way_of_reshape
+// CHECK-NOT: moe.check
+// CHECK-NOT: tensor.extract %
+// CHECK: return
+func.func @by_way_of_reshape(%x: tensor<?x1x8xf32> {onnx.dims = ["seq", "1", "8"]}, %y: tensor<?x?xi64> {onnx.dims = ["seq", "other"]}) -> tensor<?x4x8xf32> {
+  %zero = onnx.node "Constant"() {attributes = {value = dense<0> : tensor<i64>}, version = 13 : i64} : () -> tensor<i64>
+  %minus = onnx.node "Constant"() {attributes = {value = dense<-1> : tensor<1xi64>}, version = 13 : i64} : () -> tensor<1xi64>
+  %rest = onnx.node "Constant"() {attributes = {value = dense<[4, 8]> : tensor<2xi64>}, version = 13 : i64} : () -> tensor<2xi64>
+  %shape = onnx.node "Shape"(%y) {version = 15 : i64} : (tensor<?x?xi64>) -> tensor<2xi64>
+  %s = onnx.node "Gather"(%shape, %zero) {version = 13 : i64} : (tensor<2xi64>, tensor<i64>) -> tensor<i64>
+  %s1 = onnx.node "Reshape"(%s, %minus) {version = 14 : i64} : (tensor<i64>, tensor<1xi64>) -> tensor<1xi64>
+  %to = onnx.node "Concat"(%s1, %rest) {attributes = {axis = 0 : i64}, version = 13 : i64} : (tensor<1xi64>, tensor<2xi64>) -> tensor<3xi64>
+  %z = onnx.node "Expand"(%x, %to) {version = 13 : i64} : (tensor<?x1x8xf32>, tensor<3xi64>) -> tensor<?x4x8xf32>
+  return %z : tensor<?x4x8xf32>
+}

@@ -191,3 +191,36 @@ func.func @main(%x: memref<?xindex>, %ws: memref<?xi8> {moe.workspace},
 }
 func.func private @main_shapes(memref<?xindex>)
 func.func private @use(memref<?x8xf32>)
+
+// -----
+
+// An allocation far before its first access takes nothing until then; sizes of several kinds share
+// a part as large as the larger of them.
+
+// CHECK-LABEL: func.func @main(
+// CHECK-SAME: %[[WS:[a-z0-9_-]+]]: memref<?xi8> {moe.workspace}
+// CHECK-DAG: %[[A:.*]] = memref.view %[[WS]][%c0][%{{.*}}] : memref<?xi8> to memref<?x4xf32>
+// CHECK-DAG: %[[B:.*]] = memref.view %[[WS]][%c0][%{{.*}}] : memref<?xi8> to memref<?xf32>
+// CHECK: call @use(%[[A]])
+// CHECK: call @other(%[[B]])
+// CHECK-LABEL: func.func @main_workspace
+// CHECK: %[[T:.*]] = memref.dim
+// CHECK: %[[S:.*]] = arith.muli %[[T]], %[[T]]
+// CHECK-DAG: %[[FIRST:.*]] = arith.muli %[[S]], %c4
+// CHECK-DAG: %[[SECOND:.*]] = arith.muli %[[T]], %c16
+// CHECK: arith.maxsi %[[FIRST]], %[[SECOND]]
+func.func @main(%x: memref<?xf32>, %ws: memref<?xi8> {moe.workspace},
+                %weights: !llvm.ptr {moe.weights}, %call: !llvm.ptr {moe.call})
+    attributes {moe.entry} {
+  %c0 = arith.constant 0 : index
+  %t = memref.dim %x, %c0 : memref<?xf32>
+  %s = arith.muli %t, %t : index
+  %a = memref.alloc(%t) : memref<?x4xf32>
+  %b = memref.alloc(%s) : memref<?xf32>
+  call @use(%a) : (memref<?x4xf32>) -> ()
+  call @other(%b) : (memref<?xf32>) -> ()
+  return
+}
+func.func private @main_shapes(memref<?xf32>)
+func.func private @use(memref<?x4xf32>)
+func.func private @other(memref<?xf32>)

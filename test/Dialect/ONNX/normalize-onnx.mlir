@@ -172,13 +172,53 @@ func.func @products(%a: tensor<?x4xbf16>, %b: tensor<2x4x5xbf16>, %c: tensor<?x6
 // CHECK: onnx.node "my.Op"(%arg0) {attributes = {axis = -1 : i64}, version = 7 : i64} : (tensor<4xf32>) -> tensor<*x!onnx.unknown>
 // CHECK: onnx.node "If"
 // CHECK-NEXT: onnx.yield %arg0
+// CHECK: onnx.yield
 func.func @others(%x: tensor<4xf32>, %c: tensor<i1>) -> (tensor<*x!onnx.unknown>, tensor<4xf32>) {
   %0 = onnx.node "my.Op"(%x) {attributes = {axis = -1 : i64}, version = 7 : i64} : (tensor<4xf32>) -> tensor<*x!onnx.unknown>
-  %1 = onnx.node "If"(%c) {graphs = ["then_branch"], version = 18 : i64} : (tensor<i1>) -> tensor<4xf32> {
+  %1 = onnx.node "If"(%c) {graphs = ["then_branch", "else_branch"], version = 18 : i64} : (tensor<i1>) -> tensor<4xf32> {
     %i = onnx.node "Identity"(%x) {version = 18 : i64} : (tensor<4xf32>) -> tensor<4xf32>
     onnx.yield %i : tensor<4xf32>
+  }, {
+    %n = onnx.node "Neg"(%x) {version = 18 : i64} : (tensor<4xf32>) -> tensor<4xf32>
+    onnx.yield %n : tensor<4xf32>
   }
   return %0, %1 : tensor<*x!onnx.unknown>, tensor<4xf32>
+}
+
+// -----
+
+// A branch that is known takes the place of the node.
+// CHECK-LABEL: func @known_branch
+// CHECK-NOT: "If"
+// CHECK: %[[NEG:.*]] = onnx.node "Neg"(%arg0) {version = 13 : i64} : (tensor<4xf32>) -> tensor<4xf32>
+// CHECK: return %[[NEG]]
+func.func @known_branch(%x: tensor<4xf32>) -> tensor<?xf32> {
+  %c = onnx.node "Constant"() {attributes = {value = dense<false> : tensor<i1>}, version = 13 : i64} : () -> tensor<i1>
+  %y = onnx.node "If"(%c) {graphs = ["then_branch", "else_branch"], version = 18 : i64} : (tensor<i1>) -> tensor<?xf32> {
+    onnx.yield %x : tensor<4xf32>
+  }, {
+    %n = onnx.node "Neg"(%x) {version = 18 : i64} : (tensor<4xf32>) -> tensor<*x!onnx.unknown>
+    onnx.yield %n : tensor<*x!onnx.unknown>
+  }
+  return %y : tensor<?xf32>
+}
+
+// -----
+
+// What a loop carries has the sizes that all steps leave: the body is inferred with these.
+// CHECK-LABEL: func @loop
+// CHECK: onnx.node "Loop"{{.*}} -> (tensor<?x4xf32>, tensor<3x4x?xf32>)
+// CHECK: ^bb0(%{{.*}}: tensor<i64>, %{{.*}}: tensor<i1>, %[[V:.*]]: tensor<?x4xf32>):
+// CHECK: onnx.node "Concat"(%[[V]], %arg0) {{.*}} -> tensor<?x4xf32>
+func.func @loop(%x: tensor<2x4xf32>) -> (tensor<*xf32>, tensor<*xf32>) {
+  %n = onnx.node "Constant"() {attributes = {value = dense<3> : tensor<i64>}, version = 13 : i64} : () -> tensor<i64>
+  %y:2 = onnx.node "Loop"(%n, %x) {absent = array<i32: 1>, graphs = ["body"], version = 18 : i64} : (tensor<i64>, tensor<2x4xf32>) -> (tensor<*xf32>, tensor<*xf32>) {
+  ^bb0(%i: tensor<*x!onnx.unknown>, %c: tensor<*x!onnx.unknown>, %v: tensor<*x!onnx.unknown>):
+    %next = onnx.node "Concat"(%v, %x) {attributes = {axis = 0 : i64}, version = 18 : i64} : (tensor<*x!onnx.unknown>, tensor<2x4xf32>) -> tensor<*x!onnx.unknown>
+    %row = onnx.node "Transpose"(%v) {version = 18 : i64} : (tensor<*x!onnx.unknown>) -> tensor<*x!onnx.unknown>
+    onnx.yield %c, %next, %row : tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>, tensor<*x!onnx.unknown>
+  }
+  return %y#0, %y#1 : tensor<*xf32>, tensor<*xf32>
 }
 
 // -----

@@ -128,8 +128,6 @@ def test_exported_blocks(compiler, exported_case):
     case = exported_case.name
     if "_lm__" in case or "_encoder__" in case:
         pytest.skip("a whole model")
-    if case.endswith("_noopt"):
-        pytest.skip("operators, or sizes of outputs, that are not supported yet")
     tolerance = TOLERANCES[computed_type(exported_case)]
 
     def compare(actual, expected):

@@ -3,6 +3,8 @@
 """moec --trace-routing and moe-run --trace-routing: the experts and weights of every block,
 as they were recorded in PyTorch, and as NumPy computes them in float64."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from harness import TOLERANCES, run, tool
@@ -77,3 +79,37 @@ def test_wrong_flags(tmp_path):
     ]:
         done = run(tool("moe-run"), "no.moec", *words, check=False)
         assert done.returncode == 2 and message in done.stderr
+
+
+WINDOW, WINDOWS = 512, 16
+
+
+def recorded_document(routing):
+    """The bytes of a document of the recorded trace that this system has as well, and its first token."""
+    for name, start, end in zip(routing["doc_ids"], routing["doc_offsets"], routing["doc_offsets"][1:]):
+        path = pathlib.Path(str(name))
+        if end - start >= WINDOW * WINDOWS and path.is_file() and path.stat().st_size == end - start:
+            return path.read_bytes()[: WINDOW * WINDOWS], start
+    pytest.skip("no document of routing_train.npz is on this system")
+
+
+def test_a_whole_model_reproduces_the_recorded_statistics(compiler, tinymoe, tmp_path):
+    """What PyTorch recorded over documents that were not trained on, in windows of 512 bytes."""
+    path = tinymoe.folder / "routing_train.npz"
+    if not path.exists():
+        pytest.skip(f"models not found: {path}")
+    routing = np.load(path)
+    text, start = recorded_document(routing)
+    # Token 0 stands before the document.
+    tokens = np.frombuffer(b"\0" + text[:-1], np.uint8).astype(np.int64).reshape(WINDOWS, WINDOW)
+    package = compiler.package(tinymoe.model("model"), "-O3", "--trace-routing")
+    arrays = trace(package, tmp_path, {"input_ids": tokens, "attention_mask": np.ones_like(tokens)})
+    for layer, node in enumerate(package.info["traced"]):
+        ids, weights = arrays[f"{node}.expert_ids"], arrays[f"{node}.weights"]
+        recorded = routing["expert_ids"][layer, start : start + len(ids)]
+        # Two close experts may change places.
+        assert np.mean(np.sort(ids) == np.sort(recorded)) > 0.999
+        counts = np.bincount(ids.ravel(), minlength=16)
+        np.testing.assert_allclose(counts, np.bincount(recorded.ravel(), minlength=16), atol=8)
+        expected = routing["weights"][layer, start : start + len(ids)].astype(np.float64)
+        assert np.mean(np.abs(weights - expected)) < 1e-3

@@ -18,6 +18,8 @@ constexpr llvm::StringLiteral kOutputAttr = "moe.output";
 constexpr llvm::StringLiteral kWorkspaceAttr = "moe.workspace";
 constexpr llvm::StringLiteral kWeightsAttr = "moe.weights";
 constexpr llvm::StringLiteral kCallAttr = "moe.call";
+/// On a moe.check: the call ends at once when it fails.
+constexpr llvm::StringLiteral kEndsCallAttr = "moe.ends_call";
 /// Suffixes of the functions that accompany an entry.
 constexpr llvm::StringLiteral kShapesSuffix = "_shapes";
 constexpr llvm::StringLiteral kChecksSuffix = "_checks";

@@ -23,8 +23,8 @@ class NodeOp;
 bool isLoweredToLinalg(StringRef opType, int64_t version);
 
 /// Replaces one node, whose inputs are values of other dialects, as the pass does. When it
-/// cannot, an error is emitted at the node, which stays.
-LogicalResult lowerNodeToLinalg(onnx::NodeOp node);
+/// cannot, an error is emitted at the node, which stays. `vectorBits` is as for the pass.
+LogicalResult lowerNodeToLinalg(onnx::NodeOp node, int64_t vectorBits = 0);
 
 } // namespace mlir::moe
 

@@ -11,6 +11,9 @@
 
 namespace mlir::moe {
 
+/// On an entry whose temporaries have static sizes: the bytes that are alive together at most.
+constexpr llvm::StringLiteral kLiveBytesAttr = "moe.live_bytes";
+
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "moec/Conversion/PlanMemory/PlanMemory.h.inc"

@@ -10,6 +10,7 @@
 #include "mlir/IR/Types.h"
 #include "moec/Target/CPU/WeightsFile.h"
 #include "llvm/ADT/SmallVector.h"
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,8 @@ struct EntryDescription {
   /// Bytes of workspace as an expression of the symbols and of `workers`, their
   /// number (see DimExpression.h); empty when it cannot be written so.
   std::string workspace;
+  /// Bytes that are alive together at most; nullopt unless all sizes are static.
+  std::optional<int64_t> liveBytes;
 };
 
 struct ModelDescription {

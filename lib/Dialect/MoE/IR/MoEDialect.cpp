@@ -1,7 +1,7 @@
 // Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-#include "moec/Dialect/MoE/IR/MoERecord.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -44,10 +44,6 @@ void MoEDialect::initialize() {
   addOperations<
 #define GET_OP_LIST
 #include "moec/Dialect/MoE/IR/MoEOps.cpp.inc"
-      >();
-  addOperations<
-#define GET_OP_LIST
-#include "moec/Dialect/MoE/IR/MoERecordOps.cpp.inc"
       >();
   addTypes<
 #define GET_TYPEDEF_LIST

@@ -138,11 +138,8 @@ struct WeighConstraints {
 };
 
 template <typename OpT> static LogicalResult verifyWeighing(OpT op, const WeighConstraints &names) {
-  bool masked = op.getFn() == WeighFn::MaskedSoftmax;
-  if (masked && !(op.getEps().convertToDouble() > 0))
+  if (op.getFn() == WeighFn::MaskedSoftmax && !(op.getEps().convertToDouble() > 0))
     return op.emitOpError() << names.masked << ": masked_softmax needs eps > 0";
-  if (op.getMagnitude() && !masked)
-    return op.emitOpError() << names.masked << ": magnitude needs masked_softmax";
   if (op.getNorm() == WeighNorm::Clamp && !(op.getNormEps().convertToDouble() > 0))
     return op.emitOpError() << names.clamp << ": clamp needs norm_eps > 0";
   bool hasNormP = op.getNormP() && op.getNormP()->convertToDouble() > 0;
@@ -153,7 +150,7 @@ template <typename OpT> static LogicalResult verifyWeighing(OpT op, const WeighC
 }
 
 //===----------------------------------------------------------------------===//
-// SelectOp, GivenOp
+// SelectOp, GivenOp, EntriesOp
 //===----------------------------------------------------------------------===//
 
 void SelectOp::build(OpBuilder &builder, OperationState &state, Value key, Value bias,
@@ -197,6 +194,25 @@ LogicalResult GivenOp::verify() {
   return type.getWeighted() ? emitOpError() << "C2: the routing is weighted" : success();
 }
 
+LogicalResult EntriesOp::verify() {
+  RoutingType type = getRouting().getType();
+  if (failed(checkDim(*this, "C1", "k of ids", dim(getIds(), 1), type.getK())))
+    return failure();
+  if (type.getWeighted() != bool(getWeights()))
+    return emitOpError() << "C2: the routing is " << (type.getWeighted() ? "" : "not ")
+                         << "weighted";
+  return getWeights() ? checkDim(*this, "C1", "k of weights", dim(getWeights(), 1), type.getK())
+                      : success();
+}
+
+LogicalResult EntriesOp::reifyResultShapes(OpBuilder &builder,
+                                           ReifiedRankedShapedTypeDims &shapes) {
+  SmallVector<OpFoldResult> shape = {getTokens(),
+                                     builder.getIndexAttr(getRouting().getType().getK())};
+  shapes.assign((*this)->getNumResults(), shape);
+  return success();
+}
+
 //===----------------------------------------------------------------------===//
 // WeighOp, FilterOp, CapacityOp
 //===----------------------------------------------------------------------===//
@@ -206,9 +222,8 @@ void WeighOp::build(OpBuilder &builder, OperationState &state, Value routing, Va
   RoutingType type = routingOf(routing);
   build(builder, state,
         RoutingType::get(builder.getContext(), type.getExperts(), type.getK(), true), routing,
-        source, /*bias=*/Value(), /*expert_scale=*/Value(), fn, llvm::APFloat(eps),
-        /*magnitude=*/false, norm, llvm::APFloat(normEps), /*norm_p=*/FloatAttr(),
-        llvm::APFloat(scale));
+        source, /*bias=*/Value(), /*expert_scale=*/Value(), fn, llvm::APFloat(eps), norm,
+        llvm::APFloat(normEps), /*norm_p=*/FloatAttr(), llvm::APFloat(scale));
 }
 
 LogicalResult WeighOp::verify() {

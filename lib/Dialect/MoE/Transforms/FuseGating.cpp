@@ -69,8 +69,8 @@ struct FuseGating : OpRewritePattern<WeighOp> {
         select.getTokenMask(), select.getExpertMask(), weigh.getBias(), weigh.getExpertScale(),
         scoreFn, select.getMode(), select.getK(), select.getPAttr(), select.getTauAttr(),
         select.getNGroup(), select.getTopkGroup(), select.getGroupScore(), select.getGroupFill(),
-        select.getTieBreak(), from, weigh.getFn(), weigh.getEps(), weigh.getMagnitude(),
-        weigh.getNorm(), weigh.getNormEps(), weigh.getNormPAttr(), weigh.getScale(), CapacityAttr(),
+        select.getTieBreak(), from, weigh.getFn(), weigh.getEps(), weigh.getNorm(),
+        weigh.getNormEps(), weigh.getNormPAttr(), weigh.getScale(), CapacityAttr(),
         CapacityOrderAttr());
     gating->setDiscardableAttrs(weigh->getDiscardableAttrDictionary());
     rewriter.replaceOp(weigh, gating);

@@ -7,7 +7,7 @@
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include "moec/Dialect/MoE/IR/MoERecord.h"
+#include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/NodeLocation.h"
 #include "moec/Support/Unsupported.h"
 #include "llvm/ADT/StringSet.h"

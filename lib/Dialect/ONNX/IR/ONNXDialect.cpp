@@ -137,9 +137,10 @@ static LogicalResult verifyAttributes(NodeOp node, const OperatorSignature &sign
   }
   for (StringRef name : node.getGraphs().getAsValueRange<StringAttr>()) {
     StringRef kind = lookupAttributeKind(name);
-    if (kind.empty())
+    if (kind.empty() || (kind == "a graph" && !llvm::is_contained(signature.attributes, name)))
       return fail(node) << "has no attribute '" << name << "'";
-    return fail(node) << "attribute '" << name << "' is a graph, expected " << kind;
+    if (kind != "a graph")
+      return fail(node) << "attribute '" << name << "' is a graph, expected " << kind;
   }
   return success();
 }

@@ -53,6 +53,10 @@ static void addAttributes(Table &table) {
       {"interleaved", "is_packed_batching", "num_heads", "rotary_embedding_dim", "scale"});
   set({"com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"},
       {"epsilon"});
+  set({"If"}, {"else_branch", "then_branch"});
+  set({"Loop"}, {"body"});
+  set({"Scan"}, {"body", "num_scan_inputs", "scan_input_axes", "scan_input_directions",
+                 "scan_output_axes", "scan_output_directions"});
   set({"SequenceEmpty"}, {"dtype"});
   set({"SplitToSequence"}, {"axis", "keepdims"});
   set({"ConcatFromSequence"}, {"axis", "new_axis"});
@@ -91,7 +95,7 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
       .Cases({"exclusive", "fmod", "group", "keepdims", "largest", "noop_with_empty_axes",
               "num_outputs", "output_dtype", "precision"},
              "an integer")
-      .Cases({"dtype", "new_axis"}, "an integer")
+      .Cases({"dtype", "new_axis", "num_scan_inputs"}, "an integer")
       .Cases({"K", "N", "accuracy_level", "bits", "interleaved"}, "an integer")
       .Cases({"is_causal", "is_packed_batching", "kv_num_heads", "left_window_size", "num_heads"},
              "an integer")
@@ -110,10 +114,14 @@ StringRef mlir::moe::onnx::lookupAttributeKind(StringRef name) {
       .Cases(
           {"axes", "dilations", "kernel_shape", "pads", "perm", "split", "strides", "value_ints"},
           "a list of integers")
+      .Cases({"scan_input_axes", "scan_input_directions", "scan_output_axes",
+              "scan_output_directions"},
+             "a list of integers")
       .Cases({"mask_filter_value", "scale", "softcap"}, "a number")
       .Case("value_floats", "a list of numbers")
       .Case("value_strings", "a list of strings")
       .Cases({"sparse_value", "value"}, "a tensor")
+      .Cases({"body", "else_branch", "then_branch"}, "a graph")
       .Default("");
 }
 
@@ -181,6 +189,9 @@ static Table makeTable() {
   // No schema of ONNX, but optimizers write it in ONNX's domain.
   add({2, 2, 2}, {"SimplifiedLayerNormalization"});
   add({3, 3, 1}, {"OneHot", "Range", "ScatterElements", "ScatterND", "Where"});
+  add({0, UINT_MAX, UINT_MAX}, {"Loop"});
+  add({1, 1, UINT_MAX}, {"If"});
+  add({1, UINT_MAX, UINT_MAX}, {"Scan"});
   add({0, 0, 1}, {"SequenceEmpty"});
   add({1, 1, 1}, {"ConcatFromSequence", "SequenceLength"});
   add({1, 2, 1}, {"SequenceErase", "SplitToSequence"});
@@ -234,13 +245,11 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "GroupNormalization",
                                                    "HammingWindow",
                                                    "HannWindow",
-                                                   "If",
                                                    "ImageDecoder",
                                                    "InstanceNormalization",
                                                    "LRN",
                                                    "LSTM",
                                                    "LinearAttention",
-                                                   "Loop",
                                                    "LpNormalization",
                                                    "LpPool",
                                                    "MaxPool",
@@ -266,7 +275,6 @@ static constexpr StringLiteral otherOperators[] = {"AffineGrid",
                                                    "ReverseSequence",
                                                    "RoiAlign",
                                                    "STFT",
-                                                   "Scan",
                                                    "Scatter",
                                                    "SequenceMap",
                                                    "SoftmaxCrossEntropyLoss",

@@ -121,6 +121,7 @@ static const InferTable &getTable() {
     addReductions(rows);
     addAttention(rows);
     addQuantization(rows);
+    addControlFlow(rows);
     return rows;
   }();
   return table;

@@ -95,6 +95,7 @@ void addIndexing(InferTable &table);
 void addReductions(InferTable &table);
 void addAttention(InferTable &table);
 void addQuantization(InferTable &table);
+void addControlFlow(InferTable &table);
 
 /// A shape as text: "[2, ?]".
 std::string print(ArrayRef<int64_t> shape);

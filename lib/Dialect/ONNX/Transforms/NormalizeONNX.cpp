@@ -388,6 +388,7 @@ static const llvm::StringMap<Canonical> &getTable() {
       map[op] = {18, upgradeReduce};
     for (StringRef op : {"com.microsoft.MoE", "com.microsoft.QMoE"})
       map[op] = {1, nullptr};
+    map["If"] = map["Loop"] = map["Scan"] = {11, nullptr};
     map["ArgMax"] = map["ArgMin"] = {13, upgradeAxisOfInput};
     map["Cast"] = {13, upgradeCast};
     map["Concat"] = {13, upgradeAxisOfInput};
@@ -417,6 +418,59 @@ static const llvm::StringMap<Canonical> &getTable() {
     map["Transpose"] = {13, upgradeTranspose};
     map["Unsqueeze"] = {13, upgradeUnsqueeze};
     map["Where"] = {16, nullptr};
+    // Only ever widened, since versions older than those that are read.
+    for (StringRef op : {"Acos",
+                         "Acosh",
+                         "And",
+                         "Asin",
+                         "Asinh",
+                         "Atan",
+                         "Atanh",
+                         "Compress",
+                         "Conv",
+                         "ConvInteger",
+                         "ConvTranspose",
+                         "Cos",
+                         "Cosh",
+                         "DynamicQuantizeLinear",
+                         "Elu",
+                         "EyeLike",
+                         "Flatten",
+                         "HardSigmoid",
+                         "InstanceNormalization",
+                         "IsInf",
+                         "IsNaN",
+                         "LeakyRelu",
+                         "LpNormalization",
+                         "MatMulInteger",
+                         "Mean",
+                         "MeanVarianceNormalization",
+                         "Not",
+                         "OneHot",
+                         "Or",
+                         "PRelu",
+                         "QLinearConv",
+                         "QLinearMatMul",
+                         "Round",
+                         "Selu",
+                         "Shrink",
+                         "SimplifiedLayerNormalization",
+                         "Sin",
+                         "Sinh",
+                         "Softplus",
+                         "Softsign",
+                         "Tan",
+                         "ThresholdedRelu",
+                         "Xor"})
+      map[op] = {11, nullptr};
+    for (StringRef op : {"Celu", "Einsum"})
+      map[op] = {12, nullptr};
+    for (StringRef op : {"HardSwish", "Trilu"})
+      map[op] = {14, nullptr};
+    for (StringRef op : {"BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Mish"})
+      map[op] = {18, nullptr};
+    map["Gelu"] = {20, nullptr};
+    map["Swish"] = {24, nullptr};
     addContribUpgrades(map);
     addSequenceUpgrades(map);
     return map;
@@ -455,12 +509,12 @@ void Normalizer::fold(NodeOp node) {
 }
 
 LogicalResult Normalizer::visit(NodeOp node) {
+  bool isGone = false;
+  if (failed(visitGraphs(node, isGone)))
+    return failure();
+  if (isGone)
+    return success();
   builder.setInsertionPoint(node);
-  for (Region &body : node.getBodies()) {
-    if (!body.empty() && failed(run(body.front())))
-      return failure();
-    builder.setInsertionPoint(node);
-  }
   // A node of a known operator must have what every version of it has.
   auto canonical = getTable().find(node.getOpType());
   if (canonical != getTable().end()) {
@@ -494,8 +548,7 @@ LogicalResult Normalizer::run(Block &block) {
     bool isOurs = isa<NodeOp>(op) || (op.getDialect() && op.getDialect()->getNamespace() == "moe");
     if (!isOurs || !isOpTriviallyDead(&op))
       continue;
-    for (Value result : op.getResults())
-      shapes.forget(result);
+    forgetResults(&op);
     op.erase();
   }
   return success();

@@ -42,6 +42,13 @@ public:
 
 private:
   LogicalResult visit(NodeOp node);
+  /// Normalizes the sub-graphs of a node. `done` says that the node is gone: one of its
+  /// branches took its place.
+  LogicalResult visitGraphs(NodeOp node, bool &done);
+  FailureOr<bool> takeKnownBranch(NodeOp node);
+  LogicalResult visitLoopBody(NodeOp node);
+  /// Forgets what is known of values that are about to be erased.
+  void forgetResults(Operation *op);
   void fold(NodeOp node);
   unsigned numFolded = 0;
 };

@@ -407,18 +407,6 @@ func.func @f(%r: !two, %w: !weighted, %s: !l, %b: tensor<7xf32>, %g: tensor<8xf3
 !weighted = !moe.routing<experts = 8, k = 2, weighted>
 
 func.func @f(%r: !two, %w: !weighted, %s: !l, %b: tensor<7xf32>, %g: tensor<8xf32>) {
-  // expected-error@+1 {{C3: magnitude needs masked_softmax}}
-  %0 = moe.weigh %r, %s {magnitude} : (!two, !l) -> !weighted
-  return
-}
-
-// -----
-
-!l = tensor<?x8xf32>
-!two = !moe.routing<experts = 8, k = 2>
-!weighted = !moe.routing<experts = 8, k = 2, weighted>
-
-func.func @f(%r: !two, %w: !weighted, %s: !l, %b: tensor<7xf32>, %g: tensor<8xf32>) {
   // expected-error@+1 {{C4: fn and bias need a source}}
   %0 = moe.weigh %w {fn = #moe.weigh_fn<softmax>} : (!weighted) -> !weighted
   return

@@ -98,8 +98,8 @@ func.func @weigh(%r: !two, %w: !weighted, %s: !l, %b: tensor<8xf32>, %u: tensor<
   %1 = moe.weigh %w expert_scale(%b) {norm = #moe.weigh_norm<clamp>, norm_eps = 0.25 : f64} : (!weighted, tensor<8xf32>) -> !weighted
   // CHECK-NEXT: moe.weigh %{{.*}} {norm = #moe.weigh_norm<pnorm>, norm_p = 2.000000e+00 : f64} : (!moe.routing<experts = 8, k = 2, weighted>)
   %2 = moe.weigh %w {norm = #moe.weigh_norm<pnorm>, norm_p = 2.0 : f64} : (!weighted) -> !weighted
-  // CHECK-NEXT: moe.weigh %{{.*}}, %{{.*}} {eps = 1.000000e-02 : f64, fn = #moe.weigh_fn<masked_softmax>, magnitude, norm = #moe.weigh_norm<count>}
-  %3 = moe.weigh %r, %s {fn = #moe.weigh_fn<masked_softmax>, eps = 0.01 : f64, magnitude, norm = #moe.weigh_norm<count>} : (!two, !l) -> !weighted
+  // CHECK-NEXT: moe.weigh %{{.*}}, %{{.*}} {eps = 1.000000e-02 : f64, fn = #moe.weigh_fn<masked_softmax>, norm = #moe.weigh_norm<count>}
+  %3 = moe.weigh %r, %s {fn = #moe.weigh_fn<masked_softmax>, eps = 0.01 : f64, norm = #moe.weigh_norm<count>} : (!two, !l) -> !weighted
   // CHECK-NEXT: moe.filter %{{.*}} {threshold = 0x7FF0000000000000 : f64}
   %4 = moe.filter %w {threshold = 0x7FF0000000000000 : f64} : (!weighted) -> !weighted
   // CHECK-NEXT: moe.filter %{{.*}} random(%{{.*}}) {from_slot = 0 : i64, threshold = 2.000000e-01 : f64}
@@ -139,11 +139,11 @@ func.func @others(%outer: !moe.routing<experts = 2, k = 2, weighted>, %r: !two, 
 // CHECK-LABEL: func @gating
 func.func @gating(%l: !l, %b: tensor<8xf32>, %tokens: tensor<?xi1>, %experts: tensor<8xi1>) {
   // CHECK-NEXT: moe.gating %{{[^)]*}} bias(%{{[^)]*}}) token_mask(%{{[^)]*}}) expert_mask(%{{[^)]*}}) source_bias(%{{[^)]*}}) expert_scale(%{{[^)]*}})
-  // CHECK-SAME: {capacity = #moe.capacity<tokens / experts>, eps = 1.000000e-02 : f64, fn = #moe.weigh_fn<masked_softmax>, group_fill = #moe.group_fill<zero>, group_score = #moe.group_score<top2sum>, k = 2 : i64, magnitude, mode = #moe.select_mode<topp>, n_group = 4 : i64, norm = #moe.weigh_norm<pnorm>, norm_p = 1.000000e+00 : f64, order = #moe.capacity_order<token>, p = 5.000000e-01 : f64, score = #moe.score_fn<softmax>, tie_break = #moe.tie_break<higher>, topk_group = 2 : i64, weigh_source = #moe.weigh_source<logit>}
+  // CHECK-SAME: {capacity = #moe.capacity<tokens / experts>, eps = 1.000000e-02 : f64, fn = #moe.weigh_fn<masked_softmax>, group_fill = #moe.group_fill<zero>, group_score = #moe.group_score<top2sum>, k = 2 : i64, mode = #moe.select_mode<topp>, n_group = 4 : i64, norm = #moe.weigh_norm<pnorm>, norm_p = 1.000000e+00 : f64, order = #moe.capacity_order<token>, p = 5.000000e-01 : f64, score = #moe.score_fn<softmax>, tie_break = #moe.tie_break<higher>, topk_group = 2 : i64, weigh_source = #moe.weigh_source<logit>}
   %0 = moe.gating %l bias(%b) token_mask(%tokens) expert_mask(%experts) source_bias(%b) expert_scale(%b)
       {score = #moe.score_fn<softmax>, mode = #moe.select_mode<topp>, p = 0.5 : f64, k = 2 : i64, n_group = 4 : i64, topk_group = 2 : i64,
        group_score = #moe.group_score<top2sum>, group_fill = #moe.group_fill<zero>, tie_break = #moe.tie_break<higher>,
-       weigh_source = #moe.weigh_source<logit>, fn = #moe.weigh_fn<masked_softmax>, eps = 0.01 : f64, magnitude, norm = #moe.weigh_norm<pnorm>,
+       weigh_source = #moe.weigh_source<logit>, fn = #moe.weigh_fn<masked_softmax>, eps = 0.01 : f64, norm = #moe.weigh_norm<pnorm>,
        norm_p = 1.0 : f64, capacity = #moe.capacity<tokens / experts>, order = #moe.capacity_order<token>}
       : (!l, tensor<8xf32>, tensor<?xi1>, tensor<8xi1>, tensor<8xf32>, tensor<8xf32>) -> !weighted
   // CHECK-NEXT: moe.gating %{{.*}} {fn = #moe.weigh_fn<none>, k = 2 : i64, mode = #moe.select_mode<threshold>, score = #moe.score_fn<sigmoid>, tau = 5.000000e-01 : f64, weigh_source = #moe.weigh_source<score>}

@@ -137,6 +137,24 @@ def MoE_GivenOp : MoE_PureOp<"given"> {
   let hasVerifier = 1;
 }
 
+def MoE_EntriesOp : MoE_ReifyOp<"entries"> {
+  let summary = "the entries of a routing as tensors";
+  let description = [{
+    ids[T,k]: the expert in each slot of each of the `tokens` tokens of the routing, -1
+    where the slot is empty; weights[T,k], 0 where it is empty. `moe.given` is the way
+    back.
+
+    C1: ids and weights have the routing's k columns. C2: weights if and only if the
+    routing is weighted.
+  }];
+  let arguments = (ins MoE_RoutingType:$routing, Index:$tokens);
+  let results = (outs TensorRankOf<[I32], [2]>:$ids, Optional<TensorRankOf<[F32], [2]>>:$weights);
+  let assemblyFormat = [{
+    $routing `tokens` `(` $tokens `)` attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
 def MoE_WeighOp : MoE_PureOp<"weigh", [AttrSizedOperandSegments]> {
   let summary = "the weights of the selected experts";
   let description = [{
@@ -148,8 +166,8 @@ def MoE_WeighOp : MoE_PureOp<"weigh", [AttrSizedOperandSegments]> {
     mixer of PhiMoE (Phi-3.5-MoE modelling code; ONNX Runtime `use_sparse_mixer`): in
     the round of each entry, rounds in the order of the slots, with M the largest of the
     source values (of all E experts) not yet taken, the weight is `1 / Σ exp(s - M)`
-    over the values s not yet taken with `M - s ≤ 2·eps·max(|s|, M)`; `magnitude`:
-    `max(|s|, |M|)`.
+    over the values s not yet taken with `M - s ≤ 2·eps·max(|s|, M)`. (Uni-MoE writes
+    |M| there; as s ≤ M, the maximum is the same.)
     norm: `none`; `sum`: w / (Σw + norm_eps), and 0 where that sum is 0; `clamp`:
     w / max(Σw, norm_eps); `pnorm`: w / (Σ|w|^norm_p)^(1/norm_p), and 0 where that is 0;
     `count`: w / max(number of entries, 1). Sums are over the token's entries.
@@ -157,14 +175,13 @@ def MoE_WeighOp : MoE_PureOp<"weigh", [AttrSizedOperandSegments]> {
 
     C1: the source has E columns. C2: the operand is unweighted with a source and
     weighted without, the result weighted, and both agree otherwise.
-    C3: masked_softmax has eps > 0, and only it has `magnitude`. C4: fn and bias need a
-    source. C5: bias and expert_scale have E elements. C6: clamp has norm_eps > 0.
+    C3: masked_softmax has eps > 0. C4: fn and bias need a source. C5: bias and expert_scale have E elements. C6: clamp has norm_eps > 0.
     C7: a positive `norm_p` if and only if pnorm.
   }];
   let arguments = (ins MoE_RoutingType:$routing, Optional<MoE_Matrix>:$source,
                        Optional<MoE_Vector>:$bias, Optional<MoE_Vector>:$expert_scale,
                        DefaultValuedAttr<MoE_WeighFnAttr, "::mlir::moe::WeighFn::None">:$fn,
-                       DefaultValuedAttr<F64Attr, "0.0">:$eps, UnitAttr:$magnitude,
+                       DefaultValuedAttr<F64Attr, "0.0">:$eps,
                        DefaultValuedAttr<MoE_WeighNormAttr, "::mlir::moe::WeighNorm::None">:$norm,
                        DefaultValuedAttr<F64Attr, "0.0">:$norm_eps,
                        OptionalAttr<F64Attr>:$norm_p,
@@ -335,7 +352,7 @@ def MoE_RemapOp : MoE_PureOp<"remap"> {
     in the order of tokens and then slots, the one that has the fewest entries so far, of
     equals the first. A row without ids drops the entry (a pruned expert). Two entries
     of a token that meet at one expert become one, in the lower slot, with the sum of
-    their weights (a merged expert). Slots are renumbered 0, 1, … in their order.
+    their weights (a merged expert); it counts once for `least_loaded`. Slots are renumbered 0, 1, … in their order.
 
     C1: the map has E rows. C2: the result is weighted like the operand; its k is the
     operand's, or E' if that is smaller.
@@ -377,7 +394,7 @@ def MoE_GatingOp : MoE_PureOp<"gating", [AttrSizedOperandSegments]> {
                        DefaultValuedAttr<MoE_GroupFillAttr, "::mlir::moe::GroupFill::NegInf">:$group_fill,
                        DefaultValuedAttr<MoE_TieBreakAttr, "::mlir::moe::TieBreak::Lower">:$tie_break,
                        MoE_WeighSourceAttr:$weigh_source, MoE_WeighFnAttr:$fn,
-                       DefaultValuedAttr<F64Attr, "0.0">:$eps, UnitAttr:$magnitude,
+                       DefaultValuedAttr<F64Attr, "0.0">:$eps,
                        DefaultValuedAttr<MoE_WeighNormAttr, "::mlir::moe::WeighNorm::None">:$norm,
                        DefaultValuedAttr<F64Attr, "0.0">:$norm_eps,
                        OptionalAttr<F64Attr>:$norm_p,
