@@ -116,13 +116,17 @@ LogicalResult Reader::joinCodes(ArrayRef<QuantizedWeight> codes, ArrayRef<Expert
   matrix.values.permute = first.isInOut;
   matrix.scales.permute = first.isInOut && first.block;
   matrix.values.elementType = byte;
-  matrix.values.signedBits = first.isSigned ? first.bits : 0;
-  if (!first.zeroPoints)
+  matrix.values.signedBits = first.isSigned ? first.storedBits : 0;
+  matrix.values.unpackedBits = first.isUnpacked() ? first.storedBits : 0;
+  if (!first.zeroPoints) {
+    matrix.zeroPoint = first.zeroPoint;
     return success();
+  }
   joinOne(&QuantizedWeight::zeroPoints, first.getZeroPointShape(), matrix.zeroPoints);
   matrix.zeroPoints.permute = matrix.scales.permute;
   matrix.zeroPoints.elementType = byte;
   matrix.zeroPoints.signedBits = matrix.values.signedBits;
+  matrix.zeroPoints.unpackedBits = matrix.values.unpackedBits;
   return success();
 }
 
@@ -251,7 +255,7 @@ SmallVector<const ExpertBank *> ExpertWeights::getBanks() const {
 }
 
 bool ExpertBank::takeRows(int64_t start, int64_t count) {
-  if (permute || shape[1] % count != 0 || start + count > shape[1])
+  if (permute || unpackedBits || shape[1] % count != 0 || start + count > shape[1])
     return false;
   int64_t width = ShapedType::getNumElements(ArrayRef(shape).drop_front(2));
   first = start * width;
@@ -339,14 +343,22 @@ Value ExpertBank::build(RewriterBase &rewriter, SymbolTable &symbols, Location l
   Type element = elementType ? elementType : getElementTypeOrSelf(parts[0].source.getType());
   auto type = RankedTensorType::get(shape, element);
   SmallVector<int64_t> stored = shape;
-  SmallVector<Attribute> transforms;
-  if (permute) {
+  if (permute)
     std::swap(stored[1], stored[2]);
-    transforms.push_back(
-        PermuteAttr::get(rewriter.getContext(), rewriter.getDenseI64ArrayAttr({0, 2, 1})));
-  }
+  MLIRContext *context = rewriter.getContext();
+  SmallVector<Attribute> transforms;
   if (signedBits)
-    transforms.push_back(ToUnsignedAttr::get(rewriter.getContext(), signedBits));
+    transforms.push_back(ToUnsignedAttr::get(context, signedBits));
+  if (unpackedBits) {
+    int64_t count = ShapedType::getNumElements(ArrayRef(stored).drop_front());
+    transforms.push_back(UnpackAttr::get(context, unpackedBits, /*axis=*/1, count));
+    transforms.push_back(ReshapeAttr::get(context, rewriter.getDenseI64ArrayAttr(stored)));
+    stored = {shape[0], count * unpackedBits / 8};
+  }
+  if (permute)
+    transforms.push_back(PermuteAttr::get(context, rewriter.getDenseI64ArrayAttr({0, 2, 1})));
+  if (unpackedBits)
+    transforms.push_back(ToUnsignedAttr::get(context, 8));
   auto storedType = RankedTensorType::get(stored, element);
   Attribute source;
   if (parts.size() == 1 && !stride) {
@@ -377,8 +389,16 @@ Value ExpertMatrix::build(RewriterBase &rewriter, SymbolTable &symbols, Location
   auto type = cast<RankedTensorType>(built.getType());
   SmallVector<int64_t> shape(type.getShape());
   shape[2] = shape[2] * 8 / bits;
+  Value zeros = zeroPoints.build(rewriter, symbols, loc);
+  if (zeroPoint) {
+    auto byte = IntegerType::get(rewriter.getContext(), 8, IntegerType::Unsigned);
+    auto elements = DenseElementsAttr::get(RankedTensorType::get(scales.shape, byte),
+                                           APInt(8, uint64_t(*zeroPoint)));
+    zeros = onnx::NodeOp::create(rewriter, loc, TypeRange(elements.getType()), "Constant",
+                                 ArrayRef<Value>(), 13, rewriter.getNamedAttr("value", elements))
+                .getResult(0);
+  }
   // f32 whatever the model's type: a product of a code and a scale is not rounded.
   return DequantizeOp::create(rewriter, loc, RankedTensorType::get(shape, rewriter.getF32Type()),
-                              built, scales.build(rewriter, symbols, loc),
-                              zeroPoints.build(rewriter, symbols, loc), bits, block);
+                              built, scales.build(rewriter, symbols, loc), zeros, bits, block);
 }

@@ -30,6 +30,8 @@ struct ExpertBank {
   Type elementType;
   /// Not 0 for signed codes of so many bits, which become unsigned.
   int64_t signedBits = 0;
+  /// Not 0 for codes of so many bits that become 128 plus the code in a byte each.
+  int64_t unpackedBits = 0;
   /// Where only some rows are taken: elements before them, and from one expert to the next.
   int64_t first = 0, stride = 0;
 
@@ -42,9 +44,7 @@ struct ExpertBank {
   Value build(RewriterBase &rewriter, SymbolTable &symbols, Location loc) const;
 
 private:
-  bool isAsStored() const {
-    return parts.size() <= 1 && !permute && !elementType && !signedBits && !stride;
-  }
+  bool isAsStored() const { return parts.size() <= 1 && !permute && !elementType && !stride; }
 };
 
 /// The matrices of a layer: real values, or codes with their scales and, perhaps, zero
@@ -53,6 +53,8 @@ struct ExpertMatrix {
   ExpertBank values, scales, zeroPoints;
   /// 0 for real values.
   int64_t bits = 0, block = 0;
+  /// The zero point of all codes, where there is no tensor of them.
+  std::optional<int64_t> zeroPoint;
 
   Value build(RewriterBase &rewriter, SymbolTable &symbols, Location loc) const;
 };

@@ -12,6 +12,7 @@ using onnx::NodeOp;
 
 bool QuantizedWeight::isLike(const QuantizedWeight &other) const {
   return n == other.n && k == other.k && bits == other.bits && block == other.block &&
+         storedBits == other.storedBits && zeroPoint == other.zeroPoint &&
          isSigned == other.isSigned && isInOut == other.isInOut &&
          bool(zeroPoints) == bool(other.zeroPoints) && scales.getType() == other.scales.getType();
 }
@@ -59,7 +60,7 @@ static FailureOr<QuantizedWeight> readMatMulNBits(NodeOp node, Refusal &refusal)
   weight.zeroPoints = node.getInput(3);
   weight.n = node.getIntAttr("N", 0);
   weight.k = node.getIntAttr("K", 0);
-  weight.bits = node.getIntAttr("bits", 4);
+  weight.bits = weight.storedBits = node.getIntAttr("bits", 4);
   weight.block = node.getIntAttr("block_size", 0);
   if (node.getInput(4))
     return refusal.refuse(result, "has an order of blocks (g_idx), expected none");
@@ -92,7 +93,7 @@ static FailureOr<QuantizedWeight> readDequantize(NodeOp node, Layout layout, Ref
   weight.codes = node.getInput(0);
   weight.scales = node.getInput(1);
   weight.zeroPoints = node.getInput(2);
-  weight.bits = bits;
+  weight.bits = weight.storedBits = bits;
   weight.isSigned = !element.isUnsigned();
   weight.isInOut = layout == Layout::InOut;
   int64_t rank = type.getRank();
@@ -111,21 +112,30 @@ static FailureOr<QuantizedWeight> readDequantize(NodeOp node, Layout layout, Ref
     return refusal.refuse(result, "yields the experts' weights, expected one scale for each row, "
                                   "or for blocks of a power of two columns that divide them");
   weight.block = isBlocked && block != weight.k ? block : 0;
-  if (weight.isInOut && bits != 8)
-    return refusal.refuse(result, "yields the experts' weights from " + Twine(bits) +
-                                      "-bit codes [K, N], expected [N, K]");
-  if (!weight.zeroPoints) {
-    // DequantizeLinear's is 0, which for unsigned codes is not the middle.
-    if (!weight.isSigned)
-      return refusal.refuse(result, "yields the experts' weights, expected zero points");
-    return weight;
+  // Packed along K, or where blocks begin in the middle of a byte: one code per byte.
+  int64_t zeroPoints = ShapedType::getNumElements(weight.getScaleShape());
+  bool isPacked = !weight.isInOut && weight.k * bits % 8 == 0 &&
+                  (!weight.zeroPoints || weight.getScaleShape().back() * bits % 8 == 0);
+  if (!isPacked) {
+    if (weight.n * weight.k * bits % 8 != 0 || (weight.zeroPoints && zeroPoints * bits % 8 != 0))
+      return refusal.refuse(result, "yields the experts' weights, expected that the codes of each "
+                                    "expert fill whole bytes");
+    weight.bits = 8;
   }
-  // The middle, which is 0 for signed codes, needs no tensor.
-  if (getSplat(weight.zeroPoints) == (weight.isSigned ? 0.0 : double(1 << (bits - 1))))
-    weight.zeroPoints = Value();
-  else if (weight.getScaleShape().back() * bits % 8 != 0)
-    return refusal.refuse(result, "yields the experts' weights from zero points that do not fill "
-                                  "whole bytes");
+  // The middle needs no tensor.
+  int64_t middle = 1 << (bits - 1);
+  std::optional<double> same = weight.zeroPoints ? getSplat(weight.zeroPoints) : 0.0;
+  if (!same)
+    return weight;
+  weight.zeroPoints = Value();
+  int64_t zeroPoint = int64_t(*same) + (weight.isSigned ? middle : 0);
+  if (weight.isUnpacked())
+    weight.zeroPoint = 128 + zeroPoint;
+  else if (zeroPoint == middle || bits == 8)
+    weight.zeroPoint = zeroPoint == middle ? std::nullopt : std::optional(zeroPoint);
+  else
+    return refusal.refuse(result, "yields the experts' weights from codes of " + Twine(bits) +
+                                      " bits with one zero point that is not their middle");
   return weight;
 }
 

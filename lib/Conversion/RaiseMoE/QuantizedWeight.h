@@ -13,9 +13,12 @@ namespace mlir::moe {
 
 /// The matrix [N, K] of one expert, or of all. Formulas: `moe.dequantize`.
 struct QuantizedWeight {
-  /// `zeroPoints` is null when they are in the middle of the codes' range.
+  /// `zeroPoints` is null when they are all the same.
   Value codes, scales, zeroPoints;
-  int64_t n = 0, k = 0, bits = 0;
+  /// `bits` as `moe.dequantize` has them: 8 for codes that are unpacked to 128 plus the code.
+  int64_t n = 0, k = 0, bits = 0, storedBits = 0;
+  /// Without a tensor of zero points: that of all codes, when it is not in the middle.
+  std::optional<int64_t> zeroPoint;
   /// Codes per scale along K; 0 is one scale per row.
   int64_t block = 0;
   /// Codes and zero points are two's complement.
@@ -23,6 +26,7 @@ struct QuantizedWeight {
   /// The file has [K, N].
   bool isInOut = false;
 
+  bool isUnpacked() const { return bits != storedBits; }
   bool isLike(const QuantizedWeight &other) const;
   /// Without the experts' dimension; that of the zero points is in bytes.
   SmallVector<int64_t> getScaleShape() const;
