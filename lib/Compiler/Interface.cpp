@@ -5,6 +5,7 @@
 #include "Compilation.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Support/Unsupported.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
@@ -99,6 +100,12 @@ FailureOr<DictionaryAttr> Recorder::record() {
     auto value = tensor(type, entry.getResultAttrDict(i), "output" + llvm::utostr(i), false);
     if (failed(value))
       return failure();
+    if (std::optional<unsigned> input = findExtendedInput(entry, i)) {
+      entry.setResultAttr(i, kExtendsAttr, builder.getI64IntegerAttr(*input));
+      NamedAttrList list(*value);
+      list.set("extends", builder.getI64IntegerAttr(*input));
+      value = list.getDictionary(entry.getContext());
+    }
     outputs.push_back(*value);
   }
   SmallVector<Attribute> symbolAttrs(symbols.begin(), symbols.end());
@@ -144,6 +151,8 @@ static bool readTensor(DictionaryAttr source, bool isInput, ArrayRef<std::string
       !llvm::json::isUTF8(name))
     return false;
   tensor.name = name.str();
+  if (auto extends = get<IntegerAttr>(source, "extends"))
+    tensor.extends = extends.getInt();
   tensor.elementType = type.getElementType();
   for (auto [size, text] : llvm::zip_equal(type.getShape(), dims)) {
     auto dimName = dyn_cast<StringAttr>(text);
@@ -189,8 +198,12 @@ static bool readEntry(DictionaryAttr source, EntryDescription &entry) {
     entry.workspace = llvm::json::fixUTF8(workspace);
   if (auto live = get<IntegerAttr>(source, "live_bytes"); live && live.getType().isIndex())
     entry.liveBytes = live.getInt();
-  return readTensors(source, "inputs", true, entry.symbols, entry.inputs) &&
-         readTensors(source, "outputs", false, entry.symbols, entry.outputs);
+  if (!readTensors(source, "inputs", true, entry.symbols, entry.inputs) ||
+      !readTensors(source, "outputs", false, entry.symbols, entry.outputs))
+    return false;
+  return llvm::all_of(entry.outputs, [&](const TensorDescription &output) {
+    return output.extends >= -1 && output.extends < int64_t(entry.inputs.size());
+  });
 }
 
 FailureOr<std::vector<EntryDescription>> mlir::moe::readInterface(ModuleOp module) {
@@ -220,15 +233,20 @@ static llvm::json::Value dimToJSON(int64_t dim, StringRef name) {
   return name;
 }
 
-static llvm::json::Array tensorsToJSON(ArrayRef<TensorDescription> tensors) {
+/// `inputs` are what outputs may extend.
+static llvm::json::Array tensorsToJSON(ArrayRef<TensorDescription> tensors,
+                                       ArrayRef<TensorDescription> inputs = {}) {
   llvm::json::Array result;
   for (const TensorDescription &tensor : tensors) {
     llvm::json::Array dims;
     for (auto [dim, name] : llvm::zip_equal(tensor.dims, tensor.dimNames))
       dims.push_back(dimToJSON(dim, name));
-    result.push_back(llvm::json::Object{{"name", tensor.name},
-                                        {"dtype", getDTypeName(tensor.elementType)},
-                                        {"dims", std::move(dims)}});
+    llvm::json::Object object{{"name", tensor.name},
+                              {"dtype", getDTypeName(tensor.elementType)},
+                              {"dims", std::move(dims)}};
+    if (tensor.extends >= 0)
+      object["extends"] = inputs[tensor.extends].name;
+    result.push_back(std::move(object));
   }
   return result;
 }
@@ -248,7 +266,7 @@ llvm::json::Array mlir::moe::entriesToJSON(ArrayRef<EntryDescription> entries) {
     llvm::json::Object object = workspaceToJSON(entry);
     object["name"] = entry.name;
     object["inputs"] = tensorsToJSON(entry.inputs);
-    object["outputs"] = tensorsToJSON(entry.outputs);
+    object["outputs"] = tensorsToJSON(entry.outputs, entry.inputs);
     object["symbols"] = llvm::json::Array(entry.symbols);
     result.push_back(std::move(object));
   }

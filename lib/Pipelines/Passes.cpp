@@ -4,6 +4,7 @@
 // Small passes that only the pipelines use.
 
 #include "moec/Pipelines/Passes.h"
+#include "moec/Conversion/LowerEntry/LowerEntry.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -13,6 +14,7 @@
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Math/Transforms/Passes.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Tensor/Transforms/Transforms.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -68,9 +70,36 @@ struct PrepareBufferizationPass : moe::impl::PrepareBufferizationBase<PrepareBuf
   }
 };
 
+/// True for a copy of an input to the beginning of the output that extends it.
+bool isPrefixCopy(memref::CopyOp copy) {
+  auto func = copy->getParentOfType<func::FuncOp>();
+  auto input = dyn_cast<BlockArgument>(copy.getSource());
+  auto part = copy.getTarget().getDefiningOp<memref::SubViewOp>();
+  auto output = part ? dyn_cast<BlockArgument>(part.getSource()) : BlockArgument();
+  if (!input || !output || input.getOwner() != &func.front() || output.getOwner() != &func.front())
+    return false;
+  auto extends = func.getArgAttrOfType<IntegerAttr>(output.getArgNumber(), kExtendsAttr);
+  return extends && extends.getInt() == input.getArgNumber() && part.hasZeroOffset() &&
+         part.hasUnitStride();
+}
+
+/// Copies only when the memory is not the same.
+void guardPrefixCopy(memref::CopyOp copy) {
+  OpBuilder builder(copy);
+  Location loc = copy.getLoc();
+  Value from = memref::ExtractAlignedPointerAsIndexOp::create(builder, loc, copy.getSource());
+  Value to = memref::ExtractAlignedPointerAsIndexOp::create(
+      builder, loc, copy.getTarget().getDefiningOp<memref::SubViewOp>().getSource());
+  Value differ = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::ne, from, to);
+  auto guard = scf::IfOp::create(builder, loc, differ);
+  copy->moveBefore(guard.thenBlock()->getTerminator());
+}
+
 struct ExpandCopiesPass : moe::impl::ExpandCopiesBase<ExpandCopiesPass> {
   void runOnOperation() override {
     getOperation()->walk([](memref::CopyOp copy) {
+      if (isPrefixCopy(copy))
+        guardPrefixCopy(copy);
       auto isContiguous = [](Value value) {
         auto type = dyn_cast<MemRefType>(value.getType());
         return type && type.getLayout().isIdentity();

@@ -20,23 +20,35 @@ const moec_entry_desc *rt_find_entry(const char *name) {
 /* Staged tensors begin at multiples of this. */
 #define STAGING_ALIGNMENT 64u
 
-static size_t staged_bytes(const DLTensor *tensor) {
-  if (rt_is_usable_in_place(tensor))
+/* The number of the input that output `index` extends; -1 for none. */
+static int32_t extended_by(const moec_entry_desc *entry, int32_t index) {
+  return entry->extends ? entry->extends[index] : -1;
+}
+
+static bool is_extended(const moec_entry_desc *entry, int32_t input) {
+  for (int32_t i = 0; i < entry->num_outputs; ++i)
+    if (extended_by(entry, i) == input)
+      return true;
+  return false;
+}
+
+static size_t staged_bytes(const DLTensor *tensor, bool may_have_gaps) {
+  if (rt_is_usable_in_place(tensor, may_have_gaps))
     return 0;
   size_t bytes = rt_tensor_bytes(tensor);
   return (bytes + STAGING_ALIGNMENT - 1) / STAGING_ALIGNMENT * STAGING_ALIGNMENT;
 }
 
-/* A row-major descriptor. */
+/* A descriptor of memory with these strides; NULL: row-major. */
 static void fill_descriptor(rt_descriptor *descriptor, void *data, const int64_t *shape,
-                            int32_t rank) {
+                            const int64_t *strides, int32_t rank) {
   descriptor->allocated = data;
   descriptor->aligned = data;
   descriptor->offset = 0;
   int64_t stride = 1;
   for (int32_t i = rank - 1; i >= 0; --i) {
     descriptor->extents[i] = shape[i];
-    descriptor->extents[rank + i] = stride;
+    descriptor->extents[rank + i] = strides ? strides[i] : stride;
     stride *= shape[i] > 0 ? shape[i] : 1;
   }
 }
@@ -100,18 +112,18 @@ moec_status rt_prepare_inputs(moec_context *context, const moec_entry_desc *entr
     status = check_input(context, entry, i, in[i]);
     if (status != MOEC_OK)
       return status;
-    bytes += staged_bytes(in[i]);
+    bytes += staged_bytes(in[i], is_extended(entry, i));
   }
   status = rt_grow(context, &context->staged_inputs, bytes, "copies of the inputs");
   if (status != MOEC_OK)
     return status;
   char *staging = context->staged_inputs.memory;
   for (int32_t i = 0; i < n_in; ++i) {
-    size_t staged = staged_bytes(in[i]);
+    size_t staged = staged_bytes(in[i], is_extended(entry, i));
     if (staged)
       rt_gather(staging, in[i]);
     fill_descriptor(context->args[i], staged ? staging : rt_tensor_data(in[i]), in[i]->shape,
-                    in[i]->ndim);
+                    staged ? NULL : in[i]->strides, in[i]->ndim);
     if (staged)
       staging += staged;
   }
@@ -145,11 +157,24 @@ static moec_status check_output(const moec_entry_desc *entry, int32_t index, con
   return rt_check_layout(&name, tensor, /*is_output=*/true);
 }
 
+/* Does the output begin with the memory of the input that it extends? Sizes have been checked:
+ * they differ along one axis only. */
+static bool is_in_place(const moec_entry_desc *entry, const DLTensor *in, const DLTensor *out,
+                        int32_t input, int32_t output) {
+  if (extended_by(entry, output) != input || rt_tensor_data(in) != rt_tensor_data(out) ||
+      in->ndim != out->ndim)
+    return false;
+  for (int32_t i = 0; i < out->ndim; ++i)
+    if (in->shape[i] > 1 && rt_stride_bytes(in, i) != rt_stride_bytes(out, i))
+      return false;
+  return rt_is_usable_in_place(in, true) && rt_is_usable_in_place(out, true);
+}
+
 static moec_status check_overlaps(const moec_entry_desc *entry, const DLTensor *const *in,
                                   DLTensor *const *out, int32_t index) {
   const char *name = entry->outputs[index].name;
   for (int32_t i = 0; i < entry->num_inputs; ++i)
-    if (rt_may_overlap(out[index], in[i]))
+    if (!is_in_place(entry, in[i], out[index], i, index) && rt_may_overlap(out[index], in[i]))
       return rt_fail(MOEC_ERROR_TENSOR, "%s: output '%s' overlaps input '%s'", entry->name, name,
                      entry->inputs[i].name);
   for (int32_t i = 0; i < index; ++i)
@@ -172,7 +197,7 @@ moec_status rt_prepare_outputs(moec_context *context, const moec_entry_desc *ent
       status = check_overlaps(entry, in, out, i);
     if (status != MOEC_OK)
       return status;
-    bytes += staged_bytes(out[i]);
+    bytes += staged_bytes(out[i], extended_by(entry, i) >= 0);
     dims += out[i]->ndim;
   }
   status = rt_grow(context, &context->staged_outputs, bytes, "copies of the outputs");
@@ -180,9 +205,9 @@ moec_status rt_prepare_outputs(moec_context *context, const moec_entry_desc *ent
     return status;
   char *staging = context->staged_outputs.memory;
   for (int32_t i = 0; i < n_out; ++i) {
-    size_t staged = staged_bytes(out[i]);
+    size_t staged = staged_bytes(out[i], extended_by(entry, i) >= 0);
     fill_descriptor(context->args[entry->num_inputs + i], staged ? staging : rt_tensor_data(out[i]),
-                    out[i]->shape, out[i]->ndim);
+                    out[i]->shape, staged ? NULL : out[i]->strides, out[i]->ndim);
     if (staged)
       staging += staged;
   }
@@ -191,6 +216,6 @@ moec_status rt_prepare_outputs(moec_context *context, const moec_entry_desc *ent
 
 void rt_finish_outputs(moec_context *context, const moec_entry_desc *entry, DLTensor *const *out) {
   for (int32_t i = 0; i < entry->num_outputs; ++i)
-    if (staged_bytes(out[i]))
+    if (staged_bytes(out[i], extended_by(entry, i) >= 0))
       rt_scatter(out[i], context->args[entry->num_inputs + i]->aligned);
 }

@@ -159,8 +159,9 @@ size_t rt_tensor_bytes(const DLTensor *tensor);
 /* Address of the first element. */
 char *rt_tensor_data(const DLTensor *tensor);
 bool rt_is_contiguous(const DLTensor *tensor);
-/* Can generated code use it where it is? */
-bool rt_is_usable_in_place(const DLTensor *tensor);
+/* Can generated code use it where it is? With gaps, but none in the last dimension, too if
+ * may_have_gaps. */
+bool rt_is_usable_in_place(const DLTensor *tensor, bool may_have_gaps);
 
 /* Overlap.c */
 

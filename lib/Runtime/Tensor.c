@@ -173,10 +173,21 @@ bool rt_is_contiguous(const DLTensor *tensor) {
   return true;
 }
 
-bool rt_is_usable_in_place(const DLTensor *tensor) {
+/* Are the elements of the last dimension side by side, and strides not negative? */
+static bool has_plain_rows(const DLTensor *tensor) {
+  for (int32_t i = 0; i < tensor->ndim; ++i) {
+    bool is_last = i == tensor->ndim - 1;
+    if (tensor->shape[i] > 1 && (is_last ? tensor->strides[i] != 1 : tensor->strides[i] < 0))
+      return false;
+  }
+  return true;
+}
+
+bool rt_is_usable_in_place(const DLTensor *tensor, bool may_have_gaps) {
   size_t alignment = rt_element_bytes(tensor) / tensor->dtype.lanes;
   if (alignment == 0)
     alignment = 1;
   bool is_aligned = (uintptr_t)rt_tensor_data(tensor) % alignment == 0;
-  return rt_is_empty(tensor) || (is_aligned && rt_is_contiguous(tensor));
+  return rt_is_empty(tensor) ||
+         (is_aligned && (rt_is_contiguous(tensor) || (may_have_gaps && has_plain_rows(tensor))));
 }

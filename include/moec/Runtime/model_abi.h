@@ -34,8 +34,9 @@ typedef struct {
 
 /* An entry. Tensors reach generated code as descriptors,
  *   { void *allocated, *aligned; int64_t offset, sizes[rank], strides[rank]; }
- * (MLIR's memrefs), always row-major without gaps and aligned to their element
- * size. Tensors without elements may have null pointers. */
+ * (MLIR's memrefs), row-major without gaps and aligned to their element size; an output that
+ * extends an input, and that input, may have gaps, but not in the last dimension. Tensors
+ * without elements may have null pointers. */
 typedef struct {
   const char *name;
   int32_t num_inputs, num_outputs, num_symbols, reserved;
@@ -48,6 +49,10 @@ typedef struct {
   /* args: input descriptors, then output descriptors. The workspace is aligned
    * to 64 bytes, the weights to a page. */
   void (*run)(void *const *args, void *workspace, const void *weights, void *call);
+  /* By output: the number of the input whose elements it begins with along one axis, -1 for
+   * none; NULL when no output does. Generated code leaves these elements alone when both
+   * begin at the same address. */
+  const int32_t *extends;
 } moec_entry_desc;
 
 typedef struct {

@@ -203,8 +203,11 @@ typedef struct moec_library {
    * on the CPU, with exactly the described dtype and with shapes that agree.
    * Any strides are accepted for inputs; the elements of an output must not
    * overlap. Row-major tensors are used in place; others are copied. An output
-   * may not overlap an input or another output. Memory is allocated in the
-   * first run at a size, not in later ones of the same or a smaller size. */
+   * may not overlap an input or another output, but for a cache: an output that
+   * the description says extends an input may begin at its address, with the
+   * same strides (the last is 1). Then only what is behind the input is written,
+   * and gaps between rows need no copy. Memory is allocated in the first run at
+   * a size, not in later ones of the same or a smaller size. */
   moec_status (*run)(moec_context *context, const char *entry, const DLTensor *const *in,
                      int32_t n_in, DLTensor *const *out, int32_t n_out);
 

@@ -46,6 +46,55 @@ unsigned moe::getNumOutputs(func::FuncOp entry) {
                         [&](unsigned i) { return entry.getArgAttr(i, kOutputAttr) != nullptr; });
 }
 
+static Value stripCasts(Value value) {
+  while (auto cast = value.getDefiningOp<tensor::CastOp>())
+    value = cast.getSource();
+  return value;
+}
+
+/// The argument that fills `insert` from its beginning; null for other slices.
+static BlockArgument getPrefix(tensor::InsertSliceOp insert) {
+  auto argument = dyn_cast<BlockArgument>(stripCasts(insert.getSource()));
+  bool isFirst = stripCasts(insert.getDest()).getDefiningOp<tensor::EmptyOp>() &&
+                 insert.hasUnitStride() && insert.hasZeroOffset();
+  return argument && isFirst && argument.getType() == insert.getSource().getType() &&
+                 insert.getSourceType().getRank() == insert.getDestType().getRank()
+             ? argument
+             : BlockArgument();
+}
+
+std::optional<unsigned> moe::findExtendedInput(func::FuncOp entry, unsigned result) {
+  Value value = stripCasts(entry.getBody().front().getTerminator()->getOperand(result));
+  auto insert = value.getDefiningOp<tensor::InsertSliceOp>();
+  auto first = insert ? stripCasts(insert.getDest()).getDefiningOp<tensor::InsertSliceOp>()
+                      : tensor::InsertSliceOp();
+  BlockArgument argument = first ? getPrefix(first) : BlockArgument();
+  if (!argument || argument.getOwner() != &entry.getBody().front() || !insert.hasUnitStride())
+    return std::nullopt;
+  // The rest begins behind the argument along one axis.
+  unsigned axes = 0;
+  for (auto [dim, offset] : llvm::enumerate(insert.getMixedOffsets())) {
+    if (isConstantIntValue(offset, 0))
+      continue;
+    auto size = dyn_cast<Value>(offset) ? cast<Value>(offset).getDefiningOp<tensor::DimOp>()
+                                        : tensor::DimOp();
+    bool isBehind =
+        (size && size.getSource() == argument &&
+         size.getConstantIndex() == static_cast<int64_t>(dim)) ||
+        isConstantIntValue(offset, cast<RankedTensorType>(argument.getType()).getDimSize(dim));
+    if (!isBehind)
+      return std::nullopt;
+    ++axes;
+  }
+  return axes == 1 ? std::optional(argument.getArgNumber()) : std::nullopt;
+}
+
+/// The number of the input that result `result` extends; nullopt for others.
+static std::optional<unsigned> getExtendedInput(func::FuncOp entry, unsigned result) {
+  auto input = entry.getResultAttrOfType<IntegerAttr>(result, kExtendsAttr);
+  return input ? std::optional<unsigned>(input.getInt()) : std::nullopt;
+}
+
 namespace {
 
 bool isTensorEntry(func::FuncOp func) {
@@ -75,9 +124,26 @@ LogicalResult checkEntry(func::FuncOp func) {
   return failure(calls.wasInterrupted());
 }
 
-MemRefType getBoundaryType(Type type) {
+MemRefType getBoundaryType(Type type, bool isStrided = false) {
   auto tensor = cast<RankedTensorType>(type);
-  return MemRefType::get(tensor.getShape(), tensor.getElementType());
+  if (!isStrided)
+    return MemRefType::get(tensor.getShape(), tensor.getElementType());
+  SmallVector<int64_t> strides(tensor.getRank(), ShapedType::kDynamic);
+  strides.back() = 1;
+  auto layout = StridedLayoutAttr::get(type.getContext(), /*offset=*/0, strides);
+  return MemRefType::get(tensor.getShape(), tensor.getElementType(), layout);
+}
+
+/// The memory of the inputs of an entry that is still on tensors.
+SmallVector<Type> getInputMemory(func::FuncOp entry) {
+  llvm::SmallDenseSet<unsigned> strided;
+  for (unsigned i = 0; i < entry.getNumResults(); ++i)
+    if (std::optional<unsigned> input = getExtendedInput(entry, i))
+      strided.insert(*input);
+  SmallVector<Type> types;
+  for (auto [i, type] : llvm::enumerate(entry.getArgumentTypes()))
+    types.push_back(getBoundaryType(type, strided.contains(i)));
+  return types;
 }
 
 //===----------------------------------------------------------------------===//
@@ -164,12 +230,9 @@ LogicalResult checkShapes(func::FuncOp shapes, func::FuncOp entry) {
 }
 
 /// From the dimensions of tensors to those of memrefs.
-void takeMemRefs(func::FuncOp shapes) {
-  SmallVector<Type> types;
-  for (BlockArgument argument : shapes.getArguments()) {
-    argument.setType(getBoundaryType(argument.getType()));
-    types.push_back(argument.getType());
-  }
+void takeMemRefs(func::FuncOp shapes, ArrayRef<Type> types) {
+  for (auto [argument, type] : llvm::zip(shapes.getArguments(), types))
+    argument.setType(type);
   shapes.setType(FunctionType::get(shapes.getContext(), types, shapes.getResultTypes()));
   IRRewriter rewriter(shapes.getContext());
   shapes.walk([&](tensor::DimOp op) {
@@ -199,7 +262,7 @@ LogicalResult makeShapes(func::FuncOp entry, SymbolTable &symbols,
   eraseUnneeded(shapes);
   if (failed(checkShapes(shapes, entry)))
     return failure();
-  takeMemRefs(shapes);
+  takeMemRefs(shapes, getInputMemory(entry));
   return success();
 }
 
@@ -255,7 +318,7 @@ LogicalResult makeChecks(func::FuncOp entry, SymbolTable &symbols,
   returnValues(checks, conditions);
   checks->setAttr(kMessagesAttr, ArrayAttr::get(entry.getContext(), messages));
   eraseUnneeded(checks);
-  takeMemRefs(checks);
+  takeMemRefs(checks, getInputMemory(entry));
   return success();
 }
 
@@ -264,12 +327,12 @@ LogicalResult makeChecks(func::FuncOp entry, SymbolTable &symbols,
 //===----------------------------------------------------------------------===//
 
 void lowerInputs(func::FuncOp func, OpBuilder &builder) {
-  for (BlockArgument argument : func.getArguments()) {
+  for (auto [argument, memory] : llvm::zip(func.getArguments(), getInputMemory(func))) {
     Type tensor = argument.getType();
-    argument.setType(getBoundaryType(tensor));
+    argument.setType(memory);
     auto value = bufferization::ToTensorOp::create(builder, argument.getLoc(), tensor, argument,
                                                    /*restrict=*/true, /*writable=*/false);
-    argument.replaceAllUsesExcept(value, value);
+    argument.replaceAllUsesExcept(value, value.getOperation());
   }
 }
 
@@ -279,8 +342,9 @@ void lowerOutputs(func::FuncOp func) {
   OpBuilder builder(terminator);
   SmallVector<Value> results(terminator->getOperands());
   terminator->setOperands({});
-  for (Value result : results) {
-    Value out = body.addArgument(getBoundaryType(result.getType()), func.getLoc());
+  for (auto [i, result] : llvm::enumerate(results)) {
+    bool isStrided = getExtendedInput(func, i).has_value();
+    Value out = body.addArgument(getBoundaryType(result.getType(), isStrided), func.getLoc());
     bufferization::MaterializeInDestinationOp::create(builder, func.getLoc(), Type(), result, out,
                                                       /*restrict=*/true, /*writable=*/true);
   }

@@ -217,10 +217,13 @@ llvm::Expected<Constant *> Tables::entry(const EntryDescription &entry) {
       return value;
     functions.push_back(*value);
   }
+  SmallVector<Constant *> extends;
+  for (const TensorDescription &output : entry.outputs)
+    extends.push_back(integer(i32, output.extends));
   return structure({text(entry.name), integer(i32, entry.inputs.size()),
                     integer(i32, entry.outputs.size()), integer(i32, entry.symbols.size()),
                     integer(i32, 0), *inputs, *outputs, strings(entry.symbols), functions[0],
-                    functions[1], functions[2]});
+                    functions[1], functions[2], array(i32, extends)});
 }
 
 Error Tables::addModel(const ModelDescription &description, const Machine &used) {
@@ -237,7 +240,7 @@ Error Tables::addModel(const ModelDescription &description, const Machine &used)
        text(description.name), text(description.infoJSON), integer(i64, weights.fileBytes),
        integer(i64, weights.dataOffset), text(weights.digest), integer(i32, used.features.size()),
        integer(i32, 0), strings(used.features)});
-  static_assert(sizeof(moec_model_desc) == 72 && sizeof(moec_entry_desc) == 72 &&
+  static_assert(sizeof(moec_model_desc) == 72 && sizeof(moec_entry_desc) == 80 &&
                     sizeof(moec_tensor_desc) == 24,
                 "a structure of model_abi.h changed: change the tables too");
   assert(module.getDataLayout().getTypeAllocSize(value->getType()) == sizeof(moec_model_desc));

@@ -187,7 +187,8 @@ class Model:
         row-major and aligned; other strides are honoured through a copy that the context keeps.
 
         `out`: arrays to write outputs to, in place, strided or not; they are returned. They must
-        not overlap the inputs nor each other. Other outputs are new: NumPy arrays, or with
+        not overlap the inputs nor each other, except that an output which extends an input (a
+        key/value cache) may be a view of the same buffer: then only its new rows are written. Other outputs are new: NumPy arrays, or with
         `results="dlpack"` tensors that `from_dlpack` of any library takes without a copy.
 
         Raises MoecError.

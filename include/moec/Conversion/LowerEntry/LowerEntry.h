@@ -18,6 +18,10 @@ constexpr llvm::StringLiteral kOutputAttr = "moe.output";
 constexpr llvm::StringLiteral kWorkspaceAttr = "moe.workspace";
 constexpr llvm::StringLiteral kWeightsAttr = "moe.weights";
 constexpr llvm::StringLiteral kCallAttr = "moe.call";
+/// On a result, then the output argument: the number of the input whose rows it begins with,
+/// as a key/value cache does. Both have any strides but the last, which is 1; when both
+/// begin at the same address, these rows are there already and are not copied.
+constexpr llvm::StringLiteral kExtendsAttr = "moe.extends";
 /// On a moe.check: the call ends at once when it fails.
 constexpr llvm::StringLiteral kEndsCallAttr = "moe.ends_call";
 /// Suffixes of the functions that accompany an entry.
@@ -26,6 +30,10 @@ constexpr llvm::StringLiteral kChecksSuffix = "_checks";
 constexpr llvm::StringLiteral kWorkspaceSuffix = "_workspace";
 /// On a checks function: what to say when a result is false.
 constexpr llvm::StringLiteral kMessagesAttr = "moe.messages";
+
+/// The input that result `result` of an entry on tensors begins with: the result is that
+/// argument and one more tensor behind it along an axis. nullopt for another result.
+std::optional<unsigned> findExtendedInput(func::FuncOp entry, unsigned result);
 
 /// The argument of `func` that carries the unit attribute `name`, or null.
 Value getMarkedArgument(func::FuncOp func, StringRef name);

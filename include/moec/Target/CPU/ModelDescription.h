@@ -26,6 +26,8 @@ struct TensorDescription {
   llvm::SmallVector<int64_t, 4> dims;
   /// How the model writes each dimension: "tokens", "128", "2*batch".
   std::vector<std::string> dimNames;
+  /// Of an output: the number of the input whose rows it begins with; -1 for none.
+  int64_t extends = -1;
 };
 
 struct EntryDescription {
