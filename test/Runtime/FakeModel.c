@@ -176,10 +176,10 @@ static const char *const symbols_t[] = {"T"};
 static const char *const symbols_rc[] = {"R", "C"};
 
 static const moec_entry_desc entries[] = {
-    {"main", 2, 2, 1, 0, main_in, main_out, symbols_t, main_shapes, main_workspace, main_run},
-    {"iota", 1, 1, 0, 0, iota_in, iota_out, NULL, iota_shapes, no_workspace, iota_run},
-    {"copy", 3, 3, 2, 0, copy_in, copy_out, symbols_rc, copy_shapes, no_workspace, copy_run},
-    {"tasks", 1, 2, 1, 0, tasks_in, tasks_out, symbols_t, tasks_shapes, no_workspace, tasks_run},
+    {"main", 2, 2, 1, 0, main_in, main_out, symbols_t, main_shapes, main_workspace, main_run, NULL},
+    {"iota", 1, 1, 0, 0, iota_in, iota_out, NULL, iota_shapes, no_workspace, iota_run, NULL},
+    {"copy", 3, 3, 2, 0, copy_in, copy_out, symbols_rc, copy_shapes, no_workspace, copy_run, NULL},
+    {"tasks", 1, 2, 1, 0, tasks_in, tasks_out, symbols_t, tasks_shapes, no_workspace, tasks_run, NULL},
 };
 
 static const char *const features[] = {"sse", FAKE_FEATURE};

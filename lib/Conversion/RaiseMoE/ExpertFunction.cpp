@@ -88,7 +88,7 @@ std::optional<double> Matcher::scalar(const Node *node) {
 /// A product, with at most one bias added.
 bool Matcher::matchLayer(const Node *node, LinearLayer &layer, const Node *&input) {
   node = strip(node);
-  if (asOp(node, "Add") || asOp(node, "Gemm")) {
+  if (asOp(node, "Add") || asOp(node, "Gemm") || asOp(node, "com.microsoft.MatMulNBits")) {
     const Node *lhs = strip(node->operands[0]), *rhs = strip(node->operands[1]);
     if (lhs->kind == Node::Leaf)
       std::swap(lhs, rhs);
@@ -290,22 +290,36 @@ LogicalResult Matcher::matchParts(const Node *gate, const Node *linear, const No
     int64_t count = gate->columns;
     if (whole != strip(linear->operands[0]) || whole->columns != 2 * count)
       return refuse(gate, "gate and linear part are not the halves of one product");
-    if (gate->step == 1 && linear->step == 1 && gate->start == 0 && linear->start == count)
+    bool areHalves = gate->step == 1 && linear->step == 1 && linear->columns == count;
+    bool isLinearFirst = areHalves && linear->start == 0 && gate->start == count;
+    if (areHalves && gate->start == 0 && linear->start == count)
       glu = Glu::Concat;
+    else if (isLinearFirst)
+      glu = Glu::Separate; // as two weights
     else if (gate->step == 2 && linear->step == 2 && gate->start == 0 && linear->start == 1)
       glu = Glu::Interleaved;
     else
-      return refuse(gate, "expected the gate before the linear part, in halves or in turn");
+      return refuse(gate, "expected the gate and the linear part in halves, or in turn with the "
+                          "gate first");
     if (!matchLayer(whole, result.up, x))
       return refuse(whole, "expected a product with the experts' first weight");
+    if (!isLinearFirst)
+      return success();
+    result.gate = result.up;
+    result.up.count = result.gate.count = result.gate.start = count;
     return success();
   }
   const Node *other = nullptr;
   glu = Glu::Separate;
   if (!matchLayer(gate, result.gate, x) || !matchLayer(linear, result.up, other))
     return refuse(at, "expected products with the experts' gate and up weights");
+  auto areSameRows = [](const Fact *lhs, const Fact *rhs) {
+    return lhs->kind == rhs->kind && lhs->src == rhs->src &&
+           bool(lhs->weight) == bool(rhs->weight) &&
+           (!lhs->weight || lhs->weight->src == rhs->weight->src);
+  };
   return x == other || (x->kind == Node::Leaf && other->kind == Node::Leaf &&
-                        x->view->src == other->view->src)
+                        areSameRows(x->view, other->view))
              ? success()
              : refuse(linear, "gate and up do not read the same rows");
 }
@@ -357,7 +371,9 @@ FailureOr<ExpertFunction> Matcher::match(const Node *root) {
     if (failed(matchParts(gate, linear, hidden, result, glu, x)))
       return failure();
   }
-  if (x->kind != Node::Leaf || !x->view || x->view->kind != Fact::View)
+  bool isInput = x->kind == Node::Leaf && x->view &&
+                 (x->view->kind == Fact::View || x->view->kind == Fact::Scaled);
+  if (!isInput)
     return refuse(x, "expected the experts' input");
   result.x = x->view;
 

@@ -11,9 +11,11 @@
 
 namespace mlir::moe {
 
-/// x · W + b: `product` is a Linear node, `bias` a leaf or null.
+/// x · W + b: `product` is a Linear node, `bias` a leaf or null. When `count` is not 0, only
+/// the results from `start` are meant.
 struct LinearLayer {
   const Node *product = nullptr, *bias = nullptr;
+  int64_t start = 0, count = 0;
 };
 
 /// scale · down(act(up(x), gate(x))), as `moe.expert_ffn`; `gate.product` is null unless gate and

@@ -4,6 +4,7 @@
 #include "ExpertWeights.h"
 
 #include "ContribMoE.h"
+#include "QuantizedWeight.h"
 
 #include "mlir/IR/TypeUtilities.h"
 
@@ -21,12 +22,15 @@ public:
 
 private:
   using LayerOf = LinearLayer ExpertFunction::*;
-  LogicalResult readMatrix(LayerOf layer, ExpertBank &bank, Layout &layout);
+  LogicalResult readMatrix(LayerOf layer, ExpertMatrix &matrix, Layout &layout);
   LogicalResult readBias(LayerOf layer, ExpertBank &bank);
   LogicalResult readPart(const Fact *view, ArrayRef<Label> columns, int64_t expert,
                          ExpertBank::Part &part, SmallVectorImpl<int64_t> &shape,
                          SmallVectorImpl<Label> &order);
-  LogicalResult join(SmallVectorImpl<ExpertBank::Part> &parts, ExpertBank &bank, Value at);
+  void join(ArrayRef<ExpertBank::Part> parts, ExpertBank &bank);
+  LogicalResult takeRows(const LinearLayer &layer, ExpertBank &bank);
+  LogicalResult joinCodes(ArrayRef<QuantizedWeight> codes, ArrayRef<ExpertBank::Part> parts,
+                          ExpertMatrix &matrix);
 
   ArrayRef<ExpertFunction> functions;
   int64_t experts;
@@ -67,7 +71,7 @@ LogicalResult Reader::readPart(const Fact *view, ArrayRef<Label> columns, int64_
 }
 
 /// The experts' slices are a whole tensor when they are its slices in order.
-LogicalResult Reader::join(SmallVectorImpl<ExpertBank::Part> &parts, ExpertBank &bank, Value at) {
+void Reader::join(ArrayRef<ExpertBank::Part> parts, ExpertBank &bank) {
   bool isWhole = parts.size() == 1;
   if (parts.size() > 1) {
     Value source = parts[0].source;
@@ -75,18 +79,64 @@ LogicalResult Reader::join(SmallVectorImpl<ExpertBank::Part> &parts, ExpertBank 
     for (auto [e, part] : llvm::enumerate(parts))
       isWhole &= part.source == source && part.index == int64_t(e);
   }
-  if (isWhole) {
+  if (isWhole)
     bank.parts.push_back({parts[0].source, -1});
+  else
+    bank.parts.assign(parts.begin(), parts.end());
+}
+
+/// The results of a layer that are meant, of a bank that has all.
+LogicalResult Reader::takeRows(const LinearLayer &layer, ExpertBank &bank) {
+  if (!layer.count || bank.parts.empty() || bank.takeRows(layer.start, layer.count))
+    return success();
+  return refusal.refuse(bank.parts[0].source,
+                        "has the gate after the linear part, expected rows that stand together");
+}
+
+/// Codes, scales and zero points, all as the first expert's.
+LogicalResult Reader::joinCodes(ArrayRef<QuantizedWeight> codes, ArrayRef<ExpertBank::Part> parts,
+                                ExpertMatrix &matrix) {
+  const QuantizedWeight &first = codes[0];
+  auto joinOne = [&](Value QuantizedWeight::*member, ArrayRef<int64_t> shape, ExpertBank &bank) {
+    SmallVector<ExpertBank::Part> found;
+    for (auto [weight, part] : llvm::zip(codes, parts))
+      found.push_back({weight.*member, part.index});
+    bank.shape = {experts};
+    llvm::append_range(bank.shape, shape);
+    join(found, bank);
+  };
+  for (const QuantizedWeight &weight : codes)
+    if (!weight.isLike(first))
+      return refusal.refuse(weight.codes, "is quantized in another way than the first expert's");
+  auto byte = IntegerType::get(first.codes.getContext(), 8, IntegerType::Unsigned);
+  matrix.bits = first.bits;
+  matrix.block = first.block;
+  joinOne(&QuantizedWeight::codes, {first.n, first.k * first.bits / 8}, matrix.values);
+  joinOne(&QuantizedWeight::scales, first.getScaleShape(), matrix.scales);
+  matrix.values.permute = first.isInOut;
+  matrix.scales.permute = first.isInOut && first.block;
+  matrix.values.elementType = byte;
+  matrix.values.signedBits = first.isSigned ? first.storedBits : 0;
+  matrix.values.unpackedBits = first.isUnpacked() ? first.storedBits : 0;
+  if (!first.zeroPoints) {
+    matrix.zeroPoint = first.zeroPoint;
     return success();
   }
-  bank.parts.assign(parts.begin(), parts.end());
+  joinOne(&QuantizedWeight::zeroPoints, first.getZeroPointShape(), matrix.zeroPoints);
+  matrix.zeroPoints.permute = matrix.scales.permute;
+  matrix.zeroPoints.elementType = byte;
+  matrix.zeroPoints.signedBits = matrix.values.signedBits;
+  matrix.zeroPoints.unpackedBits = matrix.values.unpackedBits;
   return success();
 }
 
-LogicalResult Reader::readMatrix(LayerOf layer, ExpertBank &bank, Layout &layout) {
+LogicalResult Reader::readMatrix(LayerOf layer, ExpertMatrix &matrix, Layout &layout) {
   if (!(functions[0].*layer).product)
     return success();
+  ExpertBank &bank = matrix.values;
   SmallVector<ExpertBank::Part> parts;
+  SmallVector<QuantizedWeight, 0> codes;
+  SmallVector<int64_t> firstShape;
   for (auto [e, function] : llvm::enumerate(functions)) {
     const Node *product = (function.*layer).product;
     if (!product)
@@ -100,14 +150,36 @@ LogicalResult Reader::readMatrix(LayerOf layer, ExpertBank &bank, Layout &layout
       return refusal.refuse(product->view->src, "is a weight, expected [E, N, K] or [E, K, N]");
     Layout found = order[0] == product->out ? Layout::OutIn : Layout::InOut;
     if (parts.empty()) {
-      bank.shape = shape;
+      firstShape = shape;
       layout = found;
     }
-    if (found != layout || bank.shape != shape)
+    if (found != layout || firstShape != shape)
       return refusal.refuse(product->view->src, "is a weight of another shape than the first's");
     parts.push_back(part);
+    if (!isQuantized(product))
+      continue;
+    FailureOr<QuantizedWeight> read = readQuantizedWeight(product, found, refusal);
+    if (succeeded(read))
+      codes.push_back(*read);
+    else if (functions.size() > 1)
+      return failure();
   }
-  return join(parts, bank, parts[0].source);
+  if (codes.size() == parts.size()) {
+    if (failed(joinCodes(codes, parts, matrix)))
+      return failure();
+    layout = Layout::OutIn;
+  } else if (!codes.empty()) {
+    return refusal.refuse(parts[0].source, "is a weight, of which some experts' are quantized");
+  } else {
+    bank.shape = firstShape;
+    join(parts, bank);
+  }
+  const LinearLayer &rows = functions[0].*layer;
+  if (rows.count && layout != Layout::OutIn)
+    return refusal.refuse(bank.parts[0].source, "has the gate after the linear part, expected "
+                                                "rows that stand together");
+  return success(succeeded(takeRows(rows, bank)) && succeeded(takeRows(rows, matrix.scales)) &&
+                 succeeded(takeRows(rows, matrix.zeroPoints)));
 }
 
 LogicalResult Reader::readBias(LayerOf layer, ExpertBank &bank) {
@@ -130,7 +202,10 @@ LogicalResult Reader::readBias(LayerOf layer, ExpertBank &bank) {
     bank.shape = shape;
     parts.push_back(part);
   }
-  return parts.empty() ? success() : join(parts, bank, parts[0].source);
+  if (parts.empty())
+    return success();
+  join(parts, bank);
+  return takeRows(functions[0].*layer, bank);
 }
 
 FailureOr<ExpertWeights> Reader::read() {
@@ -144,19 +219,22 @@ FailureOr<ExpertWeights> Reader::read() {
       failed(readBias(&ExpertFunction::down, weights.downBias)))
     return failure();
   weights.layout = up;
-  bool hasGate = !weights.gate.shape.empty();
+  bool hasGate = !weights.gate.values.shape.empty();
   if (up != down || (hasGate && gate != up)) {
     // One layout for all: [E, out, in].
     weights.layout = Layout::OutIn;
-    for (auto [bank, layout] : {std::pair(&weights.up, up), std::pair(&weights.gate, gate),
-                                std::pair(&weights.down, down)}) {
+    for (auto [bank, layout] :
+         {std::pair(&weights.up.values, up), std::pair(&weights.gate.values, gate),
+          std::pair(&weights.down.values, down)}) {
       if (bank->shape.empty() || layout == Layout::OutIn)
         continue;
       bank->permute = true;
       std::swap(bank->shape[1], bank->shape[2]);
     }
   }
-  weights.elementType = getElementTypeOrSelf(weights.up.parts[0].source.getType());
+  for (const ExpertMatrix *matrix : {&weights.down, &weights.gate, &weights.up})
+    if (!matrix->bits && !matrix->values.parts.empty())
+      weights.elementType = getElementTypeOrSelf(matrix->values.parts[0].source.getType());
   return weights;
 }
 
@@ -169,10 +247,57 @@ FailureOr<ExpertWeights> mlir::moe::readExpertWeights(ArrayRef<ExpertFunction> f
 // Building
 //===----------------------------------------------------------------------===//
 
+SmallVector<const ExpertBank *> ExpertWeights::getBanks() const {
+  SmallVector<const ExpertBank *> banks = {&upBias, &gateBias, &downBias};
+  for (const ExpertMatrix *matrix : {&up, &gate, &down})
+    banks.append({&matrix->values, &matrix->scales, &matrix->zeroPoints});
+  return banks;
+}
+
+bool ExpertBank::takeRows(int64_t start, int64_t count) {
+  if (permute || unpackedBits || shape[1] % count != 0 || start + count > shape[1])
+    return false;
+  int64_t width = ShapedType::getNumElements(ArrayRef(shape).drop_front(2));
+  first = start * width;
+  stride = shape[1] * width;
+  shape[1] = count;
+  if (parts.size() == 1 && parts[0].index < 0) {
+    Value source = parts[0].source;
+    parts.clear();
+    for (int64_t e = 0; e < shape[0]; ++e)
+      parts.push_back({source, e});
+  }
+  return true;
+}
+
+/// Elements from `first` of a constant as the elements of `type`, which may be packed codes.
+static DenseElementsAttr takeElements(DenseElementsAttr elements, int64_t first,
+                                      RankedTensorType type) {
+  int64_t width = type.getElementTypeBitWidth();
+  int64_t bits = elements.getElementType().getIntOrFloatBitWidth();
+  ArrayRef<char> raw = elements.getRawData();
+  // In memory an element has whole bytes, and a splat is one element.
+  auto byteOf = [&](int64_t element, int64_t byte) {
+    int64_t bytes = std::max<int64_t>(bits / 8, 1);
+    return raw[(elements.isSplat() ? 0 : element * bytes) + byte];
+  };
+  std::vector<char> result(type.getNumElements() * width / 8);
+  for (int64_t i = 0, e = result.size(); i < e; ++i) {
+    int64_t bit = first * width + i * 8;
+    if (bits >= 8) {
+      result[i] = byteOf(bit / bits, bit % bits / 8);
+      continue;
+    }
+    for (int64_t shift = 0; shift < 8; shift += bits)
+      result[i] |= (byteOf((bit + shift) / bits, 0) & ((1 << bits) - 1)) << shift;
+  }
+  return DenseElementsAttr::getFromRawBuffer(type, result);
+}
+
 /// The bytes of a part of a constant: a #moe.segment or elements of type `type`. Null when
 /// they are transformed or stacked.
-static Attribute sourceOf(SymbolTable &symbols, const ExpertBank::Part &part,
-                          RankedTensorType type) {
+static Attribute sourceOf(SymbolTable &symbols, const ExpertBank &bank,
+                          const ExpertBank::Part &part, RankedTensorType type) {
   MLIRContext *context = type.getContext();
   Attribute source = onnx::getConstantValue(part.source);
   if (auto load = part.source.getDefiningOp<LoadWeightOp>()) {
@@ -180,7 +305,9 @@ static Attribute sourceOf(SymbolTable &symbols, const ExpertBank::Part &part,
     bool isPlain = weight && weight.getSources().size() == 1 && weight.getTransforms().empty();
     source = isPlain ? weight.getSources()[0] : Attribute();
   }
-  int64_t count = type.getNumElements(), first = std::max<int64_t>(part.index, 0) * count;
+  int64_t count = type.getNumElements();
+  int64_t first = std::max<int64_t>(part.index, 0) * (bank.stride ? bank.stride : count);
+  first += bank.first;
   if (auto segment = dyn_cast_or_null<SegmentAttr>(source)) {
     uint64_t width = type.getElementTypeBitWidth();
     if (width % 8)
@@ -191,19 +318,17 @@ static Attribute sourceOf(SymbolTable &symbols, const ExpertBank::Part &part,
   auto elements = dyn_cast_or_null<DenseElementsAttr>(source);
   if (!elements)
     return {};
-  if (elements.isSplat())
+  if (elements.isSplat() && elements.getElementType() == type.getElementType())
     return elements.resizeSplat(type);
-  int64_t width = type.getElementTypeBitWidth() / 8;
-  return DenseElementsAttr::getFromRawBuffer(
-      type, elements.getRawData().slice(first * width, count * width));
+  return type.getElementTypeBitWidth() % 8 ? Attribute() : takeElements(elements, first, type);
 }
 
 bool ExpertBank::canBuild(SymbolTable &symbols) const {
-  if (parts.size() <= 1 && !permute)
+  if (isAsStored())
     return true;
   for (const Part &part : parts) {
-    auto type = cast<RankedTensorType>(part.source.getType());
-    if (!sourceOf(symbols, part, RankedTensorType::get({1}, type.getElementType())))
+    Type type = elementType ? elementType : getElementTypeOrSelf(part.source.getType());
+    if (!sourceOf(symbols, *this, part, RankedTensorType::get({1}, type)))
       return false;
   }
   return true;
@@ -212,28 +337,37 @@ bool ExpertBank::canBuild(SymbolTable &symbols) const {
 Value ExpertBank::build(RewriterBase &rewriter, SymbolTable &symbols, Location loc) const {
   if (parts.empty())
     return {};
-  bool isWhole = parts.size() == 1;
-  if (isWhole && !permute)
+  if (isAsStored())
     return relabel(rewriter, loc, parts[0].source, shape);
 
-  Type elementType = getElementTypeOrSelf(parts[0].source.getType());
-  auto type = RankedTensorType::get(shape, elementType);
+  Type element = elementType ? elementType : getElementTypeOrSelf(parts[0].source.getType());
+  auto type = RankedTensorType::get(shape, element);
   SmallVector<int64_t> stored = shape;
-  SmallVector<Attribute> transforms;
-  if (permute) {
+  if (permute)
     std::swap(stored[1], stored[2]);
-    transforms.push_back(
-        PermuteAttr::get(rewriter.getContext(), rewriter.getDenseI64ArrayAttr({0, 2, 1})));
+  MLIRContext *context = rewriter.getContext();
+  SmallVector<Attribute> transforms;
+  if (signedBits)
+    transforms.push_back(ToUnsignedAttr::get(context, signedBits));
+  if (unpackedBits) {
+    int64_t count = ShapedType::getNumElements(ArrayRef(stored).drop_front());
+    transforms.push_back(UnpackAttr::get(context, unpackedBits, /*axis=*/1, count));
+    transforms.push_back(ReshapeAttr::get(context, rewriter.getDenseI64ArrayAttr(stored)));
+    stored = {shape[0], count * unpackedBits / 8};
   }
-  auto storedType = RankedTensorType::get(stored, elementType);
+  if (permute)
+    transforms.push_back(PermuteAttr::get(context, rewriter.getDenseI64ArrayAttr({0, 2, 1})));
+  if (unpackedBits)
+    transforms.push_back(ToUnsignedAttr::get(context, 8));
+  auto storedType = RankedTensorType::get(stored, element);
   Attribute source;
-  if (isWhole) {
-    source = sourceOf(symbols, parts[0], storedType);
+  if (parts.size() == 1 && !stride) {
+    source = sourceOf(symbols, *this, parts[0], storedType);
   } else {
-    auto partType = RankedTensorType::get(ArrayRef(stored).drop_front(), elementType);
+    auto partType = RankedTensorType::get(ArrayRef(stored).drop_front(), element);
     SmallVector<Attribute> sources;
     for (const Part &part : parts)
-      sources.push_back(sourceOf(symbols, part, partType));
+      sources.push_back(sourceOf(symbols, *this, part, partType));
     source = ExpertsAttr::get(rewriter.getContext(), rewriter.getArrayAttr(sources), storedType);
   }
   // Named after the first expert's, beside which it stands.
@@ -246,4 +380,25 @@ Value ExpertBank::build(RewriterBase &rewriter, SymbolTable &symbols, Location l
   StringAttr name = first ? symbols.insert(weight, std::next(mlir::Block::iterator(first)))
                           : symbols.insert(weight);
   return LoadWeightOp::create(rewriter, loc, type, FlatSymbolRefAttr::get(name));
+}
+
+Value ExpertMatrix::build(RewriterBase &rewriter, SymbolTable &symbols, Location loc) const {
+  Value built = values.build(rewriter, symbols, loc);
+  if (!bits)
+    return built;
+  auto type = cast<RankedTensorType>(built.getType());
+  SmallVector<int64_t> shape(type.getShape());
+  shape[2] = shape[2] * 8 / bits;
+  Value zeros = zeroPoints.build(rewriter, symbols, loc);
+  if (zeroPoint) {
+    auto byte = IntegerType::get(rewriter.getContext(), 8, IntegerType::Unsigned);
+    auto elements = DenseElementsAttr::get(RankedTensorType::get(scales.shape, byte),
+                                           APInt(8, uint64_t(*zeroPoint)));
+    zeros = onnx::NodeOp::create(rewriter, loc, TypeRange(elements.getType()), "Constant",
+                                 ArrayRef<Value>(), 13, rewriter.getNamedAttr("value", elements))
+                .getResult(0);
+  }
+  // f32 whatever the model's type: a product of a code and a scale is not rounded.
+  return DequantizeOp::create(rewriter, loc, RankedTensorType::get(shape, rewriter.getF32Type()),
+                              built, scales.build(rewriter, symbols, loc), zeros, bits, block);
 }

@@ -26,17 +26,47 @@ struct ExpertBank {
   SmallVector<Part, 0> parts;
   /// Dimensions 1 and 2 are exchanged first; `shape` is what comes out.
   bool permute = false;
+  /// What the bytes are read as; null for the sources' own type.
+  Type elementType;
+  /// Not 0 for signed codes of so many bits, which become unsigned.
+  int64_t signedBits = 0;
+  /// Not 0 for codes of so many bits that become 128 plus the code in a byte each.
+  int64_t unpackedBits = 0;
+  /// Where only some rows are taken: elements before them, and from one expert to the next.
+  int64_t first = 0, stride = 0;
 
+  /// Leaves `count` of the rows (dimension 1), from `start`. False when they do not stand
+  /// together.
+  bool takeRows(int64_t start, int64_t count);
   /// False when parts of constants are needed that are not where a file has them.
   bool canBuild(SymbolTable &symbols) const;
   /// The value, null when there is no bank.
   Value build(RewriterBase &rewriter, SymbolTable &symbols, Location loc) const;
+
+private:
+  bool isAsStored() const { return parts.size() <= 1 && !permute && !elementType && !stride; }
+};
+
+/// The matrices of a layer: real values, or codes with their scales and, perhaps, zero
+/// points, as `moe.dequantize` takes them.
+struct ExpertMatrix {
+  ExpertBank values, scales, zeroPoints;
+  /// 0 for real values.
+  int64_t bits = 0, block = 0;
+  /// The zero point of all codes, where there is no tensor of them.
+  std::optional<int64_t> zeroPoint;
+
+  Value build(RewriterBase &rewriter, SymbolTable &symbols, Location loc) const;
 };
 
 struct ExpertWeights {
-  ExpertBank up, upBias, gate, gateBias, down, downBias;
+  ExpertMatrix up, gate, down;
+  ExpertBank upBias, gateBias, downBias;
   Layout layout = Layout::OutIn;
+  /// Of the real values; null when there are only codes.
   Type elementType;
+
+  SmallVector<const ExpertBank *> getBanks() const;
 };
 
 /// Reads the banks of `functions`: one for all experts, or one of each.

@@ -64,6 +64,7 @@ private:
   const Fact *unary();
   const Fact *clip();
   const Fact *matMul();
+  const Fact *matMulNBits();
   const Fact *gemm();
   const Fact *einsum();
   const Fact *reduceSum();
@@ -154,6 +155,7 @@ private:
   const Fact *contract(Side lhs, Side rhs, ArrayRef<char> out);
   const Fact *linear(const Side &rows, const Side &weight, ArrayRef<char> out, char in);
   const Fact *weigh(const Fact *expression, const Fact *weight);
+  const Fact *scaleRows(const Fact *rows, const Fact *weight);
   const Fact *pickWeight(const Fact *pick, const Fact *weight);
   const Fact *reduce(const Fact *fact, ArrayRef<int64_t> axes, bool keep);
   const Fact *addSums(const Fact *lhs, const Fact *rhs);

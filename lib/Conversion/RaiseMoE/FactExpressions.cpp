@@ -138,6 +138,8 @@ const Fact *Facts::Builder::binary() {
         if (const Fact *weighted = pickWeight(first, second))
           return weighted;
       }
+      if (const Fact *scaled = scaleRows(first, second))
+        return scaled;
     }
   }
   const Fact *operands[] = {lhs, rhs};
@@ -167,6 +169,34 @@ const Fact *Facts::Builder::pickWeight(const Fact *pick, const Fact *weight) {
     return nullptr;
   result.weight = make(std::move(view));
   result.promising = true;
+  return make(std::move(result));
+}
+
+/// Rows before the experts, times the weights of the experts that read them.
+const Fact *Facts::Builder::scaleRows(const Fact *rows, const Fact *weight) {
+  auto isComputed = [](const Fact *fact) {
+    return fact->kind == Fact::View && !isConstant(fact) &&
+           isa<FloatType>(llvm::cast<ShapedType>(fact->src.getType()).getElementType());
+  };
+  if (!isComputed(rows) || !isComputed(weight) || rows->axes.empty() || weight->axes.empty() ||
+      rows->axes.back().empty() || !weight->axes.back().empty())
+    return nullptr;
+  Fact result = *rows, factor = *weight;
+  SmallVector<Labels> axes;
+  if (!align(factor, rows->axes, axes))
+    return nullptr;
+  Labels own;
+  for (const Group &group : rows->groups)
+    for (Ref ref : group.refs)
+      own.push_back(ref.label);
+  bool isByCopy = llvm::any_of(factor.groups, [&](const Group &group) {
+    return llvm::any_of(group.refs, [&](Ref ref) { return !llvm::is_contained(own, ref.label); });
+  });
+  if (!isByCopy)
+    return nullptr;
+  result.kind = Fact::Scaled;
+  result.axes.assign(axes.begin(), axes.end());
+  result.weight = make(std::move(factor));
   return make(std::move(result));
 }
 
@@ -224,6 +254,40 @@ const Fact *Facts::Builder::matMul() {
   return contract(left, right, out);
 }
 
+/// Letters of rows, whose columns are summed over, and of the result with `n` columns.
+static std::pair<SmallVector<char>, SmallVector<char>> rowLetters(size_t rank) {
+  SmallVector<char> rows, out;
+  for (size_t i = 0; i + 1 < rank; ++i)
+    rows.push_back('A' + i);
+  out = rows;
+  rows.push_back('k');
+  out.push_back('n');
+  return {rows, out};
+}
+
+/// The weight is a view [N, K] of the codes [N, blocks, bytes].
+const Fact *Facts::Builder::matMulNBits() {
+  const Fact *rows = input(0), *codes = input(1), *bias = input(5);
+  int64_t k = node.getIntAttr("K", 0), n = node.getIntAttr("N", 0);
+  if (!rows || !codes || rows->axes.empty() || !isConstant(codes) ||
+      getShape(node.getInput(1)).empty() || getShape(node.getInput(1)).front() != n || k < 1)
+    return nullptr;
+  Fact weight;
+  weight.src = node.getInput(1);
+  weight.axes = {{f.labelOf(weight.src, 0)}, {f.newLabel(k)}};
+  weight.groups.resize(2);
+  weight.groups[0].refs = {{weight.axes[0][0]}};
+  weight.groups[1].firstDim = 1;
+  weight.groups[1].numDims = 2;
+  weight.groups[1].refs = {{weight.axes[1][0]}};
+  auto [letters, out] = rowLetters(rows->axes.size());
+  const Fact *product = contract({rows, letters}, {make(std::move(weight)), {'n', 'k'}}, out);
+  if (!product || !bias)
+    return product;
+  const Fact *operands[] = {product, bias};
+  return elementwise(operands);
+}
+
 const Fact *Facts::Builder::gemm() {
   const Fact *lhs = input(0), *rhs = input(1), *bias = input(2);
   if (!lhs || !rhs || lhs->axes.size() != 2 || rhs->axes.size() != 2 ||
@@ -271,7 +335,8 @@ const Fact *Facts::Builder::contract(Side lhs, Side rhs, ArrayRef<char> out) {
     if (!llvm::is_contained(out, letter) && !llvm::is_contained(summed, letter))
       summed.push_back(letter);
   auto isRows = [](const Fact *fact) {
-    return (fact->kind == Fact::View && !isConstant(fact)) || fact->kind == Fact::Expression;
+    return (fact->kind == Fact::View && !isConstant(fact)) || fact->kind == Fact::Scaled ||
+           fact->kind == Fact::Expression;
   };
   if (isConstant(rhs.fact) && isRows(lhs.fact) && summed.size() == 1)
     return linear(lhs, rhs, out, summed[0]);
@@ -333,7 +398,7 @@ const Fact *Facts::Builder::linear(const Side &rows, const Side &weight, ArrayRe
     return nullptr;
 
   Fact matrix = *weight.fact, x = *rows.fact;
-  bool isView = x.kind == Fact::View;
+  bool isView = x.kind != Fact::Expression;
   if (isView) {
     // The columns must be a dimension of x and nothing else.
     Label column = inRows->front();
@@ -427,6 +492,21 @@ const Fact *Facts::Builder::reduceSum() {
   return reduce(fact, *axes, node.getIntAttr("keepdims", 1) != 0);
 }
 
+/// The scaled rows that an expression is of; null when it is of others.
+static const Fact *scaledRowsOf(const Node *root) {
+  SmallVector<const Node *> pending = {root};
+  DenseSet<const Node *> seen;
+  while (!pending.empty()) {
+    const Node *node = pending.pop_back_val();
+    if (!seen.insert(node).second)
+      continue;
+    if (node->kind == Node::Leaf && node->view && node->view->kind == Fact::Scaled)
+      return node->view;
+    llvm::append_range(pending, node->operands);
+  }
+  return nullptr;
+}
+
 const Fact *Facts::Builder::reduce(const Fact *fact, ArrayRef<int64_t> axes, bool keep) {
   Fact copy = *fact;
   Labels reduced;
@@ -482,6 +562,17 @@ const Fact *Facts::Builder::reduce(const Fact *fact, ArrayRef<int64_t> axes, boo
     counts.axes = copy.axes;
     counts.ids = fact;
     return make(std::move(counts));
+  }
+  case Fact::Expression: {
+    // A sum over experts whose inputs had the weights.
+    const Fact *rows = scaledRowsOf(fact->node);
+    if (!rows)
+      return nullptr;
+    copy.kind = Fact::Weighted;
+    copy.weight = rows->weight;
+    copy.choices = {toRefs(reduced)};
+    copy.summed = copy.promising = true;
+    return make(std::move(copy));
   }
   case Fact::Weighted:
     // Whether this is all experts, or all slots, is seen when the block is complete.

@@ -83,6 +83,7 @@ const llvm::StringMap<Facts::Builder::Rule> &Facts::Builder::getRules() {
     map["ScatterND"] = &Builder::scatterND;
     map["Clip"] = &Builder::clip;
     map["MatMul"] = &Builder::matMul;
+    map["com.microsoft.MatMulNBits"] = &Builder::matMulNBits;
     map["Gemm"] = &Builder::gemm;
     map["Einsum"] = &Builder::einsum;
     map["ReduceSum"] = &Builder::reduceSum;

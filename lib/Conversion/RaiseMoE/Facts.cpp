@@ -300,10 +300,14 @@ const Fact *Facts::get(Value value) {
 bool Facts::isConstant(const Fact *fact) {
   if (!fact || fact->kind != Fact::View)
     return false;
-  if (fact->src.getDefiningOp<LoadWeightOp>())
-    return true;
+  auto isGiven = [](Value value) {
+    auto node = value ? value.getDefiningOp<onnx::NodeOp>() : onnx::NodeOp();
+    return !value || value.getDefiningOp<LoadWeightOp>() || (node && node.isOp("Constant"));
+  };
   auto node = fact->src.getDefiningOp<onnx::NodeOp>();
-  return node && node.isOp("Constant");
+  bool isDequantized =
+      node && (node.isOp("DequantizeLinear") || node.isOp("com.microsoft.DequantizeLinear"));
+  return isDequantized ? llvm::all_of(node.getInputs(), isGiven) : isGiven(fact->src);
 }
 
 int64_t Facts::getNumExperts(Value ids) {

@@ -97,6 +97,9 @@ struct Fact {
     /// Elements of the tensor `src` in another arrangement: `src` at `groups`, through
     /// `casts`; of integers, `table` at it when that is not empty.
     View,
+    /// A view times `weight`, which is one number per row and has labels of its own: the
+    /// copies of a row that the experts read have different weights.
+    Scaled,
     /// All elements are `value`.
     Splat,
     /// The linear index of `choices[i]`, times `scale`; i runs along label `choice`, or is 0.

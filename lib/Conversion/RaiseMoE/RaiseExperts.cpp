@@ -35,6 +35,8 @@ struct MoEBlock {
   /// Types through which the weights of the routing go.
   ArrayRef<Type> weightCasts;
   double scale = 1;
+  /// The weights multiply the experts' input.
+  bool scaleInput = false;
   /// One function for each expert, or one for all.
   SmallVector<ExpertFunction, 0> functions;
 };
@@ -92,8 +94,8 @@ private:
   FailureOr<Value> build(const MoEBlock &block, NodeOp node, Value result);
   Value flattenTokens(Location loc, Value x);
   void checkTokens(NodeOp node, Value value, int64_t perToken, Value source, Value x);
-  LogicalResult reportFrozen(NodeOp node, const Twine &found);
-  LogicalResult checkFrozen(const Stop &stop);
+  void reportFrozen(NodeOp node, const Twine &found);
+  bool isFrozen(const Stop &stop);
   LogicalResult explainStops();
 
   LogicalResult refuse(Value value, const Twine &reason) { return refusal.refuse(value, reason); }
@@ -103,6 +105,8 @@ private:
   bool allowFrozen;
   Facts *facts = nullptr;
   Refusal refusal;
+  /// Sums that are not proven, and for which a remark says why.
+  DenseSet<const Fact *> explained;
   /// Nodes that nothing needs any more.
   DenseSet<Operation *> erased;
 };
@@ -115,6 +119,8 @@ private:
 
 /// x: the dimension of the columns comes last, the others are the tokens.
 FailureOr<Labels> Raiser::readX(MoEBlock &block, Label via) {
+  if ((block.x->kind == Fact::Scaled) != block.scaleInput)
+    return refuse(block.x->src, "is multiplied with a weight before the experts read it");
   ArrayRef<Group> groups = block.x->groups;
   auto isColumns = [](const Group &group) { return group.refs == Refs{{kFeature}}; };
   if (groups.empty() || !isColumns(groups.back()))
@@ -231,6 +237,11 @@ FailureOr<MoEBlock> Raiser::matchSlots(const Fact *fact, Value result) {
   if (failed(matchExperts(block, fact->node, via)))
     return failure();
   block.scale *= fact->value;
+  block.scaleInput = block.x->kind == Fact::Scaled && block.x->weight == fact->weight;
+  // Without biases an expert gives 0 for 0, the input of those that are not chosen.
+  auto hasBias = [](const ExpertFunction &f) { return f.up.bias || f.gate.bias || f.down.bias; };
+  if (block.scaleInput && (block.functions.size() > 1 || hasBias(block.functions[0])))
+    return refuse(block.x->src, "is multiplied with the weights, expected experts without biases");
   FailureOr<Labels> tokens = readX(block, via);
   if (failed(tokens))
     return failure();
@@ -468,8 +479,7 @@ FailureOr<Value> Raiser::build(const MoEBlock &block, NodeOp node, Value result)
   FailureOr<ExpertWeights> weights = readExpertWeights(block.functions, block.experts, refusal);
   if (failed(weights))
     return failure();
-  for (const ExpertBank *bank : {&weights->up, &weights->upBias, &weights->gate, &weights->gateBias,
-                                 &weights->down, &weights->downBias})
+  for (const ExpertBank *bank : weights->getBanks())
     if (!bank->canBuild(symbols))
       return refuse(bank->parts[0].source, "is a weight that is not one tensor in a file");
   auto resultType = dyn_cast<RankedTensorType>(result.getType());
@@ -478,7 +488,7 @@ FailureOr<Value> Raiser::build(const MoEBlock &block, NodeOp node, Value result)
   Type element = block.x->casts.empty() ? xType.getElementType() : block.x->casts.back();
   if (!resultType || hidden != xType.getShape().back())
     return refuse(result, "has other columns than the experts' input");
-  if (weights->elementType != element)
+  if (weights->elementType && weights->elementType != element)
     return refuse(block.x->src, "has elements of another type than the experts' weights");
 
   OpBuilder::InsertionGuard guard(rewriter);
@@ -497,7 +507,8 @@ FailureOr<Value> Raiser::build(const MoEBlock &block, NodeOp node, Value result)
     given.weights = builder.castTo(given.weights, type);
   Value routing = buildRouting(rewriter, loc, given);
   auto rowsType = RankedTensorType::get({ShapedType::kDynamic, hidden}, element);
-  Value rows = DispatchOp::create(rewriter, loc, rowsType, x, routing);
+  auto rows = DispatchOp::create(rewriter, loc, rowsType, x, routing);
+  rows.setScaleInput(block.scaleInput);
   Value up = weights->up.build(rewriter, symbols, loc),
         gate = weights->gate.build(rewriter, symbols, loc),
         down = weights->down.build(rewriter, symbols, loc);
@@ -512,6 +523,8 @@ FailureOr<Value> Raiser::build(const MoEBlock &block, NodeOp node, Value result)
   Value tokens = tensor::DimOp::create(rewriter, loc, x, 0);
   auto combine = CombineOp::create(rewriter, loc, x.getType(), ffn, routing, tokens);
   combine.setPostScale(APFloat(block.scale));
+  if (block.scaleInput)
+    combine.setWeight(CombineWeight::AlreadyApplied);
   Value y = builder.castTo(combine, resultType.getElementType());
 
   // Into the shape of the result: sizes that are not known are those of x.
@@ -542,46 +555,56 @@ FailureOr<Value> Raiser::build(const MoEBlock &block, NodeOp node, Value result)
   return Value(tensor::ExpandShapeOp::create(rewriter, loc, resultType, y, groups, sizes));
 }
 
-/// What a fact is, for a message.
-static std::string describe(const Fact *fact) {
+/// What a fact is, and what reads it in a block, for a message.
+static std::pair<std::string, StringRef> describe(const Fact *fact) {
   switch (fact->kind) {
   case Fact::View:
-    return "rows of the experts";
+    return {"rows or weights of the experts", "expected the product of both"};
+  case Fact::Scaled:
+    return {"rows times the weights of the experts", "expected products with the experts' weights"};
   case Fact::Expression:
-    return "results of experts";
+    return {"results of experts", "expected an operator on their elements, a product with the "
+                                  "experts' next weights, or the weights of the routing"};
   case Fact::Weighted:
-    return fact->summed ? "a sum of weighted experts" : "weighted results of experts";
+    if (fact->summed)
+      return {"a sum of weighted experts", "expected nothing more of the block"};
+    return {"weighted results of experts", "expected their sum over the slots or experts, or that "
+                                           "their rows are added to those of the tokens"};
   case Fact::Sum:
-    return "a sum of " + std::to_string(fact->sum->count) + " experts";
+    return {"a sum of " + std::to_string(fact->sum->count) + " experts",
+            "expected that the next expert is added"};
   default:
-    return "a choice of experts";
+    return {"a choice of experts", "expected the rows or weights of the chosen"};
   }
 }
 
 /// Says why a sum is not proven. Inputs of the graph have no node.
 static void explain(const Refusal &refusal) {
   auto node = dyn_cast<NodeOp>(refusal.at);
+  auto load = dyn_cast<LoadWeightOp>(refusal.at);
   InFlightDiagnostic remark = emitRemark(refusal.at->getLoc());
   if (node)
     remark << describeNode(node) << ": ";
-  remark << "not raised: " << (node ? "" : "an input of the model ") << refusal.reason;
+  if (load)
+    remark << "weight '" << load.getWeight() << "': ";
+  remark << "not raised: " << (node || load ? "" : "an input of the model ") << refusal.reason;
 }
 
 /// Says what tracing left out, as an error unless that is allowed.
-LogicalResult Raiser::reportFrozen(NodeOp node, const Twine &found) {
+void Raiser::reportFrozen(NodeOp node, const Twine &found) {
   InFlightDiagnostic diagnostic =
       allowFrozen ? emitRemark(node.getLoc()) : emitError(node.getLoc());
   diagnostic << describeNode(node) << ": " << found.str()
              << ", as when a model is traced with an input that does not choose them; export it "
                 "with an implementation of the experts that does not depend on the input, or allow "
                 "it with --allow-frozen-routing";
-  return success(allowFrozen);
 }
 
-/// An expert that no node asks for: tracing kept only those that its input chose.
-LogicalResult Raiser::checkFrozen(const Stop &stop) {
+/// True, and reported, when no node asks for some expert: tracing kept only those that its
+/// input chose.
+bool Raiser::isFrozen(const Stop &stop) {
   if (stop.fact->kind != Fact::Sum)
-    return success();
+    return false;
   const Fact *term = firstTerm(stop.fact->sum);
   const Fact *selection = selectionOf(*facts, term);
   int64_t experts = countExperts(term);
@@ -590,7 +613,7 @@ LogicalResult Raiser::checkFrozen(const Stop &stop) {
     if (!facts->isSeen(selection->src, e))
       missing.push_back(e);
   if (missing.empty())
-    return success();
+    return false;
   std::string found;
   llvm::raw_string_ostream os(found);
   os << "reads a sum of " << stop.fact->sum->count << " of " << experts << " experts; expert"
@@ -598,28 +621,35 @@ LogicalResult Raiser::checkFrozen(const Stop &stop) {
   llvm::interleaveComma(ArrayRef(missing).take_front(8), os);
   os << (missing.size() > 8 ? ", ..." : "") << (missing.size() == 1 ? " is" : " are")
      << " never asked for";
-  return reportFrozen(cast<NodeOp>(stop.at), found);
+  reportFrozen(cast<NodeOp>(stop.at), found);
+  return true;
 }
 
 /// Says where facts stopped, once for each kind of reason.
 LogicalResult Raiser::explainStops() {
   llvm::StringSet<> said;
   bool ok = true;
-  for (const Frozen &frozen : facts->getFrozen())
-    ok &= succeeded(reportFrozen(cast<NodeOp>(frozen.at),
-                                 "takes the experts that some token chose for " +
-                                     Twine(frozen.count) + " of " + Twine(frozen.experts) +
-                                     ", the others are never asked for"));
+  for (const Frozen &frozen : facts->getFrozen()) {
+    reportFrozen(cast<NodeOp>(frozen.at), "takes the experts that some token chose for " +
+                                              Twine(frozen.count) + " of " + Twine(frozen.experts) +
+                                              ", the others are never asked for");
+    ok &= allowFrozen;
+  }
   for (const Stop &stop : facts->getStops()) {
     if (erased.contains(stop.at))
       continue;
     auto node = cast<NodeOp>(stop.at);
-    std::string found = describe(stop.fact);
+    auto [found, expected] = describe(stop.fact);
     if (!said.insert((node.getOpType() + found).str()).second)
       continue;
-    ok &= succeeded(checkFrozen(stop));
-    emitRemark(node.getLoc()) << describeNode(node) << ": not raised: reads " << found
-                              << ", and is not understood here";
+    if (isFrozen(stop)) {
+      ok &= allowFrozen;
+      continue;
+    }
+    if (explained.contains(stop.fact))
+      continue;
+    emitRemark(node.getLoc()) << describeNode(node) << ": not raised: reads " << found << ", "
+                              << expected;
   }
   return success(ok);
 }
@@ -627,6 +657,7 @@ LogicalResult Raiser::explainStops() {
 LogicalResult Raiser::run(mlir::Block &block) {
   Facts all;
   facts = &all;
+  explained.clear();
   SmallVector<NodeOp> nodes(block.getOps<NodeOp>());
   bool raised = false;
   for (NodeOp node : nodes) {
@@ -644,8 +675,10 @@ LogicalResult Raiser::run(mlir::Block &block) {
         replacement = build(*found, node, result);
       }
       if (failed(replacement)) {
-        if (refusal.at && (fact->summed || fact->kind == Fact::Sum))
+        if (refusal.at && (fact->summed || fact->kind == Fact::Sum)) {
           explain(refusal);
+          explained.insert(fact);
+        }
         continue;
       }
       rewriter.replaceAllUsesWith(result, *replacement);

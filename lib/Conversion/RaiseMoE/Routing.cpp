@@ -164,32 +164,41 @@ FailureOr<Routing> mlir::moe::matchMaskedRouting(int64_t experts, int64_t k, Val
   return routing;
 }
 
-/// `weights` scattered by `ids` into zeros along the last dimension.
-static bool matchScatter(Value dense, int64_t experts, Value &ids, Value &weights, bool &adds) {
-  NodeOp scatter = getNode(stripReshapesAndCasts(dense), "ScatterElements");
-  if (!scatter || getSplat(scatter.getInput(0)) != 0.0)
+/// `weights` scattered by `ids` along the last dimension into zeros, or into -inf before a
+/// sigmoid.
+static bool matchScatter(Value dense, int64_t experts, Routing &found, bool &adds) {
+  dense = stripReshapesAndCasts(dense);
+  NodeOp sigmoid = getNode(dense, "Sigmoid");
+  if (sigmoid)
+    dense = stripReshapesAndCasts(sigmoid.getInput(0));
+  NodeOp scatter = getNode(dense, "ScatterElements");
+  std::optional<double> base = scatter ? getSplat(scatter.getInput(0)) : std::nullopt;
+  if (!base || !(sigmoid ? isLowest(*base) : *base == 0))
     return false;
   auto type = dyn_cast<RankedTensorType>(scatter.getInput(0).getType());
   StringRef reduction = scatter.getStringAttr("reduction", "none");
   if (!type || type.getRank() < 2 || type.getShape().back() != experts ||
       scatter.getIntAttr("axis", 0) != type.getRank() - 1 ||
-      (reduction != "none" && reduction != "add"))
+      (reduction != "none" && (sigmoid || reduction != "add")))
     return false;
-  ids = scatter.getInput(1);
-  weights = scatter.getInput(2);
+  found.ids = scatter.getInput(1);
+  found.weights = scatter.getInput(2);
+  found.isSigmoid = bool(sigmoid);
   adds = reduction == "add";
   return true;
 }
 
 FailureOr<Routing> mlir::moe::matchDenseRouting(int64_t experts, Value weights, Refusal &refusal) {
-  Value ids, values;
+  Routing found;
   bool adds = false;
-  if (matchScatter(weights, experts, ids, values, adds)) {
+  if (matchScatter(weights, experts, found, adds)) {
     Refusal ignored;
-    FailureOr<Routing> routing = matchRouting(experts, ids, values, ignored);
+    FailureOr<Routing> routing = matchRouting(experts, found.ids, found.weights, ignored);
     // Without distinct ids, which of two weights stays is not known.
-    if (succeeded(routing) && (adds || routing->distinct))
+    if (succeeded(routing) && (adds || routing->distinct)) {
+      routing->isSigmoid = found.isSigmoid;
       return routing;
+    }
   }
   Routing routing;
   routing.experts = experts;
@@ -216,6 +225,8 @@ struct RoutingBuilder : NodeBuilder {
   /// Weights by token and expert, summed where a token names an expert twice.
   Value scatter(Value ids) {
     Value weights = reshape(routing.weights, {routing.k});
+    if (routing.isSigmoid)
+      weights = node("Sigmoid", weights.getType(), {weights}, 13);
     auto type =
         cast<RankedTensorType>(ids.getType()).clone({getRows(ids), routing.experts}, weightType());
     StringRef reduction = routing.distinct ? "none" : "add";

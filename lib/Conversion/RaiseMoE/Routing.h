@@ -25,6 +25,8 @@ struct Routing {
   /// By token, then slot; by token, then expert when there are neither ids nor a mask.
   /// Null for an unweighted routing.
   Value weights;
+  /// The weights are the sigmoid of `weights`.
+  bool isSigmoid = false;
   /// The ids of a token are known to be different from each other.
   bool distinct = false;
 };

@@ -363,6 +363,12 @@ Error WeightPacker::addStep(Attribute transform, RankedTensorType input, RankedT
                                                                                 char *out) {
       unpackCodes(in, out, bits, outer, count, inner);
     };
+  } else if (auto attr = dyn_cast<ToUnsignedAttr>(transform)) {
+    // Adding half of the range flips the topmost bit of each code.
+    char mask = char(attr.getBits() == 8 ? 0x80 : attr.getBits() == 4 ? 0x88 : 0xaa);
+    step.apply = [mask, bytes = step.resultBytes](const char *in, char *out) {
+      std::transform(in, in + bytes, out, [&](char byte) { return char(byte ^ mask); });
+    };
   } else if (auto attr = dyn_cast<PanelsAttr>(transform)) {
     PanelColumns columns{shape[0], attr.getWidth(), attr.getGlu()};
     step.apply = [columns, width, k = shape[1]](const char *in, char *out) {

@@ -65,3 +65,22 @@ func.func @others(%q: tensor<?x4x8x8xf32>, %k: tensor<?x4x8x8xf32>, %v: tensor<?
   %z = onnx.node "MatMul"(%r, %v) {version = 20 : i64} : (tensor<*xf32>, tensor<?x4x8x8xf32>) -> tensor<*xf32>
   return %y, %z, %other : tensor<*xf32>, tensor<*xf32>, tensor<*xf32>
 }
+
+// -----
+
+// Two things are added, as in T5, and keys are transposed in one step from [batch, rows, heads, size].
+// CHECK-LABEL: func @position_bias
+// CHECK: %[[K:.*]] = onnx.node "Transpose"(%arg1) {attributes = {perm = array<i64: 0, 2, 1, 3>}, {{.*}}} : (tensor<?x?x4x8xf32>) -> tensor<?x4x?x8xf32>
+// CHECK: %[[SUM:.*]] = onnx.node "Add"(%arg3, %arg4) {{.*}} : (tensor<1x4x?x?xf32>, tensor<?x1x1x?xf32>) -> tensor<?x4x?x?xf32>
+// CHECK: %[[Y:.*]] = onnx.node "Attention"(%arg0, %[[K]], %arg2, %[[SUM]]) {attributes = {__empty_is_nan = 1 : i64, scale = 1.000000e+00 : f32}, version = 23 : i64}
+// CHECK-NEXT: return %[[Y]]
+func.func @position_bias(%q: tensor<?x4x?x8xf32>, %k: tensor<?x?x4x8xf32>, %v: tensor<?x4x?x8xf32>, %position: tensor<1x4x?x?xf32>,
+                         %mask: tensor<?x1x1x?xf32>) -> tensor<?x4x?x8xf32> {
+  %kt = onnx.node "Transpose"(%k) {attributes = {perm = array<i64: 0, 2, 3, 1>}, version = 13 : i64} : (tensor<?x?x4x8xf32>) -> tensor<*xf32>
+  %scores = onnx.node "MatMul"(%q, %kt) {version = 20 : i64} : (tensor<?x4x?x8xf32>, tensor<*xf32>) -> tensor<*xf32>
+  %biased = onnx.node "Add"(%position, %scores) {version = 20 : i64} : (tensor<1x4x?x?xf32>, tensor<*xf32>) -> tensor<*xf32>
+  %masked = onnx.node "Add"(%biased, %mask) {version = 20 : i64} : (tensor<*xf32>, tensor<?x1x1x?xf32>) -> tensor<*xf32>
+  %p = onnx.node "Softmax"(%masked) {attributes = {axis = -1 : i64}, version = 20 : i64} : (tensor<*xf32>) -> tensor<*xf32>
+  %y = onnx.node "MatMul"(%p, %v) {version = 20 : i64} : (tensor<*xf32>, tensor<?x4x?x8xf32>) -> tensor<?x4x?x8xf32>
+  return %y : tensor<?x4x?x8xf32>
+}

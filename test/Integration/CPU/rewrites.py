@@ -384,6 +384,10 @@ def swap_in_chain(graph, rng):
         if not adds or inner is None or inner.op_type != outer.op_type or len(graph.users(inner.output[0])) != 1:
             continue
         if outer.op_type == "Add":
+            # What is added last may be a shared expert, which belongs behind the others.
+            users = [user.op_type for user in graph.users(outer.output[0]) if not isinstance(user, str)]
+            if "Add" not in users:
+                continue
             dims = [graph.dims(name) for name in (*inner.input, outer.input[1], inner.output[0])]
             if None in dims or any(dim != dims[0] or None in dim[1:] for dim in dims) or len(dims[0]) < 2:
                 continue

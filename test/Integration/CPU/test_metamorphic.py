@@ -9,13 +9,12 @@ import zlib
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from harness import MODELS, TOLERANCES, run, tool
 from moec.runtime import MoecError, load
 from references.evaluate import relative_error
 from rewrites import BREAKING, PRESERVING, WHOLE_GRAPH, Graph, choose, scatter_into_ones
-from test_models import BLOCKS, computed_type
+from test_models import BLOCKS, computed_type, run_onnx
 
 # Two of each form of the experts, and each router.
 SAMPLE = [
@@ -61,16 +60,6 @@ def read_case(name):
 
 def random_numbers(*words):
     return np.random.default_rng(zlib.crc32(" ".join(words).encode()))
-
-
-def run_onnx(model, inputs):
-    """By ONNX Runtime, without its own rewrites: they fail on some of ours."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs)))
 
 
 def raise_blocks(path):

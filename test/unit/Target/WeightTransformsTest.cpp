@@ -199,6 +199,26 @@ TEST_F(WeightTransforms, Unpack) {
     }
 }
 
+TEST_F(WeightTransforms, ToUnsigned) {
+  for (int64_t width : {2, 4, 8}) {
+    Bytes in = random(2 * 3), expected;
+    for (char byte : in) {
+      int result = 0;
+      for (int64_t shift = 0; shift < 8; shift += width) {
+        int range = 1 << width, code = (uint8_t(byte) >> shift) & (range - 1);
+        int value = code < range / 2 ? code : code - range;
+        result |= (value + range / 2) << shift;
+      }
+      expected.push_back(char(result));
+    }
+    for (Type element : {bits(8), code()})
+      EXPECT_EQ(run(Attribute(inlined(type({2, 3}, element), in)),
+                    ToUnsignedAttr::get(&context, width), type({2, 3}, code())),
+                expected)
+          << "bits " << width;
+  }
+}
+
 TEST_F(WeightTransforms, StackAndReshape) {
   Bytes a = random(2 * 3 * 4), b = random(2 * 1 * 4), expected;
   for (int64_t e = 0; e < 2; ++e) {

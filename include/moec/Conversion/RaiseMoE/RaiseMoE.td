@@ -19,7 +19,11 @@ def RaiseMoE : Pass<"raise-moe", "::mlir::ModuleOp"> {
     `moe.combine`: every tensor that is proven to be y[t] = Σ w · F_e(x[t]) over the
     experts e chosen for token t. One walk over the graph derives what each tensor is in
     terms of tokens, slots and experts (`Facts.h`); all spellings end in the same fact. A
-    remark says where facts stop.
+    remark says where facts stop, and what was expected there. Weights that the graph has
+    as codes (`DequantizeLinear` of constants with one scale per row, or per block that
+    divides the columns; `MatMulNBits`) become those of `moe.dequantize`. Weights that
+    multiply the experts' input (Llama 4) become `scale_input`. A loop over experts that
+    tracing unrolled without some of them is an error.
 
     Routers in standard operators become `moe.score`, `moe.select`, `moe.weigh` and
     `moe.capacity`, whatever they are spelled with: softmax, sigmoid or √softplus

@@ -321,6 +321,18 @@ RankedTensorType UnpackAttr::getResultType(RankedTensorType input,
   return RankedTensorType::get(shape, IntegerType::get(getContext(), 8));
 }
 
+RankedTensorType ToUnsignedAttr::getResultType(RankedTensorType input,
+                                               function_ref<InFlightDiagnostic()> emitError) const {
+  Type element = input.getElementType();
+  bool isByte = element.isInteger(8) && !element.isSignedInteger();
+  if ((getBits() != 2 && getBits() != 4 && getBits() != 8) || !isByte) {
+    emitError() << "cannot make codes of " << getBits() << " bits unsigned in " << input;
+    return {};
+  }
+  return RankedTensorType::get(input.getShape(),
+                               IntegerType::get(getContext(), 8, IntegerType::Unsigned));
+}
+
 /// Checks common to both panel layouts; returns the number of panels or -1.
 static int64_t numPanels(RankedTensorType input, int64_t width, Glu glu,
                          function_ref<InFlightDiagnostic()> emitError) {

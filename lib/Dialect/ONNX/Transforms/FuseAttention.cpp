@@ -161,11 +161,24 @@ static bool hasRank(Value value, int64_t rank) {
   return type && type.getRank() == rank;
 }
 
-/// The keys [batch, heads, rows, size] of which `value` is the transposition of the last two
-/// dimensions, in one step or by way of rank 3; null for others.
-static Value getKeys(Value value) {
-  if (NodeOp transpose = getNode(value, "Transpose"))
-    return hasPermutation(transpose, {0, 1, 3, 2}) ? transpose.getInput(0) : Value();
+namespace {
+/// Keys [batch, heads, rows, size], or [batch, rows, heads, size] if `rowsFirst`.
+struct Keys {
+  Value tensor;
+  bool rowsFirst = false;
+};
+} // namespace
+
+/// The keys of which `value` is the transposition [batch, heads, size, rows], in one step or
+/// by way of rank 3; null for others.
+static Keys getKeys(Value value) {
+  if (NodeOp transpose = getNode(value, "Transpose")) {
+    if (hasPermutation(transpose, {0, 1, 3, 2}))
+      return {transpose.getInput(0)};
+    if (hasPermutation(transpose, {0, 2, 3, 1}))
+      return {transpose.getInput(0), /*rowsFirst=*/true};
+    return {};
+  }
   NodeOp outer = getNode(value, "Reshape");
   NodeOp transpose = outer ? getNode(outer.getInput(0), "Transpose") : NodeOp();
   NodeOp inner = transpose ? getNode(transpose.getInput(0), "Reshape") : NodeOp();
@@ -177,7 +190,7 @@ static Value getKeys(Value value) {
   bool merges = isDimension(flat, 1, keys, 2) && isDimension(flat, 2, keys, 3);
   bool splits = isDimension(full, 0, keys, 0, /*open=*/true) && isDimension(full, 1, keys, 1) &&
                 isDimension(full, 2, keys, 3) && isDimension(full, 3, keys, 2);
-  return merges && splits ? keys : Value();
+  return {merges && splits ? keys : Value()};
 }
 
 //===----------------------------------------------------------------------===//
@@ -186,7 +199,10 @@ static Value getKeys(Value value) {
 
 namespace {
 struct Attention {
-  Value query, key, value, bias;
+  Value query, value;
+  Keys key;
+  /// They are added to the scores.
+  SmallVector<Value, 2> biases;
   double scale = 1;
   bool emptyIsNaN = true;
 };
@@ -210,16 +226,45 @@ static NodeOp getSoftmax(Value weights, Attention &attention) {
 /// True when heads of queries and keys go together without broadcasting the queries.
 static bool fitTogether(const Attention &attention) {
   auto query = cast<RankedTensorType>(attention.query.getType());
-  for (Value other : {attention.key, attention.value}) {
-    auto type = cast<RankedTensorType>(other.getType());
+  auto key = cast<RankedTensorType>(attention.key.tensor.getType());
+  auto value = cast<RankedTensorType>(attention.value.getType());
+  int64_t heads = query.getDimSize(1), keyHeads = key.getDimSize(attention.key.rowsFirst ? 2 : 1);
+  for (RankedTensorType type : {key, value})
     if (type.getElementType() != query.getElementType() ||
-        type.getDimSize(0) != query.getDimSize(0) || type.isDynamicDim(1) ||
-        query.isDynamicDim(1) ||
-        (type.getDimSize(1) != query.getDimSize(1) && type.getDimSize(1) != 1))
+        type.getDimSize(0) != query.getDimSize(0))
       return false;
+  return !ShapedType::isDynamic(heads) && (keyHeads == heads || keyHeads == 1) &&
+         value.getDimSize(1) == keyHeads;
+}
+
+/// The side of a sum that is a product, perhaps times numbers, or else another sum.
+static std::optional<unsigned> getScoresSide(NodeOp add) {
+  for (StringRef opType : {"MatMul", "Add"})
+    for (unsigned side : {0u, 1u}) {
+      double scale = 1;
+      Value value = add.getInput(side);
+      if (hasRank(value, 4) && getNode(peelFactors(value, scale), opType))
+        return side;
+    }
+  return std::nullopt;
+}
+
+/// Takes what is added to a product from `scores`.
+static Value peelBiases(Value scores, Attention &attention) {
+  Value rest = scores;
+  while (NodeOp add = rest.hasOneUse() ? getNode(rest, "Add") : NodeOp()) {
+    std::optional<unsigned> side = getScoresSide(add);
+    if (!side)
+      break;
+    attention.biases.push_back(add.getInput(1 - *side));
+    rest = add.getInput(*side);
   }
-  return cast<RankedTensorType>(attention.key.getType()).getDimSize(1) ==
-         cast<RankedTensorType>(attention.value.getType()).getDimSize(1);
+  return rest;
+}
+
+static bool isMask(Value value) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  return type && type.getRank() >= 1 && type.getRank() <= 4;
 }
 
 /// Why the product `node` of a Softmax is not attention; empty when it is, or when there is
@@ -232,43 +277,71 @@ static StringRef match(NodeOp node, Attention &attention, bool &found) {
   Value scores = softmax.getInput(0);
   if (!hasRank(scores, 4) || !hasRank(attention.value, 4) || softmax.getIntAttr("axis", -1) != 3)
     return "the Softmax is not over the last of four dimensions";
-  if (NodeOp add = scores.hasOneUse() ? getNode(scores, "Add") : NodeOp()) {
-    for (unsigned side : {0u, 1u}) {
-      double scale = 1;
-      Value product = peelFactors(add.getInput(side), scale);
-      if (!getNode(product, "MatMul") || attention.bias)
-        continue;
-      attention.bias = add.getInput(1 - side);
-      scores = add.getInput(side);
-    }
-  }
+  scores = peelBiases(scores, attention);
   scores = peelFactors(scores, attention.scale);
   NodeOp product = getNode(scores, "MatMul");
   if (!product || !scores.hasOneUse())
     return "the scores are no product that only the Softmax reads";
   attention.query = peelFactors(product.getInput(0), attention.scale);
   attention.key = getKeys(peelFactors(product.getInput(1), attention.scale));
-  if (!attention.key || !hasRank(attention.query, 4) || !hasRank(attention.key, 4))
+  if (!attention.key.tensor || !hasRank(attention.query, 4) || !hasRank(attention.key.tensor, 4))
     return "the second factor of the scores is not known to be transposed keys";
   if (!fitTogether(attention))
     return "queries, keys and values do not have the same batch and heads";
-  if (attention.bias && (!isa<RankedTensorType>(attention.bias.getType()) ||
-                         cast<RankedTensorType>(attention.bias.getType()).getRank() > 4 ||
-                         cast<RankedTensorType>(attention.bias.getType()).getRank() < 1))
+  if (!llvm::all_of(attention.biases, isMask))
     return "the rank of the mask is not known";
   found = true;
   return "";
 }
 
+/// The shape of a sum.
+static RankedTensorType broadcast(RankedTensorType lhs, RankedTensorType rhs) {
+  if (lhs.getRank() < rhs.getRank())
+    std::swap(lhs, rhs);
+  SmallVector<int64_t> shape(lhs.getShape());
+  for (auto [size, other] : llvm::zip(llvm::reverse(shape), llvm::reverse(rhs.getShape())))
+    size = size == 1 || other > 1 ? other : size;
+  return lhs.clone(shape);
+}
+
+/// The sum of all biases; null for none.
+static Value sumUp(OpBuilder &builder, Location loc, ArrayRef<Value> biases) {
+  Value sum;
+  for (Value bias : llvm::reverse(biases)) {
+    if (!sum) {
+      sum = bias;
+      continue;
+    }
+    auto type =
+        broadcast(cast<RankedTensorType>(sum.getType()), cast<RankedTensorType>(bias.getType()));
+    sum = NodeOp::create(builder, loc, TypeRange(type), "Add", {sum, bias}, 14).getResult(0);
+  }
+  return sum;
+}
+
+static Value getHeadsFirst(OpBuilder &builder, Location loc, const Keys &keys) {
+  if (!keys.rowsFirst)
+    return keys.tensor;
+  auto type = cast<RankedTensorType>(keys.tensor.getType());
+  SmallVector<int64_t> shape(type.getShape());
+  std::swap(shape[1], shape[2]);
+  auto perm = builder.getNamedAttr("perm", builder.getDenseI64ArrayAttr({0, 2, 1, 3}));
+  return NodeOp::create(builder, loc, TypeRange(type.clone(shape)), "Transpose", {keys.tensor}, 13,
+                        {perm})
+      .getResult(0);
+}
+
 static void replace(NodeOp node, const Attention &attention) {
   OpBuilder builder(node);
+  Value key = getHeadsFirst(builder, node.getLoc(), attention.key);
+  Value bias = sumUp(builder, node.getLoc(), attention.biases);
   SmallVector<NamedAttribute> attributes = {
       builder.getNamedAttr("scale", builder.getF32FloatAttr(attention.scale))};
   if (attention.emptyIsNaN)
     attributes.push_back(builder.getNamedAttr("__empty_is_nan", builder.getI64IntegerAttr(1)));
   auto fused = NodeOp::create(builder, node.getLoc(), node.getResultTypes(), "Attention",
-                              {attention.query, attention.key, attention.value, attention.bias}, 23,
-                              attributes, node.getOutputName(0));
+                              {attention.query, key, attention.value, bias}, 23, attributes,
+                              node.getOutputName(0));
   node.getResult(0).replaceAllUsesWith(fused.getResult(0));
 }
 

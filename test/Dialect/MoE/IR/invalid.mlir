@@ -128,6 +128,12 @@ moe.weight @w from [#moe.segment<"m", offset = 0, length = 8, tensor<2x4xui8>>]
 
 // -----
 
+// expected-error@+1 {{C2: cannot make codes of 4 bits unsigned in 'tensor<2x4xf32>'}}
+moe.weight @w from [#moe.segment<"m", offset = 0, length = 32, tensor<2x4xf32>>]
+    through [#moe.to_unsigned<bits = 4>] : tensor<2x4xui8>
+
+// -----
+
 // expected-error@+1 {{C2: panels need [E, N, K] (N even with a gate) and an even width}}
 moe.weight @w from [#moe.segment<"m", offset = 0, length = 24, tensor<2x3xf32>>] through [#moe.panels<width = 32>] : tensor<2x3xf32>
 

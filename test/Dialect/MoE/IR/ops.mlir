@@ -36,6 +36,7 @@ func.func private @types(!moe.routing<experts = 8, k = 2>, !moe.routing<experts 
 // CHECK-SAME:    t4 = #moe.panels<width = 16, glu = concat>
 // CHECK-SAME:    t5 = #moe.code_panels<bits = 4, k = 64>
 // CHECK-SAME:    t6 = #moe.code_panels<bits = 2, k = 64, glu = interleaved>
+// CHECK-SAME:    t7 = #moe.to_unsigned<bits = 4>
 func.func private @attributes() attributes {
   a0 = #moe.activation<identity>, a1 = #moe.activation<relu>, a2 = #moe.activation<gelu>,
   a3 = #moe.activation<gelu_tanh>, a4 = #moe.activation<silu>, a5 = #moe.activation<relu2>,
@@ -54,7 +55,8 @@ func.func private @attributes() attributes {
   s1 = #moe.segment<"a", offset = 0, length = 3, tensor<3xi1>>,
   t0 = #moe.reshape<[2, 6]>, t1 = #moe.permute<[0, 2, 1]>, t2 = #moe.unpack<bits = 4, axis = 2, count = 7>,
   t3 = #moe.panels<width = 32>, t4 = #moe.panels<width = 16, glu = concat>,
-  t5 = #moe.code_panels<bits = 4, k = 64>, t6 = #moe.code_panels<bits = 2, k = 64, glu = interleaved>
+  t5 = #moe.code_panels<bits = 4, k = 64>, t6 = #moe.code_panels<bits = 2, k = 64, glu = interleaved>,
+  t7 = #moe.to_unsigned<bits = 4>
 }
 
 // --- weights ---------------------------------------------------------------------

@@ -164,6 +164,16 @@ def MoE_UnpackAttr : MoE_WeightTransform<"Unpack", "unpack"> {
   let assemblyFormat = "`<` `bits` `=` $bits `,` `axis` `=` $axis `,` `count` `=` $count `>`";
 }
 
+def MoE_ToUnsignedAttr : MoE_WeightTransform<"ToUnsigned", "to_unsigned"> {
+  let summary = "signed codes as unsigned ones";
+  let description = [{
+    q + 2^(bits-1), for each of the 8 / `bits` two's complement codes in a byte of an i8
+    or ui8 tensor; the result is ui8.
+  }];
+  let parameters = (ins "int64_t":$bits);
+  let assemblyFormat = "`<` `bits` `=` $bits `>`";
+}
+
 def MoE_PanelsAttr : MoE_WeightTransform<"Panels", "panels"> {
   let summary = "columns in panels: the packed layout of the CPU kernels";
   let description = [{
