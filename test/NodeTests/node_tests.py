@@ -28,10 +28,11 @@ REASONS = {
     r"sequences, maps, optional and sparse values are not supported": "sequences, optional values",
     r"cannot cross the library's interface": "inputs or outputs of 4 or 2 bits, or of float8",
     r"(a cast from|a cast from \S+ to) f(4|6|8)E|to this type is not supported": "arithmetic on float4, float6 and float8",
-    r"\(Attention\): output 3 is not supported": "the fourth output of Attention",
     r"training_mode must be a constant false": "training",
     r"quantization (of|to) f(4|6|8)E": "arithmetic on float4, float6 and float8",
     r"the axes must be constants": "axes that are computed while the model runs",
+    r"has not the same rank and element type in both branches": "an If on data whose branches have different ranks",
+    r"output dimension depends on data": "sizes of outputs that are computed from data",
     r"a size that is not arithmetic on the dimensions of the inputs": "sizes of temporaries that are computed from data",
 }
 

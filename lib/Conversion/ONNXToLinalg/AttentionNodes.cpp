@@ -5,6 +5,8 @@
 
 #include "Attention.h"
 
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
 #include <cmath>
 
 using namespace mlir;
@@ -164,6 +166,139 @@ static LogicalResult checkBroadcastHeads(NodeLowering &n, const Heads &query, co
   return success();
 }
 
+/// The scaled product of each query and key, in the compute type.
+static Value multiplyHeads(ImplicitLocOpBuilder &b, const AttentionSpec &spec) {
+  Type compute = spec.scale.getType();
+  Sizes query = getHeadSizes(b, spec.query), key = getHeadSizes(b, spec.key);
+  Value group = toValue(b, maxSizes(b, quotientOf(b, query[1], key[1]), b.getIndexAttr(1)));
+  Value size = toValue(b, query[3]), zero = arith::ConstantIndexOp::create(b, 0),
+        one = arith::ConstantIndexOp::create(b, 1), none = constantOf(b, compute, 0);
+  auto read = [&](ImplicitLocOpBuilder &b, const Heads &heads, Value batch, Value head, Value row,
+                  Value column) {
+    SmallVector<Value> at = {batch, head, row, column};
+    if (heads.rowsFirst)
+      std::swap(at[1], at[2]);
+    return toComputeType(b, tensor::ExtractOp::create(b, heads.tensor, at));
+  };
+  return generateTensor(
+      b, {query[0], query[1], query[2], key[2]}, compute,
+      [&](ImplicitLocOpBuilder &b, ValueRange at) -> Value {
+        Value keyHead = arith::DivUIOp::create(b, at[1], group);
+        auto loop = scf::ForOp::create(b, zero, size, one, none);
+        auto inner = ImplicitLocOpBuilder::atBlockBegin(b.getLoc(), loop.getBody());
+        Value column = loop.getInductionVar();
+        Value product =
+            multiplyElements(inner, read(inner, spec.query, at[0], at[1], at[2], column),
+                             read(inner, spec.key, at[0], keyHead, at[3], column));
+        scf::YieldOp::create(inner, addElements(inner, loop.getRegionIterArg(0), product));
+        return arith::MulFOp::create(b, loop.getResult(0), spec.scale);
+      });
+}
+
+/// -inf for the keys that are no one's, or outside of the window of a query.
+static Value maskWindow(ImplicitLocOpBuilder &b, const AttentionSpec &spec, Value scores) {
+  if (!spec.left && !spec.right && !spec.lengths)
+    return scores;
+  Value rows = toValue(b, getSize(b, scores, 2));
+  Value given = spec.offset ? toValue(b, spec.offset) : Value();
+  Value out = constantOf(b, spec.scale.getType(), -std::numeric_limits<double>::infinity());
+  auto index = [](ImplicitLocOpBuilder &b, int64_t value) -> Value {
+    return arith::ConstantIndexOp::create(b, value);
+  };
+  return generateTensor(b, getSizes(b, scores), spec.scale.getType(),
+                        [&](ImplicitLocOpBuilder &b, ValueRange at) -> Value {
+                          Value score = tensor::ExtractOp::create(b, scores, at), offset = given;
+                          auto keepIf = [&](arith::CmpIPredicate predicate, Value lhs, Value rhs) {
+                            Value isKept = arith::CmpIOp::create(b, predicate, lhs, rhs);
+                            score = arith::SelectOp::create(b, isKept, score, out);
+                          };
+                          if (spec.lengths) {
+                            Value length = tensor::ExtractOp::create(b, spec.lengths, at[0]);
+                            length = arith::IndexCastOp::create(b, b.getIndexType(), length);
+                            keepIf(arith::CmpIPredicate::slt, at[3], length);
+                            if (!offset)
+                              offset = arith::SubIOp::create(b, length, rows);
+                          }
+                          Value position = arith::AddIOp::create(b, at[2], offset);
+                          if (spec.right)
+                            keepIf(arith::CmpIPredicate::sle, at[3],
+                                   arith::AddIOp::create(b, position, index(b, *spec.right)));
+                          if (spec.left)
+                            keepIf(arith::CmpIPredicate::sge, at[3],
+                                   arith::SubIOp::create(b, position, index(b, *spec.left)));
+                          return score;
+                        });
+}
+
+/// Softmax of the last dimension; rows without any key are zeros.
+static FailureOr<Value> softmaxRows(NodeLowering &n, Value scores) {
+  ImplicitLocOpBuilder &b = n.b;
+  Type compute = getElementTypeOrSelf(scores.getType());
+  double infinity = std::numeric_limits<double>::infinity();
+  Value highest = reduce(b, scores, 3, constantOf(b, compute, -infinity),
+                         [](ImplicitLocOpBuilder &b, Value acc, Value element) {
+                           return extreme(b, acc, element, /*isUnsigned=*/false, /*isMax=*/true);
+                         });
+  FailureOr<Value> powers =
+      mapElements(n, {scores, unsqueeze(b, highest, 3)}, compute,
+                  [&](ImplicitLocOpBuilder &b, ValueRange x) -> Value {
+                    Value isEmpty = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, x[1],
+                                                          constantOf(b, compute, -infinity));
+                    Value power = math::ExpOp::create(b, arith::SubFOp::create(b, x[0], x[1]));
+                    return arith::SelectOp::create(b, isEmpty, constantOf(b, compute, 0), power);
+                  });
+  if (failed(powers))
+    return failure();
+  Value sum = reduce(b, *powers, 3, constantOf(b, compute, 0),
+                     [](ImplicitLocOpBuilder &b, Value acc, Value element) {
+                       return addElements(b, acc, element);
+                     });
+  return mapElements(n, {*powers, unsqueeze(b, sum, 3)}, compute,
+                     [&](ImplicitLocOpBuilder &b, ValueRange x) -> Value {
+                       Value zero = constantOf(b, compute, 0);
+                       Value isEmpty =
+                           arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, x[1], zero);
+                       Value weight = arith::DivFOp::create(b, x[0], x[1]);
+                       return arith::SelectOp::create(b, isEmpty, zero, weight);
+                     });
+}
+
+/// The scores as an output: products, with softcap from mode 1 on, masked from 2 on, and
+/// after the softmax in 3.
+static FailureOr<Value> buildScores(NodeLowering &n, const AttentionSpec &spec) {
+  ImplicitLocOpBuilder &b = n.b;
+  int64_t mode = n.node.getIntAttr("qk_matmul_output_mode", 0);
+  if (mode < 0 || mode > 3)
+    return n.fail("qk_matmul_output_mode must be 0 to 3, got " + Twine(mode));
+  Type compute = spec.scale.getType();
+  FailureOr<Value> scores = multiplyHeads(b, spec);
+  if (mode >= 1 && spec.softcap != 0)
+    scores = mapElements(n, *scores, compute, [&](ImplicitLocOpBuilder &b, ValueRange x) -> Value {
+      Value cap = constantOf(b, compute, spec.softcap);
+      Value part = math::TanhOp::create(b, arith::DivFOp::create(b, x[0], cap));
+      return arith::MulFOp::create(b, part, cap);
+    });
+  for (Value bias : mode >= 2 ? ArrayRef<Value>(spec.biases) : ArrayRef<Value>()) {
+    if (failed(scores))
+      return failure();
+    Type type = getElementTypeOrSelf(bias.getType());
+    scores = mapElements(
+        n, {*scores, bias}, compute, [&](ImplicitLocOpBuilder &b, ValueRange x) -> Value {
+          if (type.isInteger(1))
+            return arith::SelectOp::create(
+                b, x[1], x[0], constantOf(b, compute, -std::numeric_limits<double>::infinity()));
+          return arith::AddFOp::create(b, x[0], castElement(b, x[1], type, compute));
+        });
+  }
+  if (mode >= 2 && succeeded(scores))
+    scores = maskWindow(b, spec, *scores);
+  if (mode == 3 && succeeded(scores))
+    scores = softmaxRows(n, *scores);
+  if (failed(scores))
+    return failure();
+  return convertTensor(n, *scores, getElementTypeOrSelf(spec.query.tensor.getType()));
+}
+
 static LogicalResult lowerAttention(NodeLowering &n) {
   ImplicitLocOpBuilder &b = n.b;
   int64_t queryHeads = n.node.getIntAttr("q_num_heads", 0);
@@ -213,8 +348,13 @@ static LogicalResult lowerAttention(NodeLowering &n) {
   FailureOr<Value> result = buildAttention(n, spec);
   if (failed(result))
     return failure();
+  FailureOr<Value> scores = Value();
+  if (n.node.getNumResults() > 3 && !n.node.getResult(3).use_empty())
+    scores = buildScores(n, spec);
+  if (failed(scores))
+    return failure();
   SmallVector<Value> results = {query->rowsFirst ? joinHeads(b, *result) : *result, *presentKey,
-                                *presentValue, Value()};
+                                *presentValue, *scores};
   results.resize(n.node.getNumResults());
   return n.replace(results);
 }

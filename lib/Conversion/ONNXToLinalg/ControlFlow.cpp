@@ -291,7 +291,8 @@ LogicalResult LoopLowering::addCarried(unsigned i) {
   part.number = i;
   part.type = type;
   part.sizes = getSizes(b, init);
-  part.init = castTo(b, init, type);
+  // The steps write to it.
+  part.init = castTo(b, copy(b, init), type);
   ImplicitLocOpBuilder inner(b.getLoc(), graph.body->getTerminator());
   NodeLowering step(n.node);
   step.b.setInsertionPoint(graph.body->getTerminator());

@@ -72,3 +72,13 @@ def test_trained_model_with_cache(compiler, tinymoe, golden):
         for i in range(8):
             logits, past = step(model, golden["continuation_ids"][None, i:i + 1], past)
             assert relative_error(logits[0], golden["step_logits"][i + 1]) < TOLERANCES["float32"]
+
+
+@pytest.mark.parametrize("rows, past", [(256, 0), (64, 256)])
+def test_activation_memory(compiler, tinymoe, rows, past):
+    """The workspace is at most half more than what is alive together."""
+    sizes = {"batch": 1, "sequence": rows, "past_sequence": past, "total_sequence": rows + past}
+    flags = [f"--dim={name}={size}" for name, size in sizes.items()]
+    package = compiler.package(tinymoe.model("model_with_past"), "-O3", "--threads=none", *flags)
+    (entry,) = package.report["memory"]["activations"]
+    assert 0 < entry["live_bytes"] <= int(entry["workspace"]) <= 1.5 * entry["live_bytes"]
