@@ -18,6 +18,7 @@ from references.evaluate import evaluate, relative_error
 LAYERS = [f"layer{index}_moe" for index in range(4)]
 # All exported graphs at both levels take minutes.
 LEVELS = os.environ.get("MOEC_LEVELS", "-O0").split()
+UNRAISED = os.environ.get("MOEC_UNRAISED") == "all"
 QUANTIZED = ["layer1_qmoe_int4", "layer1_qmoe_int8", "layer1_qmoe_int4_asym"]
 
 
@@ -66,8 +67,10 @@ def computed_type(case):
 @pytest.mark.parametrize("level", LEVELS)
 def test_exported_graphs(compiler, exported_case, level):
     """As they are written, without raising."""
-    if not exported_case.name.startswith("mixtral__"):
-        pytest.skip("not compared yet")
+    if not UNRAISED and not exported_case.name.startswith("mixtral__"):
+        pytest.skip("compared when MOEC_UNRAISED=all")
+    if "_lm__" in exported_case.name or "_encoder__" in exported_case.name:
+        pytest.skip("a whole model")
     if exported_case.name.endswith("dynamo_sorted"):
         pytest.skip("the size of its output is computed from data")
     package = compiler.package(exported_case / "model.onnx", level, "--no-raise")
