@@ -89,6 +89,12 @@ class Graph:
                 return
         self.model.opset_import.append(helper.make_opsetid(domain, version))
 
+    def order_slots(self):
+        """Gives the slots of each token an order, which TopK may leave open."""
+        for node in self.nodes("TopK"):
+            for found in node.attribute:
+                found.i = 1 if found.name == "sorted" else found.i
+
     def sort(self, pick):
         """A topological order; `pick` chooses among the nodes that may come next."""
         available = {value.name for value in self.graph.input} | {""}
@@ -493,9 +499,11 @@ def other_k(graph, rng):
         axis = attribute(node, "axis", -1)
         return k is not None and dims is not None and dims[axis] is not None and k.item() < dims[axis]
 
-    node = choose(rng, [node for node in graph.nodes("TopK") if can_grow(node)])
-    if node is None:
+    # That among the most candidates chooses experts, others groups of them.
+    nodes = [node for node in graph.nodes("TopK") if can_grow(node)]
+    if not nodes:
         return False
+    node = max(nodes, key=lambda node: graph.dims(node.input[0])[attribute(node, "axis", -1)])
     node.input[1] = graph.constant(graph.value(node.input[1]) + 1)
     del graph.graph.value_info[:]
     return True
@@ -521,11 +529,6 @@ def squared_weights(graph, rng):
 
 def second_user(graph, rng):
     """An interior value becomes an output, too."""
-    for node in graph.nodes("TopK"):
-        # So that the slots of what becomes an output have an order.
-        sorts = [attribute for attribute in node.attribute if attribute.name == "sorted"]
-        for found in sorts:
-            found.i = 1
     inner = [node for node in graph.nodes("Mul", "MatMul", "Gemm", "Softmax") if node.output[0] not in graph.outputs]
     inner = [node for node in inner if graph.dims(node.output[0]) and graph.dtype(node.output[0])]
     node = choose(rng, inner)

@@ -98,6 +98,7 @@ def test_other_spellings_are_raised(tmp_path, name):
 def test_other_meanings_are_not_lost(compiler, tmp_path, name, rewrite):
     model, inputs, _ = read_case(name)
     graph = Graph(model)
+    graph.order_slots()
     if not rewrite(graph, random_numbers(name, rewrite.__name__)):
         pytest.skip("nothing to change")
     if rewrite is scatter_into_ones and name.endswith("hfexp_grouped"):
@@ -113,7 +114,12 @@ def test_other_meanings_are_not_lost(compiler, tmp_path, name, rewrite):
     if not raised:
         assert "remark" in messages or "error" in messages
         return
-    with load(compiler.package(path, "-O0").path) as opened:
+    package = tmp_path / "broken.moec"
+    done = compiler.run(path, "-O0", "-o", package, check=False)
+    if "output dimension depends on data" in done.stderr:
+        return  # A second user of the rows of one expert: refused, which loses nothing.
+    assert done.returncode == 0, done.stderr
+    with load(package) as opened:
         actual = opened.run(inputs)
     for output, value in expected.items():
         assert relative_error(actual[output], value) < 10 * tolerance(name)
