@@ -148,10 +148,9 @@ FailureOr<Value> NodeLowering::castToStated(Value value, RankedTensorType stated
     check(equalSizes(b, size, b.getIndexAttr(expected)),
           what + "is not " + Twine(expected) + ", as the model states");
   }
-  // Nothing runs after a check of sizes alone fails; after others all goes on, and a slice
-  // is memory of another tensor, which may end before the stated size does.
-  bool isSlice = value.getDefiningOp<tensor::ExtractSliceOp>() != nullptr;
-  return ofData && isSlice ? fitInto(b, value, stated) : castTo(b, value, stated);
+  // Nothing runs after a check of sizes alone fails; after others all goes on, and memory of the
+  // stated size is not that of the computed one.
+  return ofData ? fitInto(b, value, stated) : castTo(b, value, stated);
 }
 
 /// Sizes of `from` that others ask for, computed from what makes `to`, which no later

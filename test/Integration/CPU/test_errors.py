@@ -333,6 +333,30 @@ def test_stated_size_that_the_data_do_not_give(compiler, level):
 
 
 @pytest.mark.parametrize("level", ["-O0", "-O3"])
+def test_joined_parts_that_are_longer_than_stated(compiler, level):
+    """What follows a failed check of such sizes writes nowhere else."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        parts (float[n] x) => (float[2] y) <float[2] joined> {
+            found = NonZero (x)
+            flat_shape = Constant <value_ints = [-1]> ()
+            flat = Reshape (found, flat_shape)
+            part = Gather (x, flat)
+            joined = Concat <axis = 0> (part, part)
+            y = Neg (joined)
+        }"""
+    )
+    with load(compiler.package(model, level).path) as package:
+        x = np.zeros(100_000, np.float32)
+        x[7] = 3
+        assert np.array_equal(package.run({"x": x})["y"], [-3, -3])
+        for count in (0, 100_000):
+            with pytest.raises(MoecError, match="of output 'joined' is not 2, as the model states"):
+                package.run({"x": np.repeat(np.float32([1, 0]), [count, len(x) - count])})
+
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
 def test_symbol_of_outputs_of_different_sizes(compiler, level):
     """A name of an output's size is a comment; what is computed counts."""
     value = helper.make_tensor_value_info
