@@ -247,6 +247,13 @@ private:
 
 } // namespace
 
+/// True unless the types say that the sum broadcasts one operand to the shape of the other.
+static bool addsShapesAlike(NodeOp add) {
+  auto first = dyn_cast<RankedTensorType>(add.getInput(0).getType()),
+       second = dyn_cast<RankedTensorType>(add.getInput(1).getType());
+  return first && second && succeeded(verifyCompatibleShape(first, second));
+}
+
 LogicalResult RaiseShared::raise(NodeOp add, int position, CombineOp combine,
                                  PatternRewriter &rewriter) const {
   Value routed = combine.getResult();
@@ -260,6 +267,8 @@ LogicalResult RaiseShared::raise(NodeOp add, int position, CombineOp combine,
   if (!shared || getLastDim(added) != type.getDimSize(1) ||
       getLastDim(add.getResult(0)) != type.getDimSize(1))
     return rewriter.notifyMatchFailure(add, "adds no feed-forward network of the block's input");
+  if (!addsShapesAlike(add))
+    return rewriter.notifyMatchFailure(add, "adds tensors of different shapes");
   if (getElementTypeOrSelf(shared->down.weight.getType()) != type.getElementType() ||
       getElementTypeOrSelf(shared->up.weight.getType()) != type.getElementType())
     return rewriter.notifyMatchFailure(add, "the network is of another element type");

@@ -41,3 +41,23 @@ func.func @silu(%x: !x, %l: tensor<?x8xf32>, %w1: tensor<8x128x64xf32>, %w2: ten
   %sum = onnx.node "Add"(%y, %f) {version = 14 : i64} : (!x, !x) -> !x
   return %sum : !x
 }
+
+// An Add that broadcasts adds something else to each row.
+
+// CHECK-LABEL: func @broadcasts
+// CHECK: moe.combine
+// CHECK-NOT: moe.shared
+// CHECK: onnx.node "Add"
+func.func @broadcasts(%x: !x, %l: tensor<?x8xf32>, %w1: tensor<8x128x64xf32>, %w2: tensor<8x64x128xf32>,
+                      %shape: tensor<3xi64>) -> tensor<?x?x64xf32> {
+  %up = moe.load_weight @up : tensor<64x32xf32>
+  %down = moe.load_weight @down : tensor<32x64xf32>
+  %y = onnx.node "com.microsoft.MoE"(%x, %l, %w1, %w2) {absent = array<i32: 3>, version = 1 : i64}
+    : (!x, tensor<?x8xf32>, tensor<8x128x64xf32>, tensor<8x64x128xf32>) -> !x
+  %u = onnx.node "MatMul"(%x, %up) {version = 13 : i64} : (!x, tensor<64x32xf32>) -> !h
+  %h = onnx.node "Relu"(%u) {version = 14 : i64} : (!h) -> !h
+  %f = onnx.node "MatMul"(%h, %down) {version = 13 : i64} : (!h, tensor<32x64xf32>) -> !x
+  %rows = onnx.node "Reshape"(%f, %shape) {version = 14 : i64} : (!x, tensor<3xi64>) -> tensor<?x?x64xf32>
+  %sum = onnx.node "Add"(%y, %rows) {version = 14 : i64} : (!x, tensor<?x?x64xf32>) -> tensor<?x?x64xf32>
+  return %sum : tensor<?x?x64xf32>
+}
