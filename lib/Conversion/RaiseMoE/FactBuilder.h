@@ -162,6 +162,7 @@ private:
   const Fact *contract(Side lhs, Side rhs, ArrayRef<char> out);
   const Fact *placeRows(const Side &mask, const Side &rows, ArrayRef<char> out,
                         ArrayRef<char> summed);
+  FailureOr<Placement> readPlacementOf(Value tensor, const Labels &tokens, Refusal &refusal);
   const Fact *takeBackRows(const Side &weights, const Side &rows, ArrayRef<char> out,
                            ArrayRef<char> summed);
   const Fact *linear(const Side &rows, const Side &weight, ArrayRef<char> out, char in);

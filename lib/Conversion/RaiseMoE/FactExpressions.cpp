@@ -183,7 +183,8 @@ const Fact *Facts::Builder::scaleRows(const Fact *rows, const Fact *weight) {
     return nullptr;
   // Positions times weights are no rows.
   Refusal refusal;
-  if (succeeded(readPlacement(node.getResult(0), refusal)) || refusal.at)
+  auto isUnknown = [](Value) { return false; };
+  if (succeeded(readPlacement(node.getResult(0), isUnknown, refusal)) || refusal.at)
     return nullptr;
   Fact result = *rows, factor = *weight;
   SmallVector<Labels> axes;

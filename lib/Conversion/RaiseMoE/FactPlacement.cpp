@@ -17,6 +17,15 @@ static bool isWhole(const Fact *fact) {
          });
 }
 
+FailureOr<Placement> Facts::Builder::readPlacementOf(Value tensor, const Labels &tokens,
+                                                     Refusal &refusal) {
+  auto isTokenCount = [&](Value value) {
+    const auto &extents = f.getExtents(value);
+    return extents.size() == 1 && extents[0] && *extents[0] == f.getExtent(tokens);
+  };
+  return readPlacement(tensor, isTokenCount, refusal);
+}
+
 /// Σ over t of mask[t, e, c] · x[t]: each (e, c) has the row of one token, or 0.
 const Fact *Facts::Builder::placeRows(const Side &mask, const Side &rows, ArrayRef<char> out,
                                       ArrayRef<char> summed) {
@@ -29,7 +38,7 @@ const Fact *Facts::Builder::placeRows(const Side &mask, const Side &rows, ArrayR
       groups[1].refs.size() != 1 || groups[2].refs.size() != 1)
     return nullptr;
   Refusal refusal;
-  FailureOr<Placement> placement = readPlacement(mask.fact->src, refusal);
+  FailureOr<Placement> placement = readPlacementOf(mask.fact->src, *tokens, refusal);
   if (failed(placement)) {
     if (refusal.at)
       f.refusals.push_back({node, refusal});
@@ -72,7 +81,7 @@ const Fact *Facts::Builder::takeBackRows(const Side &weights, const Side &rows, 
   });
   if (placed == all.end())
     return nullptr;
-  const auto &[placement, tokens] = f.getPlaced(*placed);
+  const auto &[placement, tokens, known] = f.getPlaced(*placed);
   Label positions = *placed, experts = f.numbersBelow(placement.experts);
 
   Fact view = *weights.fact;
@@ -93,7 +102,7 @@ const Fact *Facts::Builder::takeBackRows(const Side &weights, const Side &rows, 
     result.axes.push_back(mine ? tokens : *other);
   }
   Refusal refusal;
-  FailureOr<Placement> back = readPlacement(view.src, refusal);
+  FailureOr<Placement> back = readPlacementOf(view.src, tokens, refusal);
   if (succeeded(back) && !movesSameTokens(placement, *back))
     (void)refusal.refuse(view.src, "weights other tokens or positions than those that were put to "
                                    "the experts");
@@ -101,6 +110,7 @@ const Fact *Facts::Builder::takeBackRows(const Side &weights, const Side &rows, 
     f.refusals.push_back({node, refusal});
   if (failed(back) || refusal.at)
     return nullptr;
+  f.placed[positions].weights[view.src] = *back;
   result.kind = Fact::Weighted;
   result.weight = make(std::move(view));
   result.rows = positions;

@@ -191,7 +191,9 @@ Label Facts::rowsPlaced(const Fact *mask, const Placement &placement, const Labe
   Label label = newLabel(getSize(positions));
   labels[label].alias = {positions};
   labels[label].rows = {RowList::Placed, mask};
-  placed[label] = {placement, tokens};
+  PlacedRows &rows = placed[label];
+  rows.placement = placement;
+  rows.tokens = tokens;
   return label;
 }
 

@@ -180,6 +180,8 @@ struct Stop {
 struct PlacedRows {
   Placement placement;
   Labels tokens;
+  /// The weights with which the rows are taken back, by tensor.
+  DenseMap<Value, Placement> weights;
 };
 
 /// A node that takes the experts that were hit for `count` ones, as they were when the model

@@ -62,15 +62,15 @@ struct TokenPositions {
 struct ReadTerm {
   Placement::Choice choice;
   SmallVector<Value, 2> earlier;
-  int64_t capacity = 0;
+  CapacityAttr capacity;
   /// What the gates are divided by, and the result.
   Value divisor, weight;
 };
 
 class PlacementReader {
 public:
-  PlacementReader(int64_t experts, int64_t positions, Refusal &refusal)
-      : experts(experts), positions(positions), refusal(refusal) {}
+  PlacementReader(int64_t experts, int64_t positions, IsTokenCount isTokenCount, Refusal &refusal)
+      : experts(experts), positions(positions), isTokenCount(isTokenCount), refusal(refusal) {}
   FailureOr<Placement> read(Value tensor);
 
 private:
@@ -87,20 +87,23 @@ private:
 
   bool isPerExpert(Value value) const;
   FailureOr<Count> readCount(Value value);
-  LogicalResult checkLimits(const Count &count, int64_t capacity);
+  CapacityAttr getKept(Value limit, double first, bool orEqual) const;
+  LogicalResult checkLimits(const Count &count, CapacityAttr capacity);
   LogicalResult readTotals(Value value, Count &count);
   FailureOr<TokenPositions> readLocation(Value value);
-  FailureOr<int64_t> readKeep(Value keep, Value ids, ArrayRef<Value> earlier);
+  FailureOr<CapacityAttr> readKeep(Value keep, Value ids, ArrayRef<Value> earlier);
+  CapacityAttr getDepth(Value oneHot) const;
   FailureOr<ReadTerm> readTerm(const Term &term);
   LogicalResult readWeight(const Factor &factor, ReadTerm &result);
   FailureOr<ExpertProduct> readGate(Value value);
-  bool areWithin(ArrayRef<Value> keeps, Value ids, ArrayRef<Value> earlier, int64_t capacity);
+  bool areWithin(ArrayRef<Value> keeps, Value ids, ArrayRef<Value> earlier, CapacityAttr capacity);
   LogicalResult checkDistinct(const Placement &placement);
   bool readNorm(ArrayRef<ReadTerm> terms, Placement &placement);
 
   LogicalResult refuse(Value value, const Twine &reason) { return refusal.refuse(value, reason); }
 
   int64_t experts, positions;
+  IsTokenCount isTokenCount;
   Refusal &refusal;
 };
 
@@ -248,7 +251,8 @@ bool PlacementReader::isIndicator(const Factor &factor) const {
 /// Writes `value` as a sum of products. What is neither a sum nor a product is a factor.
 bool PlacementReader::expand(Value value, StringRef roles, Terms &terms) {
   auto node = value.getDefiningOp<NodeOp>();
-  if (!node || isIndicator({value, roles.str()})) {
+  bool hasInput = node && node.getNumInputs() > 0 && node.getInput(0);
+  if (!hasInput || isIndicator({value, roles.str()})) {
     terms.push_back({{value, roles.str()}});
     return terms.size() <= 8;
   }
@@ -292,6 +296,108 @@ bool PlacementReader::expand(Value value, StringRef roles, Terms &terms) {
   }
   terms.push_back({{value, roles.str()}});
   return terms.size() <= 8;
+}
+
+//===----------------------------------------------------------------------===//
+// Capacities
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// A capacity as it is computed, from left to right.
+struct CapacityExpression {
+  SmallVector<CapacityTerm, 2> terms;
+  CapacityRound round = CapacityRound::Floor;
+  bool isRounded = false;
+  /// A quotient that may have been rounded to a float. Its floor and ceiling are right.
+  bool isInexact = false;
+  int64_t min = 0;
+
+  /// Multiplies or divides.
+  bool scale(double number, bool divides) {
+    if (isRounded || isInexact || !(number > 0) || number >= 65536)
+      return false;
+    int exponent = 0;
+    bool isPowerOf2 = std::frexp(number, &exponent) == 0.5;
+    if (divides)
+      isInexact = !isPowerOf2;
+    bool isExact = isPowerOf2 || (number * 256 == std::floor(number * 256) &&
+                                  (divides ? number == std::floor(number) : number < 256));
+    terms.push_back({divides, CapacityTerm::Number, number});
+    return isExact;
+  }
+  bool roundTo(CapacityRound to) {
+    if (!isRounded)
+      round = to;
+    return isRounded = true;
+  }
+};
+
+} // namespace
+
+static bool readExpression(Value value, IsTokenCount isTokenCount, CapacityExpression &result) {
+  value = stripReshapes(value);
+  if (isTokenCount(value)) {
+    result.terms.push_back({/*divides=*/false, CapacityTerm::Tokens});
+    return true;
+  }
+  auto node = value.getDefiningOp<NodeOp>();
+  static const StringRef kKnown[] = {"Cast", "Ceil", "Floor", "Mul", "Div", "Max", "Clip"};
+  if (!node || !llvm::is_contained(kKnown, node.getOpType()))
+    return false;
+  Type type = getElementTypeOrSelf(value.getType());
+  if (isa<FloatType>(type) && !type.isF32() && !type.isF64())
+    return false;
+  bool swapped = (node.isOp("Mul") || node.isOp("Max")) && getSplat(node.getInput(0));
+  if (!readExpression(node.getInput(swapped ? 1 : 0), isTokenCount, result))
+    return false;
+  bool isWhole = isa<IntegerType>(type);
+  if (node.isOp("Cast"))
+    return !isWhole || result.roundTo(CapacityRound::Floor);
+  if (node.isOp("Ceil") || node.isOp("Floor"))
+    return result.roundTo(node.isOp("Ceil") ? CapacityRound::Ceil : CapacityRound::Floor);
+  Value operand = node.getInput(swapped ? 0 : 1);
+  std::optional<double> number = operand ? getSplat(operand) : std::nullopt;
+  if (!number)
+    return false;
+  if (node.isOp("Mul") || node.isOp("Div")) {
+    bool divides = node.isOp("Div");
+    return result.scale(*number, divides) &&
+           (!divides || !isWhole || result.roundTo(CapacityRound::Floor));
+  }
+  bool isBounded = result.isRounded && result.min == 0 && *number >= 0 &&
+                   *number == std::floor(*number) && *number < double(CapacityAttr::kLargest);
+  result.min = isBounded ? int64_t(*number) : 0;
+  return isBounded && !(node.isOp("Clip") && node.getInput(2));
+}
+
+CapacityAttr mlir::moe::readCapacity(Value value, IsTokenCount isTokenCount) {
+  std::optional<double> number = getSplat(value);
+  if (number && *number >= 1 && *number == std::floor(*number) &&
+      *number <= double(CapacityAttr::kLargest))
+    return getCapacity(value.getContext(), int64_t(*number));
+  CapacityExpression read;
+  if (number || !readExpression(value, isTokenCount, read) ||
+      !isa<IntegerType>(getElementTypeOrSelf(value.getType())))
+    return {};
+  return CapacityAttr::get(value.getContext(), read.terms, read.round, read.min, /*multiple=*/1,
+                           /*times=*/1);
+}
+
+CapacityAttr mlir::moe::getCapacity(MLIRContext *context, int64_t number) {
+  CapacityTerm term{/*divides=*/false, CapacityTerm::Number, double(number)};
+  return CapacityAttr::get(context, term, CapacityRound::Floor, /*min=*/0, /*multiple=*/1,
+                           /*times=*/1);
+}
+
+/// Whether one capacity is known to be no smaller than another.
+static bool isAtLeast(CapacityAttr lhs, CapacityAttr rhs) {
+  auto getNumber = [](CapacityAttr capacity) -> double {
+    ArrayRef<CapacityTerm> terms = capacity.getTerms();
+    bool isNumber = terms.size() == 1 && terms[0].kind == CapacityTerm::Number;
+    return isNumber ? terms[0].number : std::nan("");
+  };
+  return lhs == rhs || getNumber(lhs) >= getNumber(rhs);
 }
 
 //===----------------------------------------------------------------------===//
@@ -489,15 +595,17 @@ FailureOr<TokenPositions> PlacementReader::readLocation(Value value) {
 }
 
 /// The capacity below which positions stay. `ids` and `earlier` are what must be counted.
-FailureOr<int64_t> PlacementReader::readKeep(Value keep, Value ids, ArrayRef<Value> earlier) {
+FailureOr<CapacityAttr> PlacementReader::readKeep(Value keep, Value ids, ArrayRef<Value> earlier) {
   bool inverted = false;
   NodeOp node = getComparison(keep, inverted);
   if (!node)
     return refuse(keep, "is the mask of a capacity, expected a comparison");
-  bool constantFirst = getSplat(node.getInput(0)).has_value();
-  std::optional<double> bound = getSplat(node.getInput(constantFirst ? 0 : 1));
-  if (!bound)
-    return refuse(node.getResult(0), "compares with a capacity that is not constant");
+  auto isBound = [&](Value value) { return getSplat(value) || readCapacity(value, isTokenCount); };
+  bool constantFirst = isBound(node.getInput(0));
+  Value limit = node.getInput(constantFirst ? 0 : 1);
+  if (!isBound(limit))
+    return refuse(node.getResult(0), "compares with a capacity that is neither constant nor a "
+                                     "function of the number of tokens");
   Value position = node.getInput(constantFirst ? 1 : 0);
   bool isByExpert = getLastDim(asRows(position)) == experts && getType(position).getRank() > 1;
   Count count;
@@ -525,25 +633,36 @@ FailureOr<int64_t> PlacementReader::readKeep(Value keep, Value ids, ArrayRef<Val
   }
   if (!isLess)
     return refuse(node.getResult(0), "keeps the last tokens of an expert, expected the first");
-  double last = orEqual ? std::floor(*bound) : std::ceil(*bound) - 1;
-  double capacity = last - count.first + 1;
-  if (!(capacity >= 1) || capacity > double(CapacityAttr::kLargest))
-    return refuse(node.getResult(0), "keeps no tokens of an expert, or all of them");
-  if (failed(checkLimits(count, int64_t(capacity))))
+  CapacityAttr capacity = getKept(limit, count.first, orEqual);
+  if (!capacity)
+    return refuse(node.getResult(0), "keeps another number of an expert's tokens than the capacity "
+                                     "that it compares with");
+  if (failed(checkLimits(count, capacity)))
     return failure();
-  return int64_t(capacity);
+  return capacity;
+}
+
+/// How many positions from `first` on are below `limit`, or at most that.
+CapacityAttr PlacementReader::getKept(Value limit, double first, bool orEqual) const {
+  std::optional<double> bound = getSplat(limit);
+  if (!bound)
+    return first == (orEqual ? 1 : 0) ? readCapacity(limit, isTokenCount) : CapacityAttr();
+  double last = orEqual ? std::floor(*bound) : std::ceil(*bound) - 1;
+  double capacity = last - first + 1;
+  bool isCapacity = capacity >= 1 && capacity <= double(CapacityAttr::kLargest);
+  return isCapacity ? getCapacity(limit.getContext(), int64_t(capacity)) : CapacityAttr();
 }
 
 /// Counts that end at a capacity end no earlier than what is kept.
-LogicalResult PlacementReader::checkLimits(const Count &count, int64_t capacity) {
+LogicalResult PlacementReader::checkLimits(const Count &count, CapacityAttr capacity) {
   for (auto [keep, ids] : count.keeps) {
     Value limited = ids;
     auto before = llvm::find_if(count.earlier, [&](Value v) { return areSame(v, limited); });
-    FailureOr<int64_t> limit =
+    FailureOr<CapacityAttr> limit =
         readKeep(keep, ids, SmallVector<Value>(count.earlier.begin(), before));
     if (failed(limit))
       return failure();
-    if (*limit < capacity)
+    if (!isAtLeast(*limit, capacity))
       return refuse(keep, "limits what is counted to less than the capacity");
   }
   return success();
@@ -601,19 +720,28 @@ LogicalResult PlacementReader::readWeight(const Factor &factor, ReadTerm &result
 
 /// Whether masks are 1 at all positions of a choice below the capacity.
 bool PlacementReader::areWithin(ArrayRef<Value> keeps, Value ids, ArrayRef<Value> earlier,
-                                int64_t capacity) {
+                                CapacityAttr capacity) {
   return llvm::all_of(keeps, [&](Value keep) {
     Refusal ignored;
     std::swap(ignored, refusal);
-    FailureOr<int64_t> limit = readKeep(keep, ids, earlier);
+    FailureOr<CapacityAttr> limit = readKeep(keep, ids, earlier);
     std::swap(ignored, refusal);
-    return succeeded(limit) && *limit >= capacity;
+    return succeeded(limit) && isAtLeast(*limit, capacity);
   });
+}
+
+/// Below which number one-hot vectors have their 1.
+CapacityAttr PlacementReader::getDepth(Value oneHot) const {
+  if (!ShapedType::isDynamic(positions))
+    return getCapacity(oneHot.getContext(), positions);
+  NodeOp node = getNode(stripNumbers(oneHot), "OneHot");
+  return node ? readCapacity(node.getInput(1), isTokenCount) : CapacityAttr();
 }
 
 FailureOr<ReadTerm> PlacementReader::readTerm(const Term &term) {
   ReadTerm result;
   Value position;
+  CapacityAttr depth;
   Term rest;
   SmallVector<Value> keeps;
   for (const Factor &factor : term) {
@@ -626,7 +754,7 @@ FailureOr<ReadTerm> PlacementReader::readTerm(const Term &term) {
     if (ids)
       result.choice.ids = ids;
     else if (place)
-      position = place;
+      std::tie(position, depth) = std::pair(place, getDepth(factor.value));
     else if (isComparison(factor.value))
       keeps.push_back(factor.value);
     else if (getSplat(factor.value) != 1.0)
@@ -651,17 +779,23 @@ FailureOr<ReadTerm> PlacementReader::readTerm(const Term &term) {
   if (!location->keeps.empty() && keeps.empty())
     return refuse(position, "is the position within the capacity, expected that the mask beside "
                             "it leaves the others out");
-  result.capacity = positions;
+  result.capacity = depth;
+  if (!depth)
+    return refuse(position, "is a position below a number that is neither constant nor a function "
+                            "of the number of tokens");
   llvm::append_range(keeps, location->keeps);
-  std::optional<int64_t> kept;
+  CapacityAttr kept;
   for (Value keep : keeps) {
-    FailureOr<int64_t> capacity = readKeep(keep, count.ids, count.earlier);
+    FailureOr<CapacityAttr> capacity = readKeep(keep, count.ids, count.earlier);
     if (failed(capacity))
       return failure();
-    if (kept && *kept != *capacity)
+    if (kept && kept != *capacity)
       return refuse(keep, "is a second capacity");
     kept = *capacity;
-    result.capacity = std::min(result.capacity, *capacity);
+    if (!isAtLeast(*capacity, depth) && !isAtLeast(depth, *capacity))
+      return refuse(keep, "is another capacity than the number of positions");
+    if (!isAtLeast(*capacity, depth))
+      result.capacity = *capacity;
   }
   if (failed(checkLimits(count, result.capacity)))
     return failure();
@@ -715,7 +849,7 @@ bool PlacementReader::readNorm(ArrayRef<ReadTerm> terms, Placement &placement) {
     found[term - terms.begin()] = true;
     kept += !gate->keeps.empty();
     for (Value keep : gate->keeps) {
-      FailureOr<int64_t> capacity = readKeep(keep, gate->ids, term->earlier);
+      FailureOr<CapacityAttr> capacity = readKeep(keep, gate->ids, term->earlier);
       if (failed(capacity) || *capacity != placement.capacity)
         return false;
     }
@@ -801,11 +935,13 @@ bool Placement::isUnweighted() const {
   return llvm::all_of(choices, [](const Choice &c) { return !c.gates && !c.weight; });
 }
 
-FailureOr<Placement> mlir::moe::readPlacement(Value tensor, Refusal &refusal) {
+FailureOr<Placement> mlir::moe::readPlacement(Value tensor, IsTokenCount isTokenCount,
+                                              Refusal &refusal) {
   RankedTensorType type = getType(tensor);
-  if (!type || type.getRank() != 3 || type.isDynamicDim(1) || type.isDynamicDim(2))
+  if (!type || type.getRank() != 3 || type.isDynamicDim(1))
     return failure();
-  return PlacementReader(type.getDimSize(1), type.getDimSize(2), refusal).read(tensor);
+  return PlacementReader(type.getDimSize(1), type.getDimSize(2), isTokenCount, refusal)
+      .read(tensor);
 }
 
 bool mlir::moe::movesSameTokens(const Placement &mask, const Placement &weights) {

@@ -26,7 +26,7 @@ struct Placement {
   int64_t experts = 0;
   /// In the order in which experts accept them.
   SmallVector<Choice, 2> choices;
-  int64_t capacity = 0;
+  CapacityAttr capacity;
   /// The weights are divided by their sum, with a bound as moe.weigh has it; when
   /// `normalizesKept`, by that of the choices within the capacity.
   WeighNorm norm = WeighNorm::None;
@@ -40,9 +40,19 @@ struct Placement {
   bool isUnweighted() const;
 };
 
+/// Whether a whole number is how many tokens there are.
+using IsTokenCount = llvm::function_ref<bool(Value)>;
+
 /// Reads `tensor`, whose dimensions are tokens, experts and positions in this order.
 /// `refusal.at` is only set when it places tokens by one-hot vectors.
-FailureOr<Placement> readPlacement(Value tensor, Refusal &refusal);
+FailureOr<Placement> readPlacement(Value tensor, IsTokenCount isTokenCount, Refusal &refusal);
+
+/// Reads a number of entries per expert: a constant, or a function of the number of tokens, in
+/// arithmetic that is exact in f32. Null when it is another.
+CapacityAttr readCapacity(Value value, IsTokenCount isTokenCount);
+
+/// A constant capacity.
+CapacityAttr getCapacity(MLIRContext *context, int64_t number);
 
 /// Whether a product with `mask` yields the row of exactly the token that `weights` has at an
 /// (expert, position), wherever that weight counts.

@@ -420,7 +420,7 @@ FailureOr<MoEBlock> Raiser::matchSum(const Fact *fact, Value result) {
 /// Rows that a product put to positions at experts, taken back by another product.
 FailureOr<MoEBlock> Raiser::matchPlaced(const Fact *fact, Value result) {
   MoEBlock block;
-  const auto &[placement, tokens] = facts->getPlaced(fact->rows);
+  const auto &[placement, tokens, weights] = facts->getPlaced(fact->rows);
   block.experts = placement.experts;
   if (failed(matchExperts(block, fact->node, fact->rows)))
     return failure();
@@ -437,8 +437,7 @@ FailureOr<MoEBlock> Raiser::matchPlaced(const Fact *fact, Value result) {
     return failure();
   block.routing.experts = placement.experts;
   block.routing.k = placement.getK();
-  Refusal none;
-  block.routing.placement = *readPlacement(fact->weight->src, none);
+  block.routing.placement = weights.find(fact->weight->src)->second;
   return block;
 }
 

@@ -129,7 +129,8 @@ Value RouterBuilder::limit(Value routing, const CapacityMask &mask) {
   Value groupSize;
   if (mask.groupDim >= 0)
     groupSize = tensor::DimOp::create(rewriter, loc, mask.counted, mask.groupDim);
-  return buildCapacity(rewriter, loc, routing, mask.capacity, groupSize);
+  return buildCapacity(rewriter, loc, routing, getCapacity(rewriter.getContext(), mask.capacity),
+                       groupSize);
 }
 
 /// The weights [T, 1] that `buildRouting` repeated for all experts.

@@ -351,12 +351,9 @@ struct RoutingBuilder : NodeBuilder {
 } // namespace
 
 Value mlir::moe::buildCapacity(RewriterBase &rewriter, Location loc, Value routing,
-                               int64_t capacity, Value groupSize) {
-  CapacityTerm term{/*divides=*/false, CapacityTerm::Number, double(capacity)};
-  auto attribute = CapacityAttr::get(rewriter.getContext(), term, CapacityRound::Floor, /*min=*/0,
-                                     /*multiple=*/1, /*times=*/1);
+                               CapacityAttr capacity, Value groupSize) {
   return CapacityOp::create(rewriter, loc, routing.getType(), routing, /*priority=*/Value(),
-                            groupSize, attribute, CapacityOrder::Choice, /*keep=*/IntegerAttr());
+                            groupSize, capacity, CapacityOrder::Choice, /*keep=*/IntegerAttr());
 }
 
 Value mlir::moe::buildRouting(RewriterBase &rewriter, Location loc, const Routing &routing) {

@@ -57,7 +57,7 @@ Value buildRouting(RewriterBase &rewriter, Location loc, const Routing &routing)
 
 /// At most `capacity` entries of each expert, of first slots first; per `groupSize` tokens when
 /// that is not null.
-Value buildCapacity(RewriterBase &rewriter, Location loc, Value routing, int64_t capacity,
+Value buildCapacity(RewriterBase &rewriter, Location loc, Value routing, CapacityAttr capacity,
                     Value groupSize = {});
 
 /// The ids [T, k] of which `mask`, in whatever type, is the one-hot form over `experts`

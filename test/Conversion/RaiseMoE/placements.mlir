@@ -46,3 +46,16 @@ func.func @positions_out_of_range(%x: tensor<?x8xf32>, %l: tensor<?x3xf32>) -> t
   %y = onnx.node "Einsum"(%combine, %ye) {attributes = {equation = "sec,ecm->sm"}, version = 12 : i64} : (tensor<?x3x4xf32>, tensor<3x4x8xf32>) -> tensor<?x8xf32>
   return %y : tensor<?x8xf32>
 }
+
+// -----
+
+// A product with a sum of constants is none of them.
+
+// CHECK-LABEL: func @constants
+// CHECK: onnx.node "Mul"
+func.func @constants(%x: tensor<?x3x4xf32>, %w: tensor<?x3x1xf32>) -> tensor<?x3x4xf32> {
+  %c = onnx.node "Constant"() {attributes = {value = dense<[1.0, 2.0, 3.0, 4.0]> : tensor<4xf32>}, version = 13 : i64} : () -> tensor<4xf32>
+  %sum = onnx.node "Add"(%x, %c) {version = 14 : i64} : (tensor<?x3x4xf32>, tensor<4xf32>) -> tensor<?x3x4xf32>
+  %y = onnx.node "Mul"(%sum, %w) {version = 14 : i64} : (tensor<?x3x4xf32>, tensor<?x3x1xf32>) -> tensor<?x3x4xf32>
+  return %y : tensor<?x3x4xf32>
+}

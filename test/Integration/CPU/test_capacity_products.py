@@ -158,6 +158,28 @@ PRODUCTS = (
 )
 
 
+# The capacity of DeepSpeed as a function of the number of tokens.
+COMPUTED = """
+    sizes = Shape (x)
+    whole = Gather (sizes, a0)
+    number = Cast <to = 1> (whole)
+    factor = Constant <value_float = 1.25> ()
+    share = Constant <value_float = 5.0> ()
+    more = Mul (number, factor)
+    each = Div (more, share)
+    up_to = Ceil (each)
+    room = Cast <to = 7> (up_to)
+    least = Constant <value_int = 2> ()
+    capacity = Max (room, least)
+    positions = Identity (capacity)
+"""
+
+
+def capacity_of(tokens):
+    """Of `COMPUTED`, in whole numbers."""
+    return max(-(-5 * tokens // (4 * E)), 2)
+
+
 def one_by_one():
     """A network for each expert, as DeepSpeed's Experts."""
     text = 'xe = Einsum <equation = "sec,sm->ecm"> (dispatch, x)\n'
@@ -186,14 +208,17 @@ def make_weights():
     return weights
 
 
-def make_model(path, nodes, weights, capacity, tokens="tokens"):
-    constants = f"""{CONSTANTS}
-        capacity = Constant <value_int = {capacity}> ()
-        positions = Constant <value_ints = [{capacity}]> ()
-        expert_rows = Constant <value_ints = [{E}, {capacity}, {H}]> ()
-    """
+def make_model(path, nodes, weights, capacity):
+    constants = f"{CONSTANTS} expert_rows = Constant <value_ints = [{E}, {capacity or -1}, {H}]> ()\n"
+    if capacity:
+        constants += f"""
+            capacity = Constant <value_int = {capacity}> ()
+            positions = Constant <value_ints = [{capacity}]> ()
+        """
+    else:
+        constants += COMPUTED
     text = f"""<ir_version: 10, opset_import: ["" : 20]>
-    block (float[{tokens}, {H}] x) => (float[{tokens}, {H}] y) {{ {constants} {nodes} }}"""
+    block (float[tokens, {H}] x) => (float[tokens, {H}] y) {{ {constants} {nodes} }}"""
     model = onnx.parser.parse_model(text)
     used = {name for node in model.graph.node for name in node.input}
     ordered = sorted(model.graph.node, key=lambda node: node.op_type != "Constant")
@@ -247,25 +272,34 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_capacity_products(compiler, tmp_path, name):
-    """With experts that nobody chooses (one token), and ones that are full (31 tokens for 15
-    places)."""
+def check_block(compiler, path, name, capacity, expected_capacity):
     nodes, k, norm, biased = BLOCKS[name]
     weights = make_weights()
-    path = tmp_path / f"{name}.onnx"
-    make_model(path, nodes, weights, 3)
+    make_model(path, nodes, weights, capacity)
     raised = run(tool("moe-opt"), path, "--normalize-onnx", "--raise-moe")
-    for text in ("= moe.combine ", f"{{k = {k} : i64}}", "moe.score <softmax>", "#moe.capacity<3>"):
+    for text in ("= moe.combine ", f"{{k = {k} : i64}}", "moe.score <softmax>", expected_capacity):
         assert raised.stdout.count(text) == 1, raised.stderr
     assert "moe.given" not in raised.stdout
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     with load(compiler.package(path, "-O0").path) as opened:
         for tokens in (1, 7, 31):
             x = np.random.default_rng(tokens).standard_normal((tokens, H)).astype(np.float32)
-            expected = reference(x, weights, 3, k, norm, biased)
+            expected = reference(x, weights, capacity or capacity_of(tokens), k, norm, biased)
             assert relative_error(session.run(None, {"x": x})[0], expected) < TOLERANCES["float32"]
             assert relative_error(opened.run({"x": x})["y"], expected) < TOLERANCES["float32"]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_capacity_products(compiler, tmp_path, name):
+    """With experts that nobody chooses (one token), and ones that are full (31 tokens for 15
+    places)."""
+    check_block(compiler, tmp_path / f"{name}.onnx", name, 3, "#moe.capacity<3>")
+
+
+@pytest.mark.parametrize("name", ["top1_einsum", "top2_products"])
+def test_computed_capacity(compiler, tmp_path, name):
+    expected = "#moe.capacity<tokens * 1.25 / 5, round = ceil, min = 2>"
+    check_block(compiler, tmp_path / f"{name}.onnx", name, None, expected)
 
 
 def changed(nodes, old, new):
@@ -274,7 +308,7 @@ def changed(nodes, old, new):
 
 
 TOP2_BLOCK = TOP2 + NONZERO + EINSUM
-# Name: the nodes, and what the remark says.
+# Name: the nodes, and what the remark says. The capacity is constant.
 LEFT = {
     "positions_from_1": (
         changed(TOP1, "loc1 = Sub (count1, a1)", "loc1 = Identity (count1)") + NONZERO + EINSUM,
@@ -324,3 +358,16 @@ def test_left_alone(compiler, tmp_path, name):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     with load(compiler.package(path, "-O0").path) as opened:
         assert relative_error(opened.run({"x": x})["y"], session.run(None, {"x": x})[0]) < TOLERANCES["float32"]
+
+
+def test_inexact_capacity(tmp_path):
+    """What the graph rounds in float32 before it rounds up may be another number than ours."""
+    path = tmp_path / "inexact.onnx"
+    make_model(path, TOP1 + NONZERO + EINSUM, make_weights(), None)
+    model = onnx.load(path)
+    (factor,) = [node for node in model.graph.node if node.output[0] == "factor"]
+    factor.attribute[0].f = 1.1
+    onnx.save(model, path)
+    left = run(tool("moe-opt"), path, "--normalize-onnx", "--raise-moe")
+    assert "moe.combine" not in left.stdout
+    assert "neither constant nor a function of the number of tokens" in left.stderr
