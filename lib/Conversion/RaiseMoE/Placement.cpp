@@ -304,27 +304,30 @@ bool PlacementReader::expand(Value value, StringRef roles, Terms &terms) {
 
 namespace {
 
-/// A capacity as it is computed, from left to right.
+/// A capacity as it is computed, from left to right. In f32 it is exact for fewer than 65536
+/// tokens: one factor below 16 with four fractional bits leaves 20 bits, powers of 2 take
+/// none, and a last quotient stays on its side of the whole numbers when it is rounded.
 struct CapacityExpression {
   SmallVector<CapacityTerm, 2> terms;
   CapacityRound round = CapacityRound::Floor;
-  bool isRounded = false;
-  /// A quotient that may have been rounded to a float. Its floor and ceiling are right.
-  bool isInexact = false;
+  bool isRounded = false, hasFactor = false, hasQuotient = false;
   int64_t min = 0;
 
-  /// Multiplies or divides.
+  /// Multiplies or divides. False when that is not known to be exact.
   bool scale(double number, bool divides) {
-    if (isRounded || isInexact || !(number > 0) || number >= 65536)
+    if (isRounded || hasQuotient || !(number > 0) || number >= 65536)
       return false;
-    int exponent = 0;
-    bool isPowerOf2 = std::frexp(number, &exponent) == 0.5;
-    if (divides)
-      isInexact = !isPowerOf2;
-    bool isExact = isPowerOf2 || (number * 256 == std::floor(number * 256) &&
-                                  (divides ? number == std::floor(number) : number < 256));
     terms.push_back({divides, CapacityTerm::Number, number});
-    return isExact;
+    int exponent = 0;
+    if (std::frexp(number, &exponent) == 0.5)
+      return true;
+    if (divides) {
+      hasQuotient = true;
+      return number == std::floor(number);
+    }
+    bool isFirst = !hasFactor;
+    hasFactor = true;
+    return isFirst && number < 16 && number * 16 == std::floor(number * 16);
   }
   bool roundTo(CapacityRound to) {
     if (!isRounded)
