@@ -142,6 +142,7 @@ private:
   const Fact *atConstant(const Fact *fact, unsigned axis, int64_t index, bool keep);
   const Fact *atIndex(const Fact *data, unsigned axis, const Fact *index);
   const Fact *atIds(const Fact *data, unsigned axis, const Fact *ids);
+  const Fact *joinPlaced(ArrayRef<const Fact *> parts, unsigned axis);
   const Fact *atRows(const Fact *data, unsigned axis, const Fact *index);
 
   // Expressions.
@@ -151,8 +152,19 @@ private:
   struct Side {
     const Fact *fact;
     SmallVector<char> letters;
+
+    /// The labels at a letter; null when it is not on this side.
+    const Labels *axisOf(char letter) const {
+      auto it = llvm::find(letters, letter);
+      return it == letters.end() ? nullptr : &fact->axes[it - letters.begin()];
+    }
   };
   const Fact *contract(Side lhs, Side rhs, ArrayRef<char> out);
+  const Fact *placeRows(const Side &mask, const Side &rows, ArrayRef<char> out,
+                        ArrayRef<char> summed);
+  FailureOr<Placement> readPlacementOf(Value tensor, const Labels &tokens, Refusal &refusal);
+  const Fact *takeBackRows(const Side &weights, const Side &rows, ArrayRef<char> out,
+                           ArrayRef<char> summed);
   const Fact *linear(const Side &rows, const Side &weight, ArrayRef<char> out, char in);
   const Fact *weigh(const Fact *expression, const Fact *weight);
   const Fact *scaleRows(const Fact *rows, const Fact *weight);

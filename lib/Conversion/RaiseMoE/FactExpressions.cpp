@@ -181,6 +181,11 @@ const Fact *Facts::Builder::scaleRows(const Fact *rows, const Fact *weight) {
   if (!isComputed(rows) || !isComputed(weight) || rows->axes.empty() || weight->axes.empty() ||
       rows->axes.back().empty() || !weight->axes.back().empty())
     return nullptr;
+  // Positions times weights are no rows.
+  Refusal refusal;
+  auto isUnknown = [](Value) { return false; };
+  if (succeeded(readPlacement(node.getResult(0), isUnknown, refusal)) || refusal.at)
+    return nullptr;
   Fact result = *rows, factor = *weight;
   SmallVector<Labels> axes;
   if (!align(factor, rows->axes, axes))
@@ -342,6 +347,12 @@ const Fact *Facts::Builder::contract(Side lhs, Side rhs, ArrayRef<char> out) {
     return linear(lhs, rhs, out, summed[0]);
   if (isConstant(lhs.fact) && isRows(rhs.fact) && summed.size() == 1)
     return linear(rhs, lhs, out, summed[0]);
+  for (auto [first, second] : {std::pair(lhs, rhs), std::pair(rhs, lhs)}) {
+    if (const Fact *placed = placeRows(first, second, out, summed))
+      return placed;
+    if (const Fact *back = takeBackRows(first, second, out, summed))
+      return back;
+  }
   // A product of elements, then a sum.
   if (lhs.fact->kind != Fact::Expression)
     std::swap(lhs, rhs);
@@ -370,10 +381,7 @@ const Fact *Facts::Builder::contract(Side lhs, Side rhs, ArrayRef<char> out) {
 /// Rows times a constant matrix, perhaps another one for each expert.
 const Fact *Facts::Builder::linear(const Side &rows, const Side &weight, ArrayRef<char> out,
                                    char in) {
-  auto axisOf = [](const Side &side, char letter) -> const Labels * {
-    auto it = llvm::find(side.letters, letter);
-    return it == side.letters.end() ? nullptr : &side.fact->axes[it - side.letters.begin()];
-  };
+  auto axisOf = [](const Side &side, char letter) { return side.axisOf(letter); };
   const Labels *inRows = axisOf(rows, in), *inWeight = axisOf(weight, in);
   if (!inRows || !inWeight || inRows->size() != 1 || inWeight->size() != 1)
     return nullptr;

@@ -40,6 +40,16 @@ const Fact *Facts::Builder::atConstant(const Fact *fact, unsigned axis, int64_t 
     index += size;
   if (index < 0)
     return nullptr;
+  // The rows that are at one expert's positions.
+  for (Labels &axis : copy.axes) {
+    bool isPlaced = fact->kind == Fact::View && axis.size() == 1 && axis[0] != kFeature &&
+                    f.getRows(axis[0]).kind == RowList::Placed &&
+                    labels[0] == f.numbersBelow(f.getPlaced(axis[0]).placement.experts);
+    if (!isPlaced)
+      continue;
+    axis = {f.rowsOfSegment(axis[0], index)};
+    return make(std::move(copy));
+  }
   switch (fact->kind) {
   case Fact::View:
     for (Group &group : copy.groups) {
@@ -301,6 +311,43 @@ const Fact *Facts::Builder::sequenceAt() {
   return size == 1 ? atConstant(fact, axis, start, true) : nullptr;
 }
 
+/// The positions of all experts, from those of each one.
+const Fact *Facts::Builder::joinPlaced(ArrayRef<const Fact *> parts, unsigned axis) {
+  const Fact *first = parts[0];
+  Label rows = 0;
+  Node experts{Node::Experts, {}};
+  for (auto [e, part] : llvm::enumerate(parts)) {
+    if (part->kind != Fact::Expression || part->axes.size() != first->axes.size() ||
+        part->node->columns != first->node->columns)
+      return nullptr;
+    Labels all = flatten(part->axes);
+    auto isSegment = [&](Label label) { return f.getRows(label).kind == RowList::Segment; };
+    auto found = llvm::find_if(all, isSegment);
+    if (found == all.end() || all.size() != 2)
+      return nullptr;
+    const RowList &list = f.getRows(*found);
+    if (f.getRows(list.of).kind != RowList::Placed || list.expert != int64_t(e) ||
+        (rows && list.of != rows))
+      return nullptr;
+    rows = list.of;
+    experts.operands.push_back(part->node);
+  }
+  if (int64_t(parts.size()) != f.getPlaced(rows).placement.experts)
+    return nullptr;
+  // Before the positions, in this dimension or one before.
+  Label all = f.numbersBelow(parts.size());
+  Fact copy = *first;
+  experts.columns = first->node->columns;
+  for (Labels &labels : copy.axes)
+    if (labels.size() == 1 && labels[0] != kFeature)
+      labels = {rows};
+  if (llvm::is_contained(copy.axes[axis], kFeature))
+    return nullptr;
+  copy.axes[axis].insert(copy.axes[axis].begin(), all);
+  copy.node = makeNode(std::move(experts));
+  return make(std::move(copy));
+}
+
 const Fact *Facts::Builder::concat() {
   SmallVector<const Fact *> parts;
   for (unsigned i = 0; i < node.getNumInputs(); ++i) {
@@ -328,12 +375,16 @@ const Fact *Facts::Builder::concat() {
     }
     return make(std::move(index));
   }
+  if (const Fact *joined = joinPlaced(parts, *axis))
+    return joined;
   // The experts' rows of a sorted list one after the other are all rows.
   bool isRows = (first->kind == Fact::Expression || first->kind == Fact::Weighted) &&
                 first->axes[*axis].size() == 1;
   if (!isRows)
     return nullptr;
   Label rows = f.getRows(first->axes[*axis][0]).of;
+  if (f.getRows(rows).kind != RowList::Sorted)
+    return nullptr;
   Node experts{Node::Experts, {}};
   experts.columns = first->node->columns;
   for (auto [e, part] : llvm::enumerate(parts)) {

@@ -158,8 +158,10 @@ const Fact *Facts::Builder::arrange() {
   for (int64_t i = 0; i < rank; ++i) {
     if (!type.isDynamicDim(i))
       wanted[i] = Extent{type.getDimSize(i), {}};
-    else if (wanted[i] && wanted[i]->roots.empty())
-      wanted[i] = std::nullopt; // 0: as in the input
+    else if (wanted[i] && wanted[i]->roots.empty()) // 0: as in the input
+      wanted[i] = i < int64_t(fact->axes.size()) && wanted[i]->factor == 0
+                      ? std::optional(f.getExtent(fact->axes[i]))
+                      : std::nullopt;
   }
 
   SmallVector<Labels, 4> axes(rank);

@@ -185,6 +185,18 @@ Label Facts::rowsOfSegment(Label rows, int64_t expert) {
   return label;
 }
 
+/// `mask` has the dimensions tokens, experts and positions.
+Label Facts::rowsPlaced(const Fact *mask, const Placement &placement, const Labels &tokens) {
+  Label positions = mask->groups[2].refs[0].label;
+  Label label = newLabel(getSize(positions));
+  labels[label].alias = {positions};
+  labels[label].rows = {RowList::Placed, mask};
+  PlacedRows &rows = placed[label];
+  rows.placement = placement;
+  rows.tokens = tokens;
+  return label;
+}
+
 //===----------------------------------------------------------------------===//
 // Sizes
 //===----------------------------------------------------------------------===//

@@ -9,6 +9,8 @@
 #ifndef MOEC_LIB_CONVERSION_RAISEMOE_FACTS_H
 #define MOEC_LIB_CONVERSION_RAISEMOE_FACTS_H
 
+#include "Placement.h"
+
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 
@@ -156,10 +158,12 @@ struct Fact {
 };
 
 /// Rows in an order of their own: where a mask is nonzero, or all (token, slot) pairs by
-/// rising expert, or those of them that one expert has.
+/// rising expert, or those of them that one expert has; or the tokens at the positions of a
+/// placement, a list for each expert.
 struct RowList {
-  enum Kind { None, Mask, Sorted, Segment } kind = None;
-  /// Mask: the Pick or View of which it is a list. Sorted: the view of the ids.
+  enum Kind { None, Mask, Sorted, Segment, Placed } kind = None;
+  /// Mask: the Pick or View of which it is a list. Sorted: the view of the ids. Placed: the
+  /// view of the mask.
   const Fact *from = nullptr;
   /// Segment: of which list, and of which expert.
   Label of = 0;
@@ -170,6 +174,14 @@ struct RowList {
 struct Stop {
   Operation *at;
   const Fact *fact;
+};
+
+/// The placement of a row list, and the labels of its tokens.
+struct PlacedRows {
+  Placement placement;
+  Labels tokens;
+  /// The weights with which the rows are taken back, by tensor.
+  DenseMap<Value, Placement> weights;
 };
 
 /// A node that takes the experts that were hit for `count` ones, as they were when the model
@@ -205,7 +217,11 @@ public:
   /// Number of experts that dimension `dim` of a mask is for. One-hot vectors may be longer.
   static int64_t getNumExperts(Value mask, unsigned dim);
 
+  const PlacedRows &getPlaced(Label rows) const { return placed.find(rows)->second; }
+
   ArrayRef<Stop> getStops() const { return stops; }
+  /// Nodes that move tokens by products with tensors of which that is not proven, and why.
+  ArrayRef<std::pair<Operation *, Refusal>> getRefusals() const { return refusals; }
   ArrayRef<Frozen> getFrozen() const { return frozen; }
   /// Whether some node asks who chose `expert` in these ids or in this mask.
   bool isSeen(Value ids, int64_t expert) const { return seen.contains({ids, expert}); }
@@ -228,6 +244,7 @@ private:
   Label rowsOfMask(const Fact *pick);
   Label rowsSorted(const Fact *ids, int64_t size);
   Label rowsOfSegment(Label rows, int64_t expert);
+  Label rowsPlaced(const Fact *mask, const Placement &placement, const Labels &tokens);
   Labels aliasOf(Value value, unsigned dim);
   Labels sizeLabels(Value value, unsigned dim);
   std::optional<Extent> restOfReshape(onnx::NodeOp node, unsigned dim);
@@ -245,7 +262,9 @@ private:
   std::deque<Fact> factStore;
   std::deque<Node> nodeStore;
   std::deque<SumTree> sumStore;
+  DenseMap<Label, PlacedRows> placed;
   SmallVector<Stop> stops;
+  SmallVector<std::pair<Operation *, Refusal>> refusals;
   SmallVector<Frozen> frozen;
   DenseSet<std::pair<Value, int64_t>> seen;
 };

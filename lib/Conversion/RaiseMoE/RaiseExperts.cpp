@@ -83,6 +83,8 @@ private:
   bool isComplete(const Fact *fact, Value value);
   FailureOr<MoEBlock> matchSlots(const Fact *fact, Value result);
   FailureOr<MoEBlock> matchSum(const Fact *fact, Value result);
+  FailureOr<MoEBlock> matchPlaced(const Fact *fact, Value result);
+  FailureOr<MoEBlock> match(const Fact *fact, Value result);
   LogicalResult matchExperts(MoEBlock &block, const Node *root, Label via);
   LogicalResult checkBanks(const MoEBlock &block, const Fact *ids, const Labels &chosen,
                            std::optional<Label> experts, Label via);
@@ -415,6 +417,36 @@ FailureOr<MoEBlock> Raiser::matchSum(const Fact *fact, Value result) {
   return block;
 }
 
+/// Rows that a product put to positions at experts, taken back by another product.
+FailureOr<MoEBlock> Raiser::matchPlaced(const Fact *fact, Value result) {
+  MoEBlock block;
+  const auto &[placement, tokens, weights] = facts->getPlaced(fact->rows);
+  block.experts = placement.experts;
+  if (failed(matchExperts(block, fact->node, fact->rows)))
+    return failure();
+  block.scale *= fact->value;
+  FailureOr<Labels> read = readX(block, fact->rows);
+  if (failed(read) || failed(checkResult(fact, tokens, result)))
+    return failure();
+  if (*read != tokens)
+    return refuse(block.x->src, "is put to the experts' positions at other rows than the tokens");
+  std::optional<Label> experts;
+  if (block.functions.size() == 1)
+    experts = fact->choices[0][0].label;
+  if (failed(checkBanks(block, nullptr, {}, experts, fact->rows)))
+    return failure();
+  block.routing.experts = placement.experts;
+  block.routing.k = placement.getK();
+  block.routing.placement = weights.find(fact->weight->src)->second;
+  return block;
+}
+
+FailureOr<MoEBlock> Raiser::match(const Fact *fact, Value result) {
+  if (fact->kind == Fact::Sum)
+    return matchSum(fact, result);
+  return fact->rows ? matchPlaced(fact, result) : matchSlots(fact, result);
+}
+
 /// Whether it is time to prove that a tensor is a whole block.
 bool Raiser::isComplete(const Fact *fact, Value value) {
   if (fact->kind == Fact::Weighted)
@@ -503,6 +535,12 @@ FailureOr<Value> Raiser::build(const MoEBlock &block, NodeOp node, Value result)
   checkTokens(node, given.ids, given.k, block.x->src, x);
   checkTokens(node, given.mask, given.k * given.experts, block.x->src, x);
   checkTokens(node, given.weights, perSlot, block.x->src, x);
+  if (given.placement)
+    for (const Placement::Choice &choice : given.placement->choices) {
+      checkTokens(node, choice.ids, 1, block.x->src, x);
+      checkTokens(node, choice.gates, given.experts, block.x->src, x);
+      checkTokens(node, choice.weight, 1, block.x->src, x);
+    }
   for (Type type : block.weightCasts)
     given.weights = builder.castTo(given.weights, type);
   Value routing = buildRouting(rewriter, loc, given);
@@ -635,8 +673,13 @@ LogicalResult Raiser::explainStops() {
                                               ", the others are never asked for");
     ok &= allowFrozen;
   }
+  DenseSet<Operation *> refused;
+  for (const auto &[at, why] : facts->getRefusals()) {
+    if (!erased.contains(at) && refused.insert(at).second)
+      explain(why);
+  }
   for (const Stop &stop : facts->getStops()) {
-    if (erased.contains(stop.at))
+    if (erased.contains(stop.at) || refused.contains(stop.at))
       continue;
     auto node = cast<NodeOp>(stop.at);
     auto [found, expected] = describe(stop.fact);
@@ -668,8 +711,7 @@ LogicalResult Raiser::run(mlir::Block &block) {
         continue;
       refusal = {};
       rewriter.setInsertionPoint(node);
-      FailureOr<MoEBlock> found =
-          fact->kind == Fact::Sum ? matchSum(fact, result) : matchSlots(fact, result);
+      FailureOr<MoEBlock> found = match(fact, result);
       FailureOr<Value> replacement = failure();
       if (succeeded(found)) {
         replacement = build(*found, node, result);

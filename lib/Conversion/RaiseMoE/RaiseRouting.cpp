@@ -129,11 +129,8 @@ Value RouterBuilder::limit(Value routing, const CapacityMask &mask) {
   Value groupSize;
   if (mask.groupDim >= 0)
     groupSize = tensor::DimOp::create(rewriter, loc, mask.counted, mask.groupDim);
-  CapacityTerm term{/*divides=*/false, CapacityTerm::Number, double(mask.capacity)};
-  auto capacity = CapacityAttr::get(rewriter.getContext(), term, CapacityRound::Floor, /*min=*/0,
-                                    /*multiple=*/1, /*times=*/1);
-  return CapacityOp::create(rewriter, loc, routing.getType(), routing, /*priority=*/Value(),
-                            groupSize, capacity, CapacityOrder::Choice, /*keep=*/IntegerAttr());
+  return buildCapacity(rewriter, loc, routing, getCapacity(rewriter.getContext(), mask.capacity),
+                       groupSize);
 }
 
 /// The weights [T, 1] that `buildRouting` repeated for all experts.

@@ -60,6 +60,9 @@ struct Selection {
 /// many columns as experts, perhaps limited to groups of experts.
 FailureOr<Selection> matchSelection(Value ids, int64_t experts, Refusal &refusal);
 
+/// Reads the ids of each slot as the largest, then the largest of the others, and so on.
+FailureOr<Selection> matchRounds(ArrayRef<Value> ids, int64_t experts, Refusal &refusal);
+
 /// Reads `probabilities` as those of the round of PhiMoE's sparse mixer that made the choice: the
 /// eps of moe.weigh.
 std::optional<double> matchSparseMixer(Value probabilities, const Choice &choice);
@@ -68,7 +71,6 @@ std::optional<double> matchSparseMixer(Value probabilities, const Choice &choice
 struct SlotWeights {
   ScoredTensor source;
   WeighFn fn = WeighFn::None;
-  /// Of masked_softmax.
   /// Of masked_softmax.
   double eps = 0;
   WeighNorm norm = WeighNorm::None;

@@ -220,7 +220,8 @@ struct RoutingBuilder : NodeBuilder {
   RoutingBuilder(RewriterBase &rewriter, Location loc, const Routing &routing)
       : NodeBuilder(rewriter, loc), routing(routing) {}
 
-  Type weightType() { return getElementTypeOrSelf(routing.weights.getType()); }
+  static Type weightTypeOf(Value weights) { return getElementTypeOrSelf(weights.getType()); }
+  Type weightType() { return weightTypeOf(routing.weights); }
 
   /// Weights by token and expert, summed where a token names an expert twice.
   Value scatter(Value ids) {
@@ -235,6 +236,8 @@ struct RoutingBuilder : NodeBuilder {
   }
 
   Value build() {
+    if (routing.placement)
+      return buildFromPlacement(*routing.placement);
     if (routing.ids)
       return buildFromIds();
     return buildFromMask();
@@ -245,6 +248,62 @@ struct RoutingBuilder : NodeBuilder {
     auto type = RoutingType::get(rewriter.getContext(), routing.experts, routing.k, false);
     Value given = GivenOp::create(rewriter, loc, type, ids);
     return weigh(given, [&] { return scatter(ids); });
+  }
+
+  /// Columns [T, 1] side by side.
+  Value join(ArrayRef<Value> columns) {
+    if (columns.size() == 1)
+      return columns[0];
+    auto type = cast<RankedTensorType>(columns[0].getType());
+    return node("Concat", type.clone({getRows(columns[0]), int64_t(columns.size())}), columns, 13,
+                {intAttr("axis", 1)});
+  }
+
+  /// The weight of one choice, [T, 1].
+  Value weightOf(const Placement::Choice &choice, Value ids) {
+    if (choice.weight)
+      return reshape(choice.weight, {1});
+    if (!choice.gates)
+      return splat(1, cast<RankedTensorType>(ids.getType()).clone(rewriter.getF32Type()), ids);
+    Value gates = reshape(choice.gates, {routing.experts});
+    auto type = cast<RankedTensorType>(gates.getType());
+    return node("GatherElements", type.clone({getRows(ids), 1}), {gates, ids}, 13,
+                {intAttr("axis", 1)});
+  }
+
+  /// Weights [T, k] divided by their sum.
+  Value normalize(Value weights, const Placement &placement) {
+    Value sum = reduce("ReduceSum", weights, 1);
+    Type type = weightTypeOf(weights);
+    if (placement.norm == WeighNorm::Clamp)
+      sum = node("Clip", sum.getType(), {sum, constant(placement.normEps, type)}, 13);
+    else if (placement.normEps != 0)
+      sum = node("Add", sum.getType(), {sum, constant(placement.normEps, type)}, 14);
+    return node("Div", weights.getType(), {weights, reshape(sum, {1})}, 14);
+  }
+
+  Value buildFromPlacement(const Placement &placement) {
+    SmallVector<Value> ids, weights;
+    for (const Placement::Choice &choice : placement.choices) {
+      ids.push_back(castTo(reshape(choice.ids, {1}), rewriter.getI64Type()));
+      if (!placement.isUnweighted())
+        weights.push_back(weightOf(choice, ids.back()));
+    }
+    Routing all;
+    all.experts = routing.experts;
+    all.k = placement.getK();
+    all.ids = join(ids);
+    all.distinct = true;
+    if (!weights.empty())
+      all.weights = join(weights);
+    bool isNormalized = placement.norm != WeighNorm::None;
+    if (isNormalized && !placement.normalizesKept)
+      all.weights = normalize(all.weights, placement);
+    Value kept = buildCapacity(rewriter, loc, buildRouting(rewriter, loc, all), placement.capacity);
+    if (!placement.normalizesKept)
+      return kept;
+    return WeighOp::create(rewriter, loc, kept, Value(), WeighFn::None, placement.norm,
+                           /*eps=*/0.0, placement.normEps);
   }
 
   /// All experts, restricted by a mask.
@@ -290,6 +349,12 @@ struct RoutingBuilder : NodeBuilder {
 };
 
 } // namespace
+
+Value mlir::moe::buildCapacity(RewriterBase &rewriter, Location loc, Value routing,
+                               CapacityAttr capacity, Value groupSize) {
+  return CapacityOp::create(rewriter, loc, routing.getType(), routing, /*priority=*/Value(),
+                            groupSize, capacity, CapacityOrder::Choice, /*keep=*/IntegerAttr());
+}
 
 Value mlir::moe::buildRouting(RewriterBase &rewriter, Location loc, const Routing &routing) {
   return RoutingBuilder(rewriter, loc, routing).build();

@@ -9,6 +9,7 @@
 #define MOEC_LIB_CONVERSION_RAISEMOE_ROUTING_H
 
 #include "Dataflow.h"
+#include "Placement.h"
 
 #include "mlir/IR/PatternMatch.h"
 
@@ -29,6 +30,8 @@ struct Routing {
   bool isSigmoid = false;
   /// The ids of a token are known to be different from each other.
   bool distinct = false;
+  /// Says everything, when there is one.
+  std::optional<Placement> placement;
 };
 
 /// `ids` (any integer type; T·k elements by token, then slot) are the experts of each
@@ -51,6 +54,11 @@ FailureOr<Routing> matchDenseRouting(int64_t experts, Value weights, Refusal &re
 /// Emits the routing at the rewriter's insertion point, after its tensors:
 /// `!moe.routing<experts, k, weighted>`, unweighted when it has no weights.
 Value buildRouting(RewriterBase &rewriter, Location loc, const Routing &routing);
+
+/// At most `capacity` entries of each expert, of first slots first; per `groupSize` tokens when
+/// that is not null.
+Value buildCapacity(RewriterBase &rewriter, Location loc, Value routing, CapacityAttr capacity,
+                    Value groupSize = {});
 
 /// The ids [T, k] of which `mask`, in whatever type, is the one-hot form over `experts`
 /// along its last dimension; null when it is not.

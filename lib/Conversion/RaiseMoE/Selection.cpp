@@ -320,11 +320,12 @@ static Value getBeforeMask(Value masked, const Choice &taken, int64_t experts) {
   return {};
 }
 
-/// The largest, then the largest of the others, and so on, joined.
-static LogicalResult matchRounds(NodeOp concat, Selection &selection, Refusal &refusal) {
-  int64_t experts = selection.experts;
+FailureOr<Selection> mlir::moe::matchRounds(ArrayRef<Value> ids, int64_t experts,
+                                            Refusal &refusal) {
+  Selection selection;
+  selection.experts = experts;
   ScoredTensor first;
-  for (Value input : concat.getInputs()) {
+  for (Value input : ids) {
     FailureOr<Choice> choice = matchChoice(input, experts, refusal);
     if (failed(choice))
       return failure();
@@ -350,7 +351,7 @@ static LogicalResult matchRounds(NodeOp concat, Selection &selection, Refusal &r
   }
   selection.k = selection.choices.size();
   selection.key = first;
-  return success();
+  return selection;
 }
 
 FailureOr<Selection> mlir::moe::matchSelection(Value ids, int64_t experts, Refusal &refusal) {
@@ -360,9 +361,7 @@ FailureOr<Selection> mlir::moe::matchSelection(Value ids, int64_t experts, Refus
   if (NodeOp concat = getNode(root, "Concat")) {
     if (!isAlongLastDim(concat))
       return refusal.refuse(root, "joins ids, expected along the last dimension");
-    if (failed(matchRounds(concat, selection, refusal)))
-      return failure();
-    return selection;
+    return matchRounds(SmallVector<Value>(concat.getInputs()), experts, refusal);
   }
   FailureOr<Choice> choice = matchChoice(ids, experts, refusal);
   if (failed(choice))
