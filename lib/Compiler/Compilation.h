@@ -12,6 +12,7 @@
 #include "moec/Compiler/Compiler.h"
 #include "moec/Target/CPU/Machine.h"
 #include "moec/Target/CPU/ObjectFile.h"
+#include "moec/Target/CPU/WeightTransforms.h"
 #include "llvm/Support/JSON.h"
 
 #include <optional>
@@ -50,6 +51,8 @@ struct Compilation {
   /// Name of the running phase.
   llvm::StringRef phase;
   uint64_t libraryBytes = 0, weightsBytes = 0;
+  /// Of each converted weight, by its name.
+  llvm::StringMap<ConversionError> conversionErrors;
 
   Compilation(const CompileOptions &options, MLIRContext &context)
       : options(options), context(context) {}
@@ -73,11 +76,16 @@ struct Phase {
   LogicalResult (*run)(Compilation &);
   /// What it helps to make; nullopt: both.
   std::optional<Emit> emit = Emit::Package;
+  /// Whether options ask for it; null: always.
+  bool (*isAskedFor)(const CompileOptions &) = nullptr;
 
+  /// Whether it runs with these options at some optimization level.
+  bool isPossible(const CompileOptions &options) const {
+    return emit.value_or(options.emit) == options.emit && (!isAskedFor || isAskedFor(options));
+  }
   /// Whether it runs with these options.
   bool isRequested(const CompileOptions &options) const {
-    return options.optLevel >= minLevel && options.optLevel <= maxLevel &&
-           emit.value_or(options.emit) == options.emit;
+    return options.optLevel >= minLevel && options.optLevel <= maxLevel && isPossible(options);
   }
 };
 llvm::ArrayRef<Phase> getPhases();

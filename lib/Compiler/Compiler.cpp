@@ -27,6 +27,7 @@
 #include "llvm/Support/Path.h"
 
 #include <chrono>
+#include <cmath>
 #include <dlfcn.h>
 #include <link.h>
 #include <map>
@@ -98,6 +99,7 @@ public:
 
 private:
   LogicalResult checkOptions();
+  LogicalResult checkWeightOptions();
   LogicalResult choosePaths();
   LogicalResult loadModule(size_t &first);
   LogicalResult findFirstPhase(size_t &first);
@@ -135,19 +137,39 @@ const Phase &Driver::getLastPhase() const {
                         [&](const Phase &phase) { return phase.isRequested(options); });
 }
 
+LogicalResult Driver::checkWeightOptions() {
+  bool isQuantized = options.weightType == "int8" || options.weightType == "int4";
+  if (!isQuantized && (options.weightBlock || options.weightZeroPoints))
+    return compilation.fail(
+        CompileStatus::Usage,
+        "--weight-block and --weight-zero-points need --weight-type=int8 or int4");
+  if (!options.weightType.empty() && emitsONNX())
+    return compilation.fail(CompileStatus::Usage,
+                            "--weight-type converts the weights of a package, which --emit=onnx "
+                            "does not write");
+  return success();
+}
+
 LogicalResult Driver::checkOptions() {
   // What was set without setOption is checked here.
   std::string level = std::to_string(options.optLevel);
+  std::string block = options.weightBlock ? std::to_string(*options.weightBlock) : "";
   for (auto [name, value] : {std::pair<StringRef, StringRef>("target", options.target),
                              {"O", level},
+                             {"weight-type", options.weightType},
+                             {"weight-block", block},
                              {"compile-to", options.compileTo}})
     if (!value.empty())
       if (llvm::Error error = checkChoice(name, value))
         return compilation.fail(CompileStatus::Usage, std::move(error));
+  if (failed(checkWeightOptions()))
+    return failure();
   if (!options.compileTo.empty() && !findPhase(options.compileTo)->isRequested(options))
-    return compilation.fail(CompileStatus::Usage, "phase '" + options.compileTo +
-                                                      "' does not run at -O" + level +
-                                                      (emitsONNX() ? " with --emit=onnx" : ""));
+    return compilation.fail(CompileStatus::Usage,
+                            "phase '" + options.compileTo + "' does not run at -O" + level +
+                                (emitsONNX()                                ? " with --emit=onnx"
+                                 : findPhase(options.compileTo)->isAskedFor ? " with these options"
+                                                                            : ""));
   if (!isONNXFileName(options.input) && !(options.dims.empty() && options.keep.empty()))
     return compilation.fail(CompileStatus::Usage, "--dim and --keep need an .onnx model");
   if (isONNXFileName(options.input) && !options.weightsFile.empty())
@@ -198,6 +220,11 @@ LogicalResult Driver::findFirstPhase(size_t &first) {
                             "'" + options.input + "' was written after phase '" + done.getValue() +
                                 "', which this moec does not have");
   first = phase - getPhases().begin() + 1;
+  for (const Phase &asked : getPhases().take_front(first))
+    if (asked.isAskedFor && asked.isAskedFor(options))
+      return compilation.fail(CompileStatus::Usage, "'" + options.input +
+                                                        "' already is past phase '" + asked.name +
+                                                        "', which an option asks for");
   const Phase *last = options.compileTo.empty() ? &getLastPhase() : findPhase(options.compileTo);
   if (phase >= last)
     return compilation.fail(CompileStatus::Usage,
@@ -238,9 +265,8 @@ LogicalResult Driver::dump(size_t index) {
     return compilation.fail(CompileStatus::Output, "cannot create the folder '" +
                                                        options.dumpFolder + "': " + code.message());
   SmallString<256> file(options.dumpFolder);
-  size_t number = llvm::count_if(getPhases().take_front(index), [&](const Phase &phase) {
-    return phase.emit.value_or(options.emit) == options.emit;
-  });
+  size_t number = llvm::count_if(getPhases().take_front(index),
+                                 [&](const Phase &phase) { return phase.isPossible(options); });
   path::append(file, llvm::formatv("{0,0+2}-{1}.mlir", number, getPhases()[index].name).str());
   if (llvm::Error error = writeTextFile(file, print()))
     return compilation.fail(CompileStatus::Output, std::move(error));
@@ -295,7 +321,7 @@ LogicalResult Driver::runPhase(size_t index) {
   // What the report tells of the model, as the hooks left it.
   if (phase.name == "import")
     compilation.report["operators"] = countOperators(module);
-  if (phase.name == "raise-moe")
+  if (phase.name == "raise-moe" || phase.name == "convert-weights")
     recordBlocks(module);
   if (failed(mlir::verify(module))) {
     compilation.failure = CompileStatus::Internal;
@@ -354,7 +380,13 @@ std::string Driver::getSummary() const {
                        millisecondsSince(start) / 1000);
 }
 
-static llvm::json::Array describePacking(ModuleOp module) {
+/// JSON has neither infinity nor NaN.
+static llvm::json::Value finiteOrNull(double number) {
+  return std::isfinite(number) ? llvm::json::Value(number) : nullptr;
+}
+
+static llvm::json::Array describePacking(ModuleOp module,
+                                         const llvm::StringMap<ConversionError> &errors) {
   llvm::json::Array weights;
   for (WeightOp weight : module.getOps<WeightOp>()) {
     RankedTensorType type = weight.getTensorType();
@@ -364,6 +396,10 @@ static llvm::json::Array describePacking(ModuleOp module) {
                               {"transforms", attributeToJSON(weight.getTransforms())}};
     if (weight.getBankAttr())
       object["bank"] = llvm::json::fixUTF8(*weight.getBank());
+    if (auto error = errors.find(weight.getSymName()); error != errors.end()) {
+      object["relative_rms_error"] = finiteOrNull(error->second.getRelativeRMS());
+      object["largest_error"] = finiteOrNull(error->second.largest);
+    }
     weights.push_back(std::move(object));
   }
   return weights;
@@ -394,7 +430,7 @@ LogicalResult Driver::writeReport() {
   report["opt_level"] = int64_t(options.optLevel);
   report["moe_blocks"] = listToJSON(*compilation.module, kBlocksAttr);
   report["lowerings"] = std::move(compilation.lowerings);
-  report["packing"] = describePacking(*compilation.module);
+  report["packing"] = describePacking(*compilation.module, compilation.conversionErrors);
   report["memory"] = llvm::json::Object{{"activations", std::move(compilation.activations)},
                                         {"weights_bytes", int64_t(compilation.weightsBytes)},
                                         {"compiler_peak_bytes", int64_t(usage.ru_maxrss) * 1024}};

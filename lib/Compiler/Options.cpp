@@ -78,6 +78,14 @@ static bool setEmit(CompileOptions &options, StringRef value) {
   return true;
 }
 
+static bool setWeightBlock(CompileOptions &options, StringRef value) {
+  unsigned block;
+  if (value.getAsInteger(10, block))
+    return false;
+  options.weightBlock = block;
+  return true;
+}
+
 static bool addDim(CompileOptions &options, StringRef value) {
   auto dim = parseDimOption(value);
   if (dim)
@@ -125,6 +133,16 @@ static std::vector<OptionDescription> makeOptions() {
   add("weights", "file", "Model",
       "Safetensors file with the weights that an .mlir input names, in the folder of weight files",
       setText<&O::weightsFile>);
+  add("weight-type", "type", "Model", "Convert constant expert weights", setText<&O::weightType>)
+      .choices = {{"bf16", "bfloat16"},
+                  {"f16", "float16"},
+                  {"int8", "8-bit codes with scales in float32"},
+                  {"int4", "4-bit codes with scales in float32"}};
+  add("weight-block", "size", "Model", "int8, int4: consecutive elements of a row with one scale",
+      setWeightBlock)
+      .choices = {{"0", "the whole row"}, {"32", "32 elements (default)"}, {"128", "128 elements"}};
+  add("weight-zero-points", "", "Model", "int8, int4: a zero point beside each scale",
+      setFlag<&O::weightZeroPoints>);
 
   OptionDescription &level = add("O", "0-3", "Target", "Optimization level", setLevel);
   level.joined = true;

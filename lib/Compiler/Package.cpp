@@ -146,8 +146,9 @@ LogicalResult PackageWriter::writeWeights() {
   if (!info)
     return compilation.fail(sourceFailed ? CompileStatus::BadModel : CompileStatus::Output,
                             info.takeError());
-  description.weights = *info;
   compilation.weightsBytes = info->fileBytes;
+  compilation.conversionErrors = std::move(info->conversionErrors);
+  description.weights = std::move(*info);
   return success();
 }
 

@@ -104,6 +104,16 @@ static LogicalResult fuse(Compilation &compilation) {
   return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,raise-linear,canonicalize,cse");
 }
 
+static bool convertsWeights(const CompileOptions &options) { return !options.weightType.empty(); }
+
+static LogicalResult convertWeights(Compilation &compilation) {
+  const CompileOptions &options = compilation.options;
+  return compilation.runPasses(llvm::formatv("convert-weights{{type={0} block={1} zero-points={2}}",
+                                             options.weightType, options.weightBlock.value_or(32),
+                                             options.weightZeroPoints ? "true" : "false")
+                                   .str());
+}
+
 static LogicalResult lowerToReference(Compilation &compilation) {
   return lower(compilation, "moe-to-reference", "reference");
 }
@@ -172,6 +182,8 @@ ArrayRef<Phase> mlir::moe::getPhases() {
        S::Unsupported, writeONNXModel, Emit::ONNX},
       {"fuse-moe", "gating, experts and products with constants become one operation each", 1, 3,
        S::Internal, fuse},
+      {"convert-weights", "expert weights are converted to a smaller type (--weight-type)", 0, 3,
+       S::Internal, convertWeights, Emit::Package, convertsWeights},
       {"moe-to-reference", "moe operations become plain loops (-O0)", 0, 0, S::Unsupported,
        lowerToReference},
       {"moe-to-cpu", "moe operations become calls of generated CPU kernels", 1, 3, S::Unsupported,

@@ -206,7 +206,7 @@ def compile(
     "sapphirerapids", …: the returned model can be looked at on any CPU, and run where the CPU has
     the features. `dims`: sizes for symbolic dimensions. `options`: the other options of moec by
     their names, with underscores: `O=1`, `threads="none"`, `keep=["router_logits"]`,
-    `report="report.json"`; a list repeats an option, True and False set a flag.
+    `weight_type="int4"`, `report="report.json"`; a list repeats an option, True and False set a flag.
 
     `progress`: True shows a bar on a terminal or in a notebook; a function is called with the phase,
     and with the bytes of weights that are written and those in all, both 0 in other phases.

@@ -11,6 +11,7 @@
 #include "llvm/ADT/StringRef.h"
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -91,6 +92,14 @@ struct CompileOptions {
   bool noRaise = false;
   /// Accepts blocks whose routing was frozen when the model was traced.
   bool allowFrozenRouting = false;
+  /// bf16, f16, int8 or int4: what constant expert weights are converted to. Empty: they
+  /// stay as they are.
+  std::string weightType;
+  /// int8 and int4: consecutive elements of a row that share a scale, 32 or 128; 0 is the
+  /// whole row. Default: 32.
+  std::optional<unsigned> weightBlock;
+  /// int8 and int4: a zero point beside each scale.
+  bool weightZeroPoints = false;
   /// The routing of every block becomes outputs, which `moe-run --trace-routing` records.
   bool traceRouting = false;
   /// Stop after this phase and write the IR.

@@ -68,6 +68,61 @@ FailureOr<WeightPacker::Source> WeightPacker::trace(Operation *user, Value value
   return source;
 }
 
+/// Whether each row (index of dimension 1) of the result depends on that row alone, for
+/// `rows` rows.
+static bool isRowWise(Attribute transform, int64_t rows) {
+  auto quantize = dyn_cast<QuantizeAttr>(transform);
+  if (!quantize)
+    return isa<ConvertAttr>(transform);
+  // Zero points of whole rows share bytes.
+  bool sharesBytes = quantize.getPart() == QuantizedPart::ZeroPoints && quantize.getBlock() == 0;
+  return !sharesBytes || rows * quantize.getBits() % 8 == 0;
+}
+
+/// Transforms of both halves of a weight whose sources are stacked, from those of one
+/// half, of `half`: other orders and shapes as those of [E, 2, …], then what is done row by
+/// row. Nullopt when there is anything else.
+static std::optional<SmallVector<Attribute>> stackTransforms(ArrayRef<Attribute> transforms,
+                                                             RankedTensorType half) {
+  MLIRContext *context = half.getContext();
+  auto reshapeTo = [&](ArrayRef<int64_t> shape) -> Attribute {
+    return ReshapeAttr::get(context, DenseI64ArrayAttr::get(context, shape));
+  };
+  auto unexpected = [&] { return emitError(UnknownLoc::get(context)); };
+  auto isRowWiseHere = [&](Attribute transform) {
+    return isRowWise(transform, half.getDimSize(1));
+  };
+  SmallVector<Attribute> stacked;
+  auto split = [](ArrayRef<int64_t> shape) {
+    SmallVector<int64_t> halves(shape);
+    halves.insert(halves.begin() + 1, 2);
+    return halves;
+  };
+  ArrayRef<Attribute> rest = transforms;
+  for (; !rest.empty() && isa<ReshapeAttr, PermuteAttr>(rest.front()); rest = rest.drop_front()) {
+    if (stacked.empty())
+      stacked.push_back(reshapeTo(split(half.getShape())));
+    if (auto reshape = dyn_cast<ReshapeAttr>(rest.front())) {
+      stacked.push_back(reshapeTo(split(reshape.getShape().asArrayRef())));
+    } else {
+      SmallVector<int64_t> order = {0, 1};
+      for (int64_t dim : cast<PermuteAttr>(rest.front()).getPermutation().asArrayRef().drop_front())
+        order.push_back(dim + 1);
+      stacked.push_back(PermuteAttr::get(context, DenseI64ArrayAttr::get(context, order)));
+    }
+    half = cast<WeightTransformInterface>(rest.front()).getResultType(half, unexpected);
+  }
+  if (half.getRank() < 2 || !llvm::all_of(rest, isRowWiseHere))
+    return std::nullopt;
+  if (!stacked.empty()) {
+    SmallVector<int64_t> whole(half.getShape());
+    whole[1] *= 2;
+    stacked.push_back(reshapeTo(whole));
+  }
+  llvm::append_range(stacked, rest);
+  return stacked;
+}
+
 /// `first` rows above `second` rows (dimension 1); `second` may be null.
 FailureOr<WeightPacker::Source> WeightPacker::traceStacked(Operation *user, Value first,
                                                            Value second) {
@@ -77,8 +132,18 @@ FailureOr<WeightPacker::Source> WeightPacker::traceStacked(Operation *user, Valu
   FailureOr<Source> below = trace(user, second);
   if (failed(below))
     return failure();
-  if (!source->transforms.empty() || !below->transforms.empty() ||
-      source->type.getElementType() != below->type.getElementType())
+  bool areAlike = source->type.getElementType() == below->type.getElementType() &&
+                  source->transforms == below->transforms;
+  if (areAlike && !source->transforms.empty()) {
+    RankedTensorType half = WeightOp::getTypeOf(source->sources[0]);
+    areAlike = source->sources.size() == 1 && below->sources.size() == 1 &&
+               WeightOp::getTypeOf(below->sources[0]) == half;
+    auto stacked = areAlike ? stackTransforms(source->transforms, half) : std::nullopt;
+    areAlike = stacked.has_value();
+    if (areAlike)
+      source->transforms = std::move(*stacked);
+  }
+  if (!areAlike)
     return emitUnsupported(user) << "cannot stack a gate of type " << first.getType()
                                  << " and an up weight of type " << second.getType()
                                  << " that were transformed before";

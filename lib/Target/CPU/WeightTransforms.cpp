@@ -3,6 +3,7 @@
 
 #include "moec/Target/CPU/WeightTransforms.h"
 
+#include "WeightConversions.h"
 #include "mlir/IR/BuiltinAttributes.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -383,6 +384,21 @@ Error WeightPacker::addStep(Attribute transform, RankedTensorType input, RankedT
                                                                          char *out) {
       packCodePanels(columns, bits, k, reinterpret_cast<const uint8_t *>(in),
                      reinterpret_cast<uint8_t *>(out));
+    };
+  } else if (auto attr = dyn_cast<ConvertAttr>(transform)) {
+    conversionError = std::make_shared<ConversionError>();
+    step.apply = [from = input.getElementType(), to = attr.getType(),
+                  count = ShapedType::getNumElements(shape),
+                  error = conversionError](const char *in, char *out) {
+      convertElements(from, to, in, count, out, *error);
+    };
+  } else if (auto attr = dyn_cast<QuantizeAttr>(transform)) {
+    if (attr.getPart() == QuantizedPart::Codes)
+      conversionError = std::make_shared<ConversionError>();
+    step.apply = [attr, from = input.getElementType(), rows = shape[0], k = shape[1],
+                  bytes = step.resultBytes, error = conversionError](const char *in, char *out) {
+      std::fill_n(out, bytes, 0);
+      quantize(attr, from, in, rows, k, out, error.get());
     };
   } else {
     std::string text;

@@ -13,6 +13,7 @@
 #include "llvm/Support/JSON.h"
 
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <fcntl.h>
 #include <limits>
@@ -45,6 +46,7 @@ private:
   Error declare();
   Error writeItem(const Item &item);
   Error writeBytes(WeightOp weight, ArrayRef<char> bytes);
+  void recordError(WeightOp weight, const WeightPacker &packer, WeightsFileInfo &info);
   void warnOfNaN(WeightOp weight, ArrayRef<char> bytes);
 
   ModuleOp module;
@@ -221,6 +223,17 @@ Error Writer::writeItem(const Item &item) {
   return Error::success();
 }
 
+void Writer::recordError(WeightOp weight, const WeightPacker &packer, WeightsFileInfo &info) {
+  const ConversionError *error = packer.getConversionError();
+  if (!error)
+    return;
+  info.conversionErrors[weight.getSymName()] = *error;
+  if (std::isinf(error->largest))
+    emitWarning(weight.getLoc()) << "weight '" << weight.getSymName()
+                                 << "' holds numbers beyond the range of the type that it is "
+                                    "converted to, which become infinite";
+}
+
 Expected<WeightsFileInfo> Writer::write(StringRef path) {
   std::string layout = getWeightsLayout(module);
   constexpr size_t digestDigits = 2 * LLVM_BLAKE3_OUT_LEN;
@@ -229,7 +242,7 @@ Expected<WeightsFileInfo> Writer::write(StringRef path) {
   file.setMetadata("moec.version", "1");
   if (Error error = declare())
     return std::move(error);
-  WeightsFileInfo info{file.getFileSize(), file.getDataOffset(), file.getDataSize(), ""};
+  WeightsFileInfo info{file.getFileSize(), file.getDataOffset(), file.getDataSize(), "", {}};
   if (Error error = file.open(path))
     return std::move(error);
   if (Error error = reserve(path, info.fileBytes))
@@ -238,6 +251,8 @@ Expected<WeightsFileInfo> Writer::write(StringRef path) {
   for (const Item &item : items)
     if (Error error = writeItem(item))
       return std::move(error);
+  for (auto [weight, packer] : llvm::zip_equal(module.getOps<WeightOp>(), packers))
+    recordError(weight, packer, info);
   auto digest = hash.final();
   info.digest = llvm::toHex(ArrayRef<uint8_t>(digest), /*LowerCase=*/true);
   file.setMetadata("moec.digest", info.digest);

@@ -110,12 +110,12 @@ def version(ir=10, opset=21):
     return model
 
 
-def with_nan():
+def with_value(value):
     model = generate.build(MOE)
     for tensor in model.graph.initializer:
         if tensor.name == "fc2":
             values = onnx.numpy_helper.to_array(tensor).copy()
-            values[0, 0, 0] = np.nan
+            values[0, 0, 0] = value
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, "fc2"))
     return model
 
@@ -164,7 +164,11 @@ COMPILATIONS = [
     (generate.build(MOE), ["-o", "folder"]),
     (generate.build(MOE), ["-o", "absent/layer.moec"]),
     (generate.build(MOE), ["-o", "full.moec"]),
-    (with_nan(), []),
+    (with_value(np.nan), []),
+    (with_value(1e9), ["--weight-type=f16"]),
+    (MLIR, ["--weight-type=int4"]),
+    (generate.build(MOE), ["--weight-block=32"]),
+    (generate.build(MOE), ["--weight-type=bf16", "--emit=onnx"]),
 ]
 
 

@@ -8,10 +8,15 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
+#include "llvm/ADT/APFloat.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/raw_ostream.h"
 #include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <optional>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -63,6 +68,8 @@ protected:
       EXPECT_EQ(int64_t(expert.size()), packer->getExpertBytes());
       bytes.insert(bytes.end(), expert.begin(), expert.end());
     }
+    const ConversionError *changed = packer->getConversionError();
+    error = changed ? std::optional(*changed) : std::nullopt;
     return bytes;
   }
 
@@ -70,8 +77,22 @@ protected:
   OpBuilder builder;
   OwningOpRef<ModuleOp> module;
   std::string folder;
+  /// What the last run() changed.
+  std::optional<ConversionError> error;
 };
 } // namespace
+
+template <typename T> static Bytes bytesOf(const std::vector<T> &values) {
+  Bytes bytes(values.size() * sizeof(T));
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  return bytes;
+}
+
+template <typename T> static std::vector<T> valuesOf(const Bytes &bytes) {
+  std::vector<T> values(bytes.size() / sizeof(T));
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
+}
 
 /// Row of panel p, column c, as documented for #moe.panels.
 static int64_t rowOf(int64_t n, int64_t width, Glu glu, int64_t p, int64_t c) {
@@ -217,6 +238,183 @@ TEST_F(WeightTransforms, ToUnsigned) {
                 expected)
           << "bits " << width;
   }
+}
+
+TEST_F(WeightTransforms, ConvertByHand) {
+  auto check = [&](Type to, const std::vector<uint32_t> &in, const std::vector<uint16_t> &out) {
+    int64_t count = in.size();
+    Attribute source = inlined(type({1, count}, builder.getF32Type()), bytesOf(in));
+    EXPECT_EQ(valuesOf<uint16_t>(run(source, ConvertAttr::get(&context, to), type({1, count}, to))),
+              out);
+  };
+  // 1, -0; half way to the next number, from an even and an odd one; just above half way;
+  // a carry into the exponent; the largest number; what rounds to infinity; infinity; NaN,
+  // its payload in the lower half.
+  check(builder.getBF16Type(),
+        {0x3f800000, 0x80000000, 0x3f808000, 0x3f818000, 0x3f808001, 0x3fff8000, 0x7f7f7fff,
+         0x7f7f8000, 0xff800000, 0x7f800001},
+        {0x3f80, 0x8000, 0x3f80, 0x3f82, 0x3f81, 0x4000, 0x7f7f, 0x7f80, 0xff80, 0x7fc0});
+  // The same; then 65519, 65520, 2^-24, 2^-25 (half way to 0), -3·2^-25, what rounds to the
+  // smallest normal number, -infinity, NaN.
+  check(builder.getF16Type(),
+        {0x3f800000, 0x80000000, 0x3f801000, 0x3f803000, 0x3f801001, 0x3ffff000, 0x477fef00,
+         0x477ff000, 0x33800000, 0x33000000, 0xb3c00000, 0x387ff000, 0xff800000, 0x7f800001},
+        {0x3c00, 0x8000, 0x3c00, 0x3c02, 0x3c01, 0x4000, 0x7bff, 0x7c00, 0x0001, 0x0000, 0x8002,
+         0x0400, 0xfc00, 0x7e00});
+}
+
+TEST_F(WeightTransforms, ConvertAsAPFloatDoes) {
+  for (Type from :
+       {Type(builder.getF32Type()), Type(builder.getF16Type()), Type(builder.getBF16Type())})
+    for (Type to : {Type(builder.getF16Type()), Type(builder.getBF16Type())}) {
+      int64_t width = from.getIntOrFloatBitWidth() / 8, count = 1 << 16;
+      Bytes in = random(count * width);
+      // All numbers of two bytes; of four, many exponents around those of float16.
+      for (int64_t i = 0; i < count; ++i)
+        if (width == 2)
+          in[2 * i] = i, in[2 * i + 1] = i >> 8;
+        else if (i % 2)
+          in[4 * i + 3] = 0x30 + in[4 * i + 3] % 0x20;
+      auto out = valuesOf<uint16_t>(run(Attribute(inlined(type({2, count / 2}, from), in)),
+                                        ConvertAttr::get(&context, to), type({2, count / 2}, to)));
+      for (int64_t i = 0; i < count; ++i) {
+        uint64_t bits = 0;
+        std::memcpy(&bits, &in[i * width], width);
+        llvm::APFloat value(cast<FloatType>(from).getFloatSemantics(),
+                            llvm::APInt(8 * width, bits));
+        bool loses;
+        (void)value.convert(cast<FloatType>(to).getFloatSemantics(),
+                            llvm::APFloat::rmNearestTiesToEven, &loses);
+        llvm::APFloat actual(cast<FloatType>(to).getFloatSemantics(), llvm::APInt(16, out[i]));
+        ASSERT_TRUE(value.isNaN() ? actual.isNaN() : value.bitwiseIsEqual(actual))
+            << "bits " << bits;
+      }
+    }
+}
+
+TEST_F(WeightTransforms, ConversionError) {
+  // In bf16 1 + 2^-9 is 1, and -3 exact.
+  Attribute source = inlined(type({1, 2}, builder.getF32Type()), bytesOf<float>({1 + 0x1p-9f, -3}));
+  run(source, ConvertAttr::get(&context, builder.getBF16Type()),
+      type({1, 2}, builder.getBF16Type()));
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->largest, 0x1p-9);
+  EXPECT_DOUBLE_EQ(error->getRelativeRMS(), 0x1p-9 / std::sqrt((1 + 0x1p-9) * (1 + 0x1p-9) + 9));
+  run(source, {}, type({1, 2}, builder.getF32Type()));
+  EXPECT_FALSE(error);
+}
+
+TEST_F(WeightTransforms, QuantizeByHand) {
+  auto quantized = [&](const std::vector<float> &row, QuantizedPart part, bool zeroPoints,
+                       ArrayRef<int64_t> shape, Type element) {
+    Attribute source =
+        inlined(type({1, 1, int64_t(row.size())}, builder.getF32Type()), bytesOf(row));
+    return run(source, QuantizeAttr::get(&context, part, 4, 16, zeroPoints), type(shape, element));
+  };
+  using P = QuantizedPart;
+  Type f32 = builder.getF32Type();
+  // The extreme is -8, so that the scale is 1; then 8, and the scale is -1; then nothing.
+  std::vector<float> row = {-8,   7, 0.5, 1.5,  2.5, -0.5, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+                            -7.5, 8, 0,   -7.4, 1,   2,    3, 4, 5, 6, 7, 0, 0, 0, 0, 0,
+                            0,    0, 0,   0,    0,   0,    0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  EXPECT_EQ(valuesOf<float>(quantized(row, P::Scales, false, {1, 1, 3}, f32)),
+            (std::vector<float>{1, -1, 0}));
+  EXPECT_FALSE(error);
+  // The codes 0 15 8 10 10 8 11 …; 15 (16 is clamped) 0 8 15 7 6 5 4 3 2 1 8 …; 8 ….
+  EXPECT_EQ(quantized(row, P::Codes, false, {1, 1, 24}, code()),
+            (Bytes{0xf0, 0xa8, 0x8a, 0xbb, 0xbb, 0xbb, 0xbb, 0xbb, 0x0f, 0xf8, 0x67, 0x45,
+                   0x23, 0x81, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88, 0x88}));
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->largest, 0.5);
+  // From -5 to 10 the scale is 1 and the zero point 5; where nothing is negative, 0, and
+  // the range begins with 0; then nothing.
+  row = {-5, 10, 0.5, 1.5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 30, 2, 3, 4, 0, 0, 0, 0,
+         0,  0,  0,   0,   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0, 0, 0, 0, 0, 0, 0};
+  EXPECT_EQ(valuesOf<float>(quantized(row, P::Scales, true, {1, 1, 3}, f32)),
+            (std::vector<float>{1, 2, 0}));
+  EXPECT_EQ(quantized(row, P::ZeroPoints, true, {1, 1, 2}, code()), (Bytes{0x05, 0x00}));
+  EXPECT_EQ(quantized(row, P::Codes, true, {1, 1, 24}, code()),
+            (Bytes{0xf0, 0x75, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x1f, 0x22, 0, 0,
+                   0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0, 0}));
+}
+
+TEST_F(WeightTransforms, QuantizeNaN) {
+  std::vector<float> row(32, 1);
+  row[3] = NAN;
+  Attribute source = inlined(type({1, 1, 32}, builder.getF32Type()), bytesOf(row));
+  for (bool zeroPoints : {false, true}) {
+    auto attr = QuantizeAttr::get(&context, QuantizedPart::Scales, 8, 16, zeroPoints);
+    auto scales = valuesOf<float>(run(source, attr, type({1, 1, 2}, builder.getF32Type())));
+    EXPECT_TRUE(std::isnan(scales[0]) && std::isfinite(scales[1]));
+    attr = QuantizeAttr::get(&context, QuantizedPart::Codes, 8, 16, zeroPoints);
+    run(source, attr, type({1, 1, 32}, code()));
+    EXPECT_TRUE(std::isnan(error->largest) && std::isnan(error->getRelativeRMS()));
+  }
+}
+
+TEST_F(WeightTransforms, Quantize) {
+  const int64_t experts = 2, n = 5, k = 64;
+  std::vector<float> weights;
+  for (uint8_t byte : random(experts * n * k))
+    weights.push_back((byte - 100) / 37.0f);
+  Attribute source = inlined(type({experts, n, k}, builder.getF32Type()), bytesOf(weights));
+  for (int64_t width : {2, 4, 8})
+    for (int64_t block : {0, 16, 32})
+      for (bool zeroPoints : {false, true}) {
+        int64_t size = block ? block : k, blocks = k / size;
+        auto bytesFor = [&](int64_t count) { return (count * width + 7) / 8; };
+        Bytes codes(experts * n * bytesFor(k));
+        Bytes zeros(experts * (block ? n * bytesFor(blocks) : bytesFor(n)));
+        std::vector<float> scales;
+        double squaredError = 0, squaredSource = 0;
+        for (int64_t row = 0; row < experts * n; ++row)
+          for (int64_t b = 0; b < blocks; ++b) {
+            const float *w = &weights[row * k + b * size];
+            int levels = 1 << width, zero = levels / 2;
+            float scale;
+            if (zeroPoints) {
+              float low = std::min(*std::min_element(w, w + size), 0.0f);
+              float high = std::max(*std::max_element(w, w + size), 0.0f);
+              scale = (high - low) / (levels - 1);
+              zero = std::lrint(-low / scale);
+              int64_t bit = block ? row * bytesFor(blocks) * 8 + b * width
+                                  : row / n * bytesFor(n) * 8 + row % n * width;
+              zeros[bit / 8] |= zero << (bit % 8);
+            } else {
+              scale = *std::max_element(w, w + size, [](float a, float b) {
+                return std::abs(a) < std::abs(b);
+              }) / -(levels / 2);
+            }
+            scales.push_back(scale);
+            for (int64_t i = 0; i < size; ++i) {
+              int code = std::min(std::max<int>(std::lrint(w[i] / scale) + zero, 0), levels - 1);
+              int64_t bit = row * bytesFor(k) * 8 + (b * size + i) * width;
+              codes[bit / 8] |= code << (bit % 8);
+              double delta = double((code - zero) * scale) - w[i];
+              squaredError += delta * delta;
+              squaredSource += double(w[i]) * w[i];
+            }
+          }
+        auto check = [&](QuantizedPart part, ArrayRef<int64_t> shape, Type element,
+                         const Bytes &expected) {
+          EXPECT_EQ(run(source, QuantizeAttr::get(&context, part, width, block, zeroPoints),
+                        type(shape, element)),
+                    expected)
+              << stringifyQuantizedPart(part).str() << " bits " << width << " block " << block
+              << " zero points " << zeroPoints;
+        };
+        check(QuantizedPart::Scales,
+              block ? ArrayRef<int64_t>{experts, n, blocks} : ArrayRef<int64_t>{experts, n},
+              builder.getF32Type(), bytesOf(scales));
+        if (zeroPoints)
+          check(QuantizedPart::ZeroPoints,
+                block ? ArrayRef<int64_t>{experts, n, bytesFor(blocks)}
+                      : ArrayRef<int64_t>{experts, bytesFor(n)},
+                code(), zeros);
+        check(QuantizedPart::Codes, {experts, n, bytesFor(k)}, code(), codes);
+        ASSERT_TRUE(error);
+        EXPECT_DOUBLE_EQ(error->getRelativeRMS(), std::sqrt(squaredError / squaredSource));
+      }
 }
 
 TEST_F(WeightTransforms, StackAndReshape) {

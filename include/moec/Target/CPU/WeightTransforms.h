@@ -27,6 +27,17 @@ std::vector<char> getElementBytes(DenseElementsAttr dense);
 int64_t getExpertBytes(RankedTensorType type);
 int64_t getNumExperts(RankedTensorType type);
 
+/// What converting a weight (`#moe.convert`, `#moe.quantize`) changed in its elements.
+struct ConversionError {
+  double squaredError = 0, squaredSource = 0;
+  /// The largest |converted - source|.
+  double largest = 0;
+
+  void add(float source, float converted);
+  /// √(Σ (converted - source)² / Σ source²); 0 when nothing changed.
+  double getRelativeRMS() const;
+};
+
 /// The files of a model's folder, memory-mapped when first used.
 class SourceFiles {
 public:
@@ -62,6 +73,10 @@ public:
   /// empty otherwise.
   llvm::ArrayRef<char> getWhole() const;
 
+  /// What the conversion changed in the experts that were packed until now; null for a
+  /// weight that is not converted, and for scales and zero points.
+  const ConversionError *getConversionError() const { return conversionError.get(); }
+
 private:
   struct Source {
     llvm::ArrayRef<char> bytes;
@@ -87,6 +102,8 @@ private:
   std::vector<Source> sources;
   std::vector<Step> steps;
   std::vector<char> buffers[2];
+  // Shared with a step, which must not point into a packer that is moved.
+  std::shared_ptr<ConversionError> conversionError;
   int64_t numExperts = 0;
   int64_t expertBytes = 0;
 };

@@ -13,6 +13,7 @@
 #define MOEC_TARGET_CPU_WEIGHTSFILE_H
 
 #include "mlir/IR/BuiltinOps.h"
+#include "moec/Target/CPU/WeightTransforms.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
 #include "llvm/Support/Error.h"
 #include <cstdint>
@@ -26,6 +27,8 @@ struct WeightsFileInfo {
   uint64_t dataOffset = 0;
   uint64_t dataBytes = 0;
   std::string digest;
+  /// Of each weight that was converted (see WeightPacker), by its name.
+  llvm::StringMap<ConversionError> conversionErrors;
 };
 
 /// Called with the bytes written until now and in all; false stops the writing.

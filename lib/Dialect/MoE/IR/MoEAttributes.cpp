@@ -20,6 +20,16 @@ using namespace mlir::moe;
 
 #include "moec/Dialect/MoE/IR/MoEAttrInterfaces.cpp.inc"
 
+/// `, zero_points`, or nothing.
+static ParseResult parseZeroPoints(AsmParser &parser, bool &zeroPoints) {
+  zeroPoints = succeeded(parser.parseOptionalComma());
+  return zeroPoints ? parser.parseKeyword("zero_points") : success();
+}
+static void printZeroPoints(AsmPrinter &printer, bool zeroPoints) {
+  if (zeroPoints)
+    printer << ", zero_points";
+}
+
 #define GET_ATTRDEF_CLASSES
 #include "moec/Dialect/MoE/IR/MoEAttributes.cpp.inc"
 
@@ -373,4 +383,62 @@ RankedTensorType CodePanelsAttr::getResultType(RankedTensorType input,
   return RankedTensorType::get(
       {input.getDimSize(0), panels, int64_t(llvm::divideCeil(k, group)), bits == 8 ? 32 : 16},
       IntegerType::get(getContext(), 8));
+}
+
+/// The types that weights are converted from.
+static bool isConvertible(Type element) {
+  return element.isF32() || element.isF16() || element.isBF16();
+}
+
+LogicalResult ConvertAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type type) {
+  if (type.isF16() || type.isBF16())
+    return success();
+  return emitError() << "weights are converted to f16 or bf16, got " << type;
+}
+
+RankedTensorType ConvertAttr::getResultType(RankedTensorType input,
+                                            function_ref<InFlightDiagnostic()> emitError) const {
+  if (isConvertible(input.getElementType()))
+    return RankedTensorType::get(input.getShape(), getType());
+  emitError() << "cannot convert " << input << " to " << getType();
+  return {};
+}
+
+LogicalResult QuantizeAttr::verify(function_ref<InFlightDiagnostic()> emitError, QuantizedPart part,
+                                   int64_t bits, int64_t block, bool zeroPoints) {
+  if (bits != 2 && bits != 4 && bits != 8)
+    return emitError() << "bits = " << bits << ", expected 2, 4 or 8";
+  if (block != 0 && (block < 16 || !llvm::isPowerOf2_64(block)))
+    return emitError() << "block = " << block << " is neither 0 nor a power of two of at least 16";
+  if (part == QuantizedPart::ZeroPoints && !zeroPoints)
+    return emitError() << "symmetric weights have no zero points";
+  return success();
+}
+
+RankedTensorType QuantizeAttr::getResultType(RankedTensorType input,
+                                             function_ref<InFlightDiagnostic()> emitError) const {
+  bool rowWise = getBlock() == 0;
+  if (input.getRank() != 3 || !isConvertible(input.getElementType()) || input.getDimSize(2) == 0 ||
+      (!rowWise && input.getDimSize(2) % getBlock())) {
+    emitError() << "cannot quantize " << input << " with block = " << getBlock();
+    return {};
+  }
+  int64_t e = input.getDimSize(0), n = input.getDimSize(1), k = input.getDimSize(2);
+  auto packed = [&](int64_t count) { return getPackedBytes(count, getBits()); };
+  auto codes = IntegerType::get(getContext(), 8, IntegerType::Unsigned);
+  switch (getPart()) {
+  case QuantizedPart::Codes:
+    return RankedTensorType::get({e, n, packed(k)}, codes);
+  case QuantizedPart::Scales: {
+    SmallVector<int64_t> shape = {e, n};
+    if (!rowWise)
+      shape.push_back(k / getBlock());
+    return RankedTensorType::get(shape, Float32Type::get(getContext()));
+  }
+  case QuantizedPart::ZeroPoints:
+    if (rowWise)
+      return RankedTensorType::get({e, packed(n)}, codes);
+    return RankedTensorType::get({e, n, packed(k / getBlock())}, codes);
+  }
+  llvm_unreachable("all parts are handled");
 }

@@ -817,3 +817,33 @@ func.func @f(%x: tensor<3x8xf32>, %r: !moe.routing<experts = 2, k = 1, weighted>
       : (tensor<3x8xf32>, !moe.routing<experts = 2, k = 1, weighted>, tensor<2x0x8xf32>, tensor<2x8x4611686018427387904xf32>) -> tensor<3x8xf32>
   return
 }
+
+// -----
+
+// expected-error@+1 {{weights are converted to f16 or bf16, got 'f32'}}
+func.func private @f() attributes {a = #moe.convert<f32>}
+
+// -----
+
+// expected-error@+1 {{bits = 3, expected 2, 4 or 8}}
+func.func private @f() attributes {a = #moe.quantize<codes, bits = 3, block = 0>}
+
+// -----
+
+// expected-error@+1 {{block = 24 is neither 0 nor a power of two of at least 16}}
+func.func private @f() attributes {a = #moe.quantize<codes, bits = 4, block = 24>}
+
+// -----
+
+// expected-error@+1 {{symmetric weights have no zero points}}
+func.func private @f() attributes {a = #moe.quantize<zero_points, bits = 4, block = 32>}
+
+// -----
+
+// expected-error@+1 {{C2: cannot convert 'tensor<2x3xi32>' to 'bf16'}}
+moe.weight @w from [#moe.segment<"m", offset = 0, length = 24, tensor<2x3xi32>>] through [#moe.convert<bf16>] : tensor<2x3xbf16>
+
+// -----
+
+// expected-error@+1 {{C2: cannot quantize 'tensor<2x1x24xf32>' with block = 16}}
+moe.weight @w from [#moe.segment<"m", offset = 0, length = 192, tensor<2x1x24xf32>>] through [#moe.quantize<scales, bits = 4, block = 16>] : tensor<2x1x1xf32>

@@ -204,4 +204,39 @@ def MoE_CodePanelsAttr : MoE_WeightTransform<"CodePanels", "code_panels"> {
   let assemblyFormat = "`<` `bits` `=` $bits `,` `k` `=` $columns (`,` `glu` `=` $glu^)? `>`";
 }
 
+def MoE_ConvertAttr : MoE_WeightTransform<"Convert", "convert"> {
+  let summary = "floating-point numbers of another type";
+  let description = [{
+    f32, f16 or bf16 elements to `type`, f16 or bf16, rounded to nearest, ties to even.
+    What is beyond the range of `type` becomes infinite.
+  }];
+  let parameters = (ins "::mlir::Type":$type);
+  let assemblyFormat = "`<` $type `>`";
+  let genVerifyDecl = 1;
+}
+
+def MoE_QuantizeAttr : MoE_WeightTransform<"Quantize", "quantize"> {
+  let summary = "one of the operands of moe.dequantize, made from real weights";
+  let description = [{
+    f32, f16 or bf16 weights w [E, N, K] to the codes (ui8), scales (f32) or zero points
+    (ui8) that `moe.dequantize` with this `bits` and `block` takes, in its layouts. In each
+    block of a row (the whole row when `block` is 0), in f32, q rounded to nearest, ties to
+    even, and clamped to 0 … 2^bits - 1:
+
+    Without `zero_points`: s = v / -2^(bits-1), v being the first of the elements with the
+    largest magnitude; q = round(w / s) + 2^(bits-1). v is exact, and so is 0.
+    With `zero_points`: s = (max(w, 0) - min(w, 0)) / (2^bits - 1), the zero point
+    z = round(-min(w, 0) / s), q = round(w / s) + z. 0 is exact.
+
+    A block of zeros has the scale 0. One that holds NaN or infinity has the scale NaN.
+  }];
+  let parameters = (ins EnumParameter<MoE_QuantizedPart>:$part, "int64_t":$bits,
+                        "int64_t":$block,
+                        DefaultValuedParameter<"bool", "false">:$zero_points);
+  let assemblyFormat = [{
+    `<` $part `,` `bits` `=` $bits `,` `block` `=` $block `` custom<ZeroPoints>($zero_points) `>`
+  }];
+  let genVerifyDecl = 1;
+}
+
 #endif

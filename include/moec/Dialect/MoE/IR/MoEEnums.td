@@ -164,6 +164,11 @@ def MoE_Glu : MoE_Enum<"Glu", "where the gate rows of a gated expert are", [
   I32EnumAttrCase<"Concat", 2, "concat">,
   I32EnumAttrCase<"Separate", 3, "separate">]>;
 
+def MoE_QuantizedPart : MoE_Enum<"QuantizedPart", "an operand of moe.dequantize", [
+  I32EnumAttrCase<"Codes", 0, "codes">,
+  I32EnumAttrCase<"Scales", 1, "scales">,
+  I32EnumAttrCase<"ZeroPoints", 2, "zero_points">]>;
+
 def MoE_Layout : MoE_Enum<"Layout", "order of a weight's last two dimensions", [
   I32EnumAttrCase<"OutIn", 0, "out_in">,
   I32EnumAttrCase<"InOut", 1, "in_out">]>;

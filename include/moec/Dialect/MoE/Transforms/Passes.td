@@ -103,4 +103,26 @@ def MoEExpertMajorPass : Pass<"moe-expert-major"> {
   let statistics = [Statistic<"numSplit", "split", "moe.experts split">];
 }
 
+def ConvertWeightsPass : Pass<"convert-weights", "::mlir::ModuleOp"> {
+  let summary = "convert expert weights to a smaller type";
+  let description = [{
+    The weights of `moe.experts`, `moe.expert_ffn`, `moe.grouped_matmul` and `moe.shared`
+    that are f32, f16 or bf16 constants become constants of `type`: `bf16` and `f16` by
+    `#moe.convert`; `int8` and `int4` by `#moe.quantize`, as operands of a `moe.dequantize`
+    in f32. [E, in, out] weights are transposed first, so that blocks run along `in`.
+    Gate and up weights are converted both or not at all. Weights that are quantised
+    already stay, and so do those whose rows `block` does not divide; a missed remark of
+    category `convert-weights` says why. Routers, biases and everything else stays as it
+    is. A warning says when there was nothing to convert.
+  }];
+  let options = [
+    Option<"type", "type", "std::string", /*default=*/"", "bf16, f16, int8 or int4">,
+    Option<"block", "block", "int64_t", /*default=*/"32",
+           "int8, int4: consecutive elements of a row with one scale; 0: one scale per row">,
+    Option<"zeroPoints", "zero-points", "bool", /*default=*/"false",
+           "int8, int4: a zero point beside each scale">];
+  let dependentDialects = ["::mlir::moe::MoEDialect"];
+  let statistics = [Statistic<"numConverted", "converted", "weights converted">];
+}
+
 #endif
