@@ -93,16 +93,15 @@ void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active
   });
 }
 
-/// Copies row `source` of x, times `scale` if there is one, to row `r` of the packed
-/// block at `base` of `rows` rows.
-void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value base, Value rows,
-                 Value r, int64_t columns, Value scale = {}) {
-  Value start = b.add(base, r);
-  b.forLoop(b.index(columns), [&](Value k) {
-    Value value = b.loadF32(x, {source, k});
+/// Copies row `source` of x, times `scale` if there is one, to row `row` of `packed`.
+void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value row, int64_t columns,
+                 Value scale = {}) {
+  Value start = b.mul(row, rowStride(columns));
+  b.forVectors(columns, [&](Value k, int64_t count) {
+    Value values = b.loadVectorPart(x, {source, k}, count, 0.0);
     if (scale)
-      value = b.mulf(value, scale);
-    b.store(value, packed, b.add(start, b.mul(k, rows)));
+      values = b.mulf(values, b.splat(scale));
+    b.storeVector(values, packed, b.add(start, k), count);
   });
 }
 
@@ -220,11 +219,11 @@ void emitPrefetch(KernelBuilder &b, Value panels, Value expert, Value panel, Val
         /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
 }
 
-/// acc[r][v] += a[k, r] · w[v] for one row of K.
-void emitAccumulate(KernelBuilder &b, Value a, Value aRow, int64_t rows, ArrayRef<Value> w,
-                    MutableArrayRef<Value> acc) {
+/// acc[r][v] += a[r, k] · w[v] for one row of K; `at` is the place of a[0, k].
+void emitAccumulate(KernelBuilder &b, Value a, Value at, int64_t stride, int64_t rows,
+                    ArrayRef<Value> w, MutableArrayRef<Value> acc) {
   for (int64_t r = 0; r < rows; ++r) {
-    Value element = b.splat(b.load(a, b.add(aRow, r)));
+    Value element = b.splat(b.load(a, b.add(at, r * stride)));
     for (auto [v, panelRow] : llvm::enumerate(w)) {
       Value &sum = acc[r * w.size() + v];
       sum = b.fma(element, panelRow, sum);
@@ -290,6 +289,11 @@ int64_t PackedWeight::numPanels() const {
                           : llvm::divideCeil(n / 2, kPanelWidth / 2);
 }
 
+int64_t mlir::moe::cpu::rowStride(int64_t columns) {
+  constexpr int64_t perLine = kLineBytes / sizeof(float);
+  return (llvm::divideCeil(columns, perLine) | 1) * perLine;
+}
+
 int64_t mlir::moe::cpu::hiddenColumns(const PackedWeight &up, ActivationAttr activation) {
   return up.numPanels() * (activation.getGlu() == Glu::None ? kPanelWidth : kPanelWidth / 2);
 }
@@ -302,7 +306,7 @@ struct PanelProduct {
   KernelBuilder &b;
   const PackedWeight &weight;
   Value expert, panel, a, aBase;
-  int64_t rows;
+  int64_t stride, rows;
 
   SmallVector<Value> emit();
 
@@ -365,7 +369,7 @@ SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Val
               for (int64_t v = 0; v < vectors; ++v)
                 row[v] = b.mulf(row[v], codings[chain].scale[v]);
             emitAccumulate(
-                b, a, b.add(aBase, b.mul(b.add(k, int64_t(n)), rows)), rows, row,
+                b, a, b.add(aBase, b.add(k, int64_t(n))), stride, rows, row,
                 MutableArrayRef(acc).slice(chain * numAccumulators(), numAccumulators()));
           }
         }
@@ -434,9 +438,10 @@ SmallVector<Value> PanelProduct::emit() {
 }
 
 SmallVector<Value> mlir::moe::cpu::emitPanelProduct(KernelBuilder &b, const PackedWeight &weight,
-                                                    Value expert, Value panel, Value a, Value aBase,
-                                                    int64_t rows) {
-  return PanelProduct{b, weight, expert, panel, a, aBase, rows}.emit();
+                                                    Value expert, Value panel, Value a,
+                                                    Value firstRow, int64_t stride, int64_t rows) {
+  Value base = b.mul(firstRow, stride);
+  return PanelProduct{b, weight, expert, panel, a, base, stride, rows}.emit();
 }
 
 /// Adds the bias of a panel's columns to every row.
@@ -659,12 +664,11 @@ func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, bo
       Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
       Value rows = loadIndex(b, blocks, {block, b.index(NumRows)});
       Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
-      Value base = b.mul(padded, columns);
       // Rows past the last repeat it: their products are never read.
       b.forLoop(stored, [&](Value r) {
         Value row = b.add(firstRow, b.min(r, last));
         Value scale = scaled ? b.load(args[5], row) : Value();
-        emitPackRow(b, x, loadIndex(b, rowToken, row), packed, base, stored, r, columns, scale);
+        emitPackRow(b, x, loadIndex(b, rowToken, row), packed, b.add(padded, r), columns, scale);
       });
     });
   });
@@ -685,17 +689,6 @@ static SmallVector<Type> productTypes(MLIRContext *context, int64_t experts, Typ
   return types;
 }
 
-/// Writes the vector of hidden columns i0 … i0 + lanes of row r into the packed block.
-static void emitStoreHidden(KernelBuilder &b, Value vector, Value hidden, Value base, Value i0,
-                            int64_t r, int64_t rows) {
-  Value start = b.add(base, b.mul(i0, rows));
-  if (rows == 1)
-    return b.storeVector(vector, hidden, start, b.target.lanes);
-  for (int64_t lane = 0; lane < b.target.lanes; ++lane)
-    b.store(vector::ExtractOp::create(b, b.getLoc(), vector, lane), hidden,
-            b.add(start, lane * rows + r));
-}
-
 func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &weight,
                                          ActivationAttr activation, KernelTarget target) {
   MLIRContext *context = module.getContext();
@@ -712,7 +705,7 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
 
   bool gated = activation.getGlu() != Glu::None;
   int64_t columnsPerPanel = gated ? kPanelWidth / 2 : kPanelWidth;
-  int64_t hiddenStride = hiddenColumns(weight, activation);
+  int64_t hiddenStride = rowStride(hiddenColumns(weight, activation));
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name, productTypes(context, weight.experts, buffer, buffer, weight), target, kernel,
@@ -723,20 +716,20 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
             b, w, args[1], args[2], args[4], [&](const Panel &p, Value panel, Value block) {
               Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
               Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
-              Value source = b.mul(padded, w.k), destination = b.mul(padded, hiddenStride);
               b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
-                SmallVector<Value> acc =
-                    emitPanelProduct(b, p.weight, p.expert, p.panel, packed, source, rows);
+                SmallVector<Value> acc = emitPanelProduct(b, p.weight, p.expert, p.panel, packed,
+                                                          padded, rowStride(w.k), rows);
                 emitBias(b, p.weight, p.expert, p.panel, acc);
                 int64_t vectors = target.panelVectors(), results = gated ? vectors / 2 : vectors;
                 Value firstColumn = b.mul(panel, columnsPerPanel);
-                for (int64_t r = 0; r < rows; ++r)
+                for (int64_t r = 0; r < rows; ++r) {
+                  Value start = b.add(b.mul(b.add(padded, r), hiddenStride), firstColumn);
                   for (int64_t v = 0; v < results; ++v) {
                     Value linear = gated ? acc[r * vectors + results + v] : Value();
                     Value h = emitActivation(b, activation, acc[r * vectors + v], linear);
-                    emitStoreHidden(b, h, hidden, destination, b.add(firstColumn, v * target.lanes),
-                                    r, rows);
+                    b.storeVector(h, hidden, b.add(start, v * target.lanes), target.lanes);
                   }
+                }
               });
             });
       });
@@ -760,10 +753,9 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
             b, w, args[1], args[2], args[4], [&](const Panel &p, Value panel, Value block) {
               Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
               Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
-              Value source = b.mul(padded, hiddenStride);
               b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
-                SmallVector<Value> acc =
-                    emitPanelProduct(b, p.weight, p.expert, p.panel, hidden, source, rows);
+                SmallVector<Value> acc = emitPanelProduct(b, p.weight, p.expert, p.panel, hidden,
+                                                          padded, hiddenStride, rows);
                 emitBias(b, p.weight, p.expert, p.panel, acc);
                 int64_t vectors = target.panelVectors();
                 Value firstColumn = b.mul(panel, kPanelWidth);
@@ -840,9 +832,8 @@ private:
 void LinearKernel::packBlock(Value block) {
   Value firstRow = b.mul(block, maxRows()), rows = rowsFrom(firstRow);
   Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
-  Value base = b.mul(firstRow, weight.k);
   b.forLoop(stored, [&](Value r) {
-    emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, base, stored, r, weight.k);
+    emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, b.add(firstRow, r), weight.k);
   });
 }
 
@@ -856,11 +847,11 @@ void LinearKernel::storeRow(ArrayRef<Value> row, Value index, Value firstColumn,
 
 void LinearKernel::product(const Panel &panel, Value number, Value block) {
   Value firstRow = b.mul(block, maxRows()), numRows = rowsFrom(firstRow);
-  Value base = b.mul(firstRow, weight.k), firstColumn = b.mul(number, kPanelWidth);
+  Value firstColumn = b.mul(number, kPanelWidth);
   int64_t vectors = b.target.panelVectors();
   b.switchOn(roundUpRows(b, numRows), b.target.blockRows(), [&](int64_t rows) {
-    SmallVector<Value> acc =
-        emitPanelProduct(b, weight, panel.expert, panel.panel, packed, base, rows);
+    SmallVector<Value> acc = emitPanelProduct(b, weight, panel.expert, panel.panel, packed,
+                                              firstRow, rowStride(weight.k), rows);
     emitBias(b, weight, panel.expert, panel.panel, acc);
     auto storeRows = [&](int64_t columns) {
       for (int64_t r = 0; r < rows; ++r)

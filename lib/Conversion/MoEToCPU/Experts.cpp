@@ -169,7 +169,7 @@ FailureOr<PackedWeight> Lowering::pack(KernelBuilder &b, Operation *op, const We
 Value Lowering::packRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value source,
                          Value rowOfSource, Value scales) {
   auto type = cast<MemRefType>(source.getType());
-  Value packed = allocate(b, kDynamic, f32(), b.mul(rows.padded, type.getDimSize(1)));
+  Value packed = allocate(b, kDynamic, f32(), b.mul(rows.padded, rowStride(type.getDimSize(1))));
   SmallVector<Value> operands = {source, rows.lists.blocks, rowOfSource, rows.lists.counts, packed};
   if (scales)
     operands.push_back(scales);
@@ -197,7 +197,7 @@ Value Lowering::down(KernelBuilder &b, Operation *op, const ExpertRows &rows, Va
 Value Lowering::feedForward(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value packed,
                             const PackedWeight &up, const PackedWeight &downWeight,
                             ActivationAttr activation) {
-  int64_t stride = hiddenColumns(up, activation);
+  int64_t stride = rowStride(hiddenColumns(up, activation));
   Value hidden = allocate(b, kDynamic, f32(), b.mul(rows.padded, stride));
   product(b, op, rows, getUpKernel(module, up, activation, target), packed, hidden, up, "up");
   return down(b, op, rows, hidden, stride, downWeight);
@@ -234,7 +234,7 @@ LogicalResult Lowering::lowerOp(GroupedMatmulOp op) {
   ExpertRows &rows = rowsOf(b, op, op.getRouting());
   numberRows(b, op, routingOf(op.getRouting()), rows);
   Value packed = packRows(b, op, rows, buffer(b, op.getRows()), rows.self);
-  Value results = down(b, op, rows, packed, weight->k, *weight);
+  Value results = down(b, op, rows, packed, rowStride(weight->k), *weight);
   Value out = destination(b, op.getResult(), rowBound(b, op.getRouting()));
   unpackRows(b, op, rows, results, out);
   replace(b, op.getResult(), out);
@@ -379,7 +379,7 @@ LogicalResult Lowering::linear(KernelBuilder &b, Operation *op, Value x, const W
   if (failed(weight))
     return failure();
   Value padded = b.add(b.dim(x, 0), target.blockRows().back());
-  Value packed = allocate(b, kDynamic, f32(), b.mul(padded, weight->k));
+  Value packed = allocate(b, kDynamic, f32(), b.mul(padded, rowStride(weight->k)));
   SmallVector<Value> operands = {x, packed, y};
   llvm::append_range(operands, weight->operands());
   call(b,

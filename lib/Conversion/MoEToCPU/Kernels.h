@@ -73,11 +73,16 @@ Value emitActivation(KernelBuilder &b, ActivationAttr activation, Value gate, Va
 /// Columns of a task's panel group: enough bytes that drawing the task costs little.
 int64_t panelsPerTask(const PackedWeight &weight);
 
-/// Rows of a panel product: accumulators of `rows` rows by one panel, over all k.
-/// `a` holds the block of rows in packed order from element `aBase`: (k, r) at
-/// aBase + k·rows + r. Returns rows × panelVectors() vectors.
+/// Rows of f32 that a product reads lie this many elements apart: whole cache lines, an
+/// odd number of them, so that the rows of a block are in different sets of the cache.
+int64_t rowStride(int64_t columns);
+
+/// Rows of a panel product: accumulators of `rows` rows by one panel, over all k. `a`
+/// holds rows, `stride` elements apart, and the first of these is `firstRow`. Returns
+/// rows × panelVectors() vectors.
 SmallVector<Value> emitPanelProduct(KernelBuilder &b, const PackedWeight &weight, Value expert,
-                                    Value panel, Value a, Value aBase, int64_t rows);
+                                    Value panel, Value a, Value firstRow, int64_t stride,
+                                    int64_t rows);
 
 // Scratch of a layer, all from the workspace. S = T·k rows, P padded rows.
 struct RoutingLists {
@@ -95,10 +100,11 @@ struct RoutingLists {
 /// is `full`, experts of -1 are skipped; their positions are not written.
 func::FuncOp getRoutingListsKernel(ModuleOp module, int64_t experts, int64_t k, bool full,
                                    KernelTarget target);
-/// pack: x [T,H], blocks, rowToken, counts, packed f32 [P·H]; with `scaled` then a factor
-/// of each row, f32 [S].
+/// pack: x [T,H], blocks, rowToken, counts, packed f32 [P·rowStride(H)]; with `scaled` then a
+/// factor of each row, f32 [S].
 func::FuncOp getPackRowsKernel(ModuleOp module, MemRefType x, bool scaled, KernelTarget target);
-/// up: packed, active, first, blocks, counts, hidden f32 [P·Ipad], weights.
+/// up: packed, active, first, blocks, counts, hidden f32 [P·rowStride(hiddenColumns)],
+/// weights.
 func::FuncOp getUpKernel(ModuleOp module, const PackedWeight &weight, ActivationAttr activation,
                          KernelTarget target);
 /// down: hidden, active, first, blocks, counts, rows f32 [P, Hpad], weights.
@@ -107,7 +113,7 @@ func::FuncOp getDownKernel(ModuleOp module, const PackedWeight &weight, int64_t 
 /// combine: rows [P,Hpad], position, weights f32 [T,k], y [T,H].
 func::FuncOp getCombineKernel(ModuleOp module, MemRefType rows, MemRefType y, int64_t k,
                               KernelTarget target);
-/// linear: x [T,K], packed f32 [Tpad·K], y [T,N], weights. One expert, no routing.
+/// linear: x [T,K], packed f32 [Tpad·rowStride(K)], y [T,N], weights. One expert, no routing.
 func::FuncOp getLinearKernel(ModuleOp module, MemRefType x, MemRefType y,
                              const PackedWeight &weight, KernelTarget target);
 
