@@ -51,9 +51,29 @@ static LogicalResult inferGatherND(Inference &in) {
   return success();
 }
 
+/// starts, ends, axes and steps have one element for each axis that is cut.
+static LogicalResult checkSliceLengths(Inference &in) {
+  std::optional<int64_t> count;
+  for (unsigned i = 1; i < in.node.getNumInputs(); ++i) {
+    std::optional<Shape> shape = in.node.getInput(i) ? in.shape(i) : std::nullopt;
+    if (!shape || ShapedType::isDynamicShape(*shape))
+      continue;
+    if (shape->size() != 1)
+      return in.fail() << "input " << i << " of Slice must have one dimension, not "
+                       << shape->size();
+    if (count && *count != shape->front())
+      return in.fail() << "starts, ends, axes and steps of Slice must have the same length: "
+                       << *count << " and " << shape->front();
+    count = shape->front();
+  }
+  return success();
+}
+
 static LogicalResult inferSlice(Inference &in) {
   Type element = in.element(0);
   in.set(0, element, std::nullopt);
+  if (failed(checkSliceLengths(in)))
+    return failure();
   std::optional<Shape> shape = in.shape(0);
   if (!shape)
     return success();
