@@ -133,7 +133,12 @@ static LogicalResult inferTopK(Inference &in) {
     if (failed(axis))
       return failure();
     std::optional<SmallVector<int64_t>> k = in.ints(1);
-    (*shape)[*axis] = k && k->size() == 1 && k->front() >= 0 ? k->front() : kDynamic;
+    int64_t size = (*shape)[*axis];
+    int64_t kept = k && k->size() == 1 && k->front() >= 0 ? k->front() : kDynamic;
+    if (size != kDynamic && kept != kDynamic && kept > size)
+      return in.fail() << "k = " << kept << " exceeds the " << size << " elements along axis "
+                       << *axis;
+    (*shape)[*axis] = kept;
   }
   in.set(0, in.element(0), shape);
   in.set(1, in.i64(), shape);
