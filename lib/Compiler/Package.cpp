@@ -102,6 +102,34 @@ llvm::json::Value PackageWriter::getTracedInfo() {
   return listToJSON(module, kTracedAttr);
 }
 
+/// The regions of the profile, those of one operation as one object: the names in a region
+/// are "source: phase".
+static Array groupRegions(const Array &regions) {
+  Array groups;
+  for (const llvm::json::Value &value : regions) {
+    const Object *region = value.getAsObject();
+    StringRef name = region ? region->getString("name").value_or("") : "";
+    StringRef op = region ? region->getString("op").value_or("") : "";
+    auto [source, phase] = name.rsplit(": ");
+    Object *last = groups.empty() ? nullptr : groups.back().getAsObject();
+    Array *phases = last ? last->getArray("phases") : nullptr;
+    bool continues = phases && !phase.empty() && last->getString("name") == source &&
+                     last->getString("op").value_or(source) == op;
+    if (!continues) {
+      Object group{{"name", source.str()}};
+      if (!op.empty() && op != source)
+        group["op"] = op.str();
+      if (!phase.empty())
+        group["phases"] = Array();
+      groups.push_back(std::move(group));
+      phases = groups.back().getAsObject()->getArray("phases");
+    }
+    if (phases)
+      phases->push_back(phase.str());
+  }
+  return groups;
+}
+
 Object PackageWriter::getInfo(const Machine &used) {
   Object source;
   if (auto model = module->getAttrOfType<StringAttr>("onnx.model"))
@@ -124,8 +152,17 @@ Object PackageWriter::getInfo(const Machine &used) {
                 {"moe_blocks", listToJSON(module, kBlocksAttr)},
                 {"traced", getTracedInfo()},
                 {"lowerings", listToJSON(module, kLoweringsAttr)},
-                {"regions", listToJSON(module, kRegionsAttr)},
+                {"regions", groupRegions(listToJSON(module, kRegionsAttr))},
                 {"source", std::move(source)}};
+}
+
+/// What no run asks for and what grows with the model stays out of the library.
+static void removeCompileTimeInfo(Object &info) {
+  info.erase("moe_blocks");
+  info.erase("lowerings");
+  Object *weights = info.getObject("weights");
+  weights->erase("tensors");
+  weights->erase("blocks");
 }
 
 //===----------------------------------------------------------------------===//
@@ -159,9 +196,11 @@ LogicalResult PackageWriter::writeObject() {
     return failure();
   Machine used = getUsedMachine(*llvmModule, compilation.machine);
   llvm::json::Value info(getInfo(used));
-  description.infoJSON = llvm::formatv("{0}", info);
-  if (llvm::Error error = folder.writeFile(compilation.name + ".json", description.infoJSON + "\n"))
+  std::string text = llvm::formatv("{0}\n", info);
+  if (llvm::Error error = folder.writeFile(compilation.name + ".json", text))
     return compilation.fail(CompileStatus::Output, std::move(error));
+  removeCompileTimeInfo(*info.getAsObject());
+  description.infoJSON = llvm::formatv("{0}", info);
   if (llvm::Error error = addModelDescription(*llvmModule, description, used))
     return compilation.fail(CompileStatus::Internal, std::move(error));
 
