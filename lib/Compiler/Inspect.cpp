@@ -142,6 +142,8 @@ void Page::printHead() {
   row("CPU", getText(target, "cpu") + ", " + getText(target, "vector_bits") + "-bit vectors");
   const Array *features = target.getArray("features");
   row("needs", features && !features->empty() ? join(map_range(*features, toText), " ") : "");
+  if (const Array *levels = target.getArray("levels"); levels && levels->size() > 1)
+    row("levels", join(map_range(*levels, toText), ", ") + ", chosen when opened");
   row("threads", getText(target, "threads"));
 }
 
