@@ -19,6 +19,7 @@
 #include "moec/Frontend/ONNX/Importer.h"
 #include "moec/InitAll.h"
 #include "moec/Target/CPU/ResolveWeights.h"
+#include "moec/Target/CPU/UnpackWeights.h"
 #include "moec/Target/CPU/WeightTransforms.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Config/llvm-config.h"
@@ -262,6 +263,7 @@ LogicalResult Driver::loadModule(size_t &first) {
       failed(resolveWeights(*compilation.module, options.modelFolder, options.weightsFile)))
     return failure();
   compilation.report["operators"] = countOperators(*compilation.module);
+  recordTensors(*compilation.module);
   return findFirstPhase(first);
 }
 
@@ -350,8 +352,10 @@ LogicalResult Driver::runPhaseOnModule(size_t index) {
   ModuleOp module = *compilation.module;
   module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
   // What the report tells of the model, as the hooks left it.
-  if (phase.name == "import")
+  if (phase.name == "import") {
     compilation.report["operators"] = countOperators(module);
+    recordTensors(module);
+  }
   if (phase.name == "raise-moe" || phase.name == "convert-weights")
     recordBlocks(module);
   if (failed(mlir::verify(module))) {
