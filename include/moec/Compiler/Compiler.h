@@ -76,7 +76,7 @@ struct CompileOptions {
   std::string modelFolder;
   /// "cpu" is the only target.
   std::string target = "cpu";
-  /// See Machine::get.
+  /// See Machine::getLevels.
   std::string cpu = "native";
   /// 0: the reference lowering of each MoE op; 1 to 3: the CPU kernels, and
   /// LLVM's levels.

@@ -174,16 +174,35 @@ Value emitCentered(KernelBuilder &b, const PackedWeight &weight, const Coding &c
   return arith::SIToFPOp::create(b, b.getLoc(), b.vectorType(), word);
 }
 
+/// bf16 [2·lanes]: two rows of K of the columns of vector `v`, side by side.
+Value emitPairs(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel, Value step,
+                int64_t v) {
+  int64_t width = 2 * b.target.lanes;
+  auto type = VectorType::get({width}, b.getBF16Type());
+  return vector::LoadOp::create(b, b.getLoc(), type, weight.panels,
+                                ValueRange{expert, panel, step, b.index(v * width)});
+}
+
 /// One step of a panel product: the panel row(s) at `step` as f32 vectors, codes without
-/// zero points and scales. Code panels of 2 bits hold two rows of K.
+/// zero points and scales; rowsPerStep() of them.
 SmallVector<SmallVector<Value>> emitPanelRows(KernelBuilder &b, const PackedWeight &weight,
                                               const Coding &coding, Value expert, Value panel,
                                               Value step) {
   int64_t lanes = b.target.lanes, vectors = b.target.panelVectors();
-  SmallVector<SmallVector<Value>> rows(weight.bits == 2 ? 2 : 1);
+  SmallVector<SmallVector<Value>> rows(weight.rowsPerStep());
   auto column = [&](int64_t v) {
     return SmallVector<Value>{expert, panel, step, b.index(v * lanes)};
   };
+  if (weight.pairs) {
+    for (int64_t v = 0; v < vectors; ++v) {
+      Value words = b.bitcast(emitPairs(b, weight, expert, panel, step, v), b.getI32Type());
+      Value low = arith::ShLIOp::create(b, b.getLoc(), words, b.splatI32(16));
+      Value high = arith::AndIOp::create(b, b.getLoc(), words, b.splatI32(~0xffff));
+      rows[0].push_back(b.bitcast(low, b.getF32Type()));
+      rows[1].push_back(b.bitcast(high, b.getF32Type()));
+    }
+    return rows;
+  }
   if (weight.bits == 0) {
     for (int64_t v = 0; v < vectors; ++v)
       rows[0].push_back(b.loadVector(weight.panels, column(v)));
@@ -264,7 +283,7 @@ std::string PackedWeight::key() const {
   if (bits)
     os << "int" << bits << "_block" << block << "_" << element(scales) << (zeroPoints ? "_zp" : "");
   else
-    os << element(panels);
+    os << element(panels) << (pairs ? "_pairs" : "");
   if (raw) {
     os << "_raw_" << stringifyLayout(layout) << "_" << stringifyGlu(glu);
     for (Value value : {raw, rawGate, rawBias, rawGateBias})
@@ -351,7 +370,7 @@ SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Val
   if (weight.bits)
     emitPrefetch(b, weight.scales, expert, panel,
                  arith::DivUIOp::create(b, b.getLoc(), ahead, b.index(weight.block)), chains);
-  int64_t columnsPerStep = weight.bits == 2 ? 2 : 1, vectors = b.target.panelVectors();
+  int64_t columnsPerStep = weight.rowsPerStep(), vectors = b.target.panelVectors();
   bool scalesRows = weight.bits && !scalesSums();
   SmallVector<Value> start = scalesSums() ? zeros(begins.size()) : SmallVector<Value>(init);
   SmallVector<Value> sums = b.forLoop(

@@ -130,6 +130,8 @@ public:
   void storeVector(Value vector, Value memref, ValueRange indices, int64_t count);
   /// The same with a number of elements known at run time; nothing when it is ≤ 0.
   void storeVector(Value vector, Value memref, ValueRange indices, Value count);
+  /// The bits of a vector as elements of another type, as many as fill them.
+  Value bitcast(Value vector, Type element);
   /// f16, bf16 or f32 (scalar or vector) to f32.
   Value toF32(Value value);
   /// One element as f32.
