@@ -120,22 +120,24 @@ Object PackageWriter::getInfo(const LevelDescription &level, const Machine &used
   if (Attribute opsets = module->getAttr("onnx.opsets"))
     source["opsets"] = attributeToJSON(opsets);
   const Machine &machine = compilation.machine;
-  return Object{{"name", compilation.name},
-                {"version", MOEC_VERSION},
-                {"abi", int64_t(MOEC_MODEL_ABI_VERSION)},
-                {"target", Object{{"cpu", machine.name},
-                                  {"levels", Array(levels)},
-                                  {"features", Array(used.features)},
-                                  {"vector_bits", machine.vectorBits},
-                                  {"threads", stringifyThreads(compilation.options.threads)}}},
-                {"opt_level", int64_t(compilation.options.optLevel)},
-                {"entries", entriesToJSON(level.entries)},
-                {"weights", getWeightsInfo()},
-                {"moe_blocks", listToJSON(module, kBlocksAttr)},
-                {"traced", getTracedInfo()},
-                {"lowerings", listToJSON(module, kLoweringsAttr)},
-                {"regions", listToJSON(module, kRegionsAttr)},
-                {"source", std::move(source)}};
+  return Object{
+      {"name", compilation.name},
+      {"version", MOEC_VERSION},
+      {"abi", int64_t(MOEC_MODEL_ABI_VERSION)},
+      {"target", Object{{"cpu", machine.name},
+                        {"levels", Array(levels)},
+                        {"features", Array(used.features)},
+                        {"vector_bits", machine.vectorBits},
+                        {"compute", compilation.options.compute == "bf16" ? "bf16" : "f32"},
+                        {"threads", stringifyThreads(compilation.options.threads)}}},
+      {"opt_level", int64_t(compilation.options.optLevel)},
+      {"entries", entriesToJSON(level.entries)},
+      {"weights", getWeightsInfo()},
+      {"moe_blocks", listToJSON(module, kBlocksAttr)},
+      {"traced", getTracedInfo()},
+      {"lowerings", listToJSON(module, kLoweringsAttr)},
+      {"regions", listToJSON(module, kRegionsAttr)},
+      {"source", std::move(source)}};
 }
 
 //===----------------------------------------------------------------------===//

@@ -150,7 +150,8 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
                                 compilation.machine.name +
                                 "' lacks; choose --cpu=x86-64-v3 or newer, or -O0");
   std::string pipeline =
-      llvm::formatv("moe-to-cpu{{vector-bits={0}}", compilation.machine.vectorBits);
+      llvm::formatv("moe-to-cpu{{vector-bits={0} compute-bf16={1}}", compilation.machine.vectorBits,
+                    compilation.options.compute == "bf16" ? "true" : "false");
   return lower(compilation, pipeline, "cpu-kernel");
 }
 

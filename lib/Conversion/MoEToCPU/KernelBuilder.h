@@ -29,6 +29,8 @@ constexpr int64_t kPanelWidth = 32;
 struct KernelTarget {
   /// Lanes of f32 in a vector register: 4, 8 or 16.
   int64_t lanes;
+  /// Whether experts multiply numbers rounded to bf16, by AVX512-BF16.
+  bool roundsToBF16 = false;
 
   /// Vector registers that hold one panel row.
   int64_t panelVectors() const { return kPanelWidth / lanes; }

@@ -29,7 +29,11 @@ struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
       module.emitError() << "vector-bits = " << vectorBits << ", expected 128, 256 or 512";
       return signalPassFailure();
     }
-    Lowering lowering(module, KernelTarget{vectorBits / 32});
+    if (computeBF16 && vectorBits != 512) {
+      module.emitError() << "compute-bf16 needs vector-bits = 512";
+      return signalPassFailure();
+    }
+    Lowering lowering(module, KernelTarget{vectorBits / 32, computeBF16});
     // Kernels are added to the module meanwhile.
     SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
     SmallVector<Operation *> ops;
