@@ -35,7 +35,8 @@ private:
   LogicalResult checkLayouts();
   LogicalResult writeObject();
   LogicalResult writeObject(llvm::Module &llvmModule, const Machine &used);
-  LogicalResult describeModel(const LevelDescription &level, llvm::Module &llvmModule);
+  LogicalResult describeModel(const LevelDescription &level, StringRef text,
+                              llvm::Module &llvmModule);
   LogicalResult link();
   LogicalResult writeHeaders();
   Object getInfo(const LevelDescription &level, const Machine &used);
@@ -110,6 +111,34 @@ llvm::json::Value PackageWriter::getTracedInfo() {
   return listToJSON(module, kTracedAttr);
 }
 
+/// The regions of the profile, those of one operation as one object: the names in a region
+/// are "source: phase".
+static Array groupRegions(const Array &regions) {
+  Array groups;
+  for (const llvm::json::Value &value : regions) {
+    const Object *region = value.getAsObject();
+    StringRef name = region ? region->getString("name").value_or("") : "";
+    StringRef op = region ? region->getString("op").value_or("") : "";
+    auto [source, phase] = name.rsplit(": ");
+    Object *last = groups.empty() ? nullptr : groups.back().getAsObject();
+    Array *phases = last ? last->getArray("phases") : nullptr;
+    bool continues = phases && !phase.empty() && last->getString("name") == source &&
+                     last->getString("op").value_or(source) == op;
+    if (!continues) {
+      Object group{{"name", source.str()}};
+      if (!op.empty() && op != source)
+        group["op"] = op.str();
+      if (!phase.empty())
+        group["phases"] = Array();
+      groups.push_back(std::move(group));
+      phases = groups.back().getAsObject()->getArray("phases");
+    }
+    if (phases)
+      phases->push_back(phase.str());
+  }
+  return groups;
+}
+
 /// What runs on a CPU of the level; the rest is the same for all.
 Object PackageWriter::getInfo(const LevelDescription &level, const Machine &used) {
   Object source;
@@ -120,24 +149,33 @@ Object PackageWriter::getInfo(const LevelDescription &level, const Machine &used
   if (Attribute opsets = module->getAttr("onnx.opsets"))
     source["opsets"] = attributeToJSON(opsets);
   const Machine &machine = compilation.machine;
-  return Object{
-      {"name", compilation.name},
-      {"version", MOEC_VERSION},
-      {"abi", int64_t(MOEC_MODEL_ABI_VERSION)},
-      {"target", Object{{"cpu", machine.name},
-                        {"levels", Array(levels)},
-                        {"features", Array(used.features)},
-                        {"vector_bits", machine.vectorBits},
-                        {"compute", compilation.options.compute == "bf16" ? "bf16" : "f32"},
-                        {"threads", stringifyThreads(compilation.options.threads)}}},
-      {"opt_level", int64_t(compilation.options.optLevel)},
-      {"entries", entriesToJSON(level.entries)},
-      {"weights", getWeightsInfo()},
-      {"moe_blocks", listToJSON(module, kBlocksAttr)},
-      {"traced", getTracedInfo()},
-      {"lowerings", listToJSON(module, kLoweringsAttr)},
-      {"regions", listToJSON(module, kRegionsAttr)},
-      {"source", std::move(source)}};
+  Object target{{"cpu", machine.name},
+                {"levels", Array(levels)},
+                {"features", Array(used.features)},
+                {"vector_bits", machine.vectorBits},
+                {"compute", compilation.options.compute == "bf16" ? "bf16" : "f32"},
+                {"threads", stringifyThreads(compilation.options.threads)}};
+  return Object{{"name", compilation.name},
+                {"version", MOEC_VERSION},
+                {"abi", int64_t(MOEC_MODEL_ABI_VERSION)},
+                {"target", std::move(target)},
+                {"opt_level", int64_t(compilation.options.optLevel)},
+                {"entries", entriesToJSON(level.entries)},
+                {"weights", getWeightsInfo()},
+                {"moe_blocks", listToJSON(module, kBlocksAttr)},
+                {"traced", getTracedInfo()},
+                {"lowerings", listToJSON(module, kLoweringsAttr)},
+                {"regions", groupRegions(listToJSON(module, kRegionsAttr))},
+                {"source", std::move(source)}};
+}
+
+/// What no run asks for and what grows with the model stays out of the library.
+static void removeCompileTimeInfo(Object &info) {
+  info.erase("moe_blocks");
+  info.erase("lowerings");
+  Object *weights = info.getObject("weights");
+  weights->erase("tensors");
+  weights->erase("blocks");
 }
 
 //===----------------------------------------------------------------------===//
@@ -212,23 +250,26 @@ LogicalResult PackageWriter::writeObject() {
     return failure();
   Machine used = getUsedMachine(*llvmModule, compilation.machine);
   LevelDescription level{compilation.level, compilation.machine.name, "", std::move(*entries)};
-  level.infoJSON = llvm::formatv("{0}", llvm::json::Value(getInfo(level, used)));
+  llvm::json::Value info(getInfo(level, used));
+  std::string text = llvm::formatv("{0}\n", info);
+  removeCompileTimeInfo(*info.getAsObject());
+  level.infoJSON = llvm::formatv("{0}", info);
   if (llvm::Error error = addLevelDescription(*llvmModule, level, used))
     return compilation.fail(CompileStatus::Internal, std::move(error));
-  if (level.number == 0 && failed(describeModel(level, *llvmModule)))
+  if (level.number == 0 && failed(describeModel(level, text, *llvmModule)))
     return failure();
   return writeObject(*llvmModule, used);
 }
 
 /// What is once in a package.
-LogicalResult PackageWriter::describeModel(const LevelDescription &level,
+LogicalResult PackageWriter::describeModel(const LevelDescription &level, StringRef text,
                                            llvm::Module &llvmModule) {
   for (const EntryDescription &entry : level.entries) {
     Object activations = workspaceToJSON(entry);
     activations["entry"] = entry.name;
     compilation.activations.push_back(std::move(activations));
   }
-  if (llvm::Error error = folder.writeFile(compilation.name + ".json", level.infoJSON + "\n"))
+  if (llvm::Error error = folder.writeFile(compilation.name + ".json", text))
     return compilation.fail(CompileStatus::Output, std::move(error));
   addModelDescription(llvmModule, description);
   return success();

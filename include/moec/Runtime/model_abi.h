@@ -104,7 +104,7 @@ void moec_require(void *call, bool ok, const char *message);
  * called from a task. */
 void *moec_allocate(void *call, int64_t bytes);
 void moec_release(void *call, void *memory);
-/* The time from here on belongs to `region`, an index into "regions" of the
+/* The time from here on belongs to `region`, a number of the regions in the
  * info JSON. Does nothing unless the context profiles. Not for tasks. */
 void moec_profile_mark(void *call, int32_t region);
 

@@ -231,7 +231,8 @@ typedef struct moec_library {
 
   /* Times of the regions 0 ... in all runs of a context that was made with
    * MOEC_CONTEXT_PROFILE: writes at most `capacity` of them and returns their
-   * number, which is at most the number of "regions" in info. */
+   * number, which is at most the number of regions in info (one for each of the "phases"
+   * of an element of "regions", or one without). */
   int32_t (*profile)(const moec_context *context, moec_region_time *times, int32_t capacity);
   /* Sets all of them to zero. */
   void (*profile_reset)(moec_context *context);

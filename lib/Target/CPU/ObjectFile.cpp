@@ -13,6 +13,8 @@
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/MC/TargetRegistry.h"
 #include "llvm/Passes/PassBuilder.h"
+#include "llvm/Analysis/LoopInfo.h"
+#include "llvm/IR/Dominators.h"
 #include "llvm/Transforms/IPO/MergeFunctions.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
@@ -390,6 +392,19 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned
   builder.buildPerModuleDefaultPipeline(levels[level]).run(module, modules);
 }
 
+/// A function without a loop only calls others: the layers' calls one after another.
+static void shortenCalls(llvm::Module &module) {
+  for (llvm::Function &function : module) {
+    if (function.isDeclaration())
+      continue;
+    llvm::DominatorTree dominators(function);
+    if (!llvm::LoopInfo(dominators).empty())
+      continue;
+    function.addFnAttr(llvm::Attribute::OptimizeForSize);
+    function.addFnAttr(llvm::Attribute::MinSize);
+  }
+}
+
 Error mlir::moe::emitObject(llvm::Module &module, const Machine &machine, unsigned level,
                             Sanitizer sanitizer, llvm::raw_pwrite_stream &out) {
   assert(level <= 3 && "LLVM's levels are 0 to 3");
@@ -397,6 +412,7 @@ Error mlir::moe::emitObject(llvm::Module &module, const Machine &machine, unsign
   if (!target)
     return createStringError("this build of LLVM has no x86 target");
   optimize(module, *target, level, sanitizer);
+  shortenCalls(module);
   llvm::legacy::PassManager passes;
   if (target->addPassesToEmitFile(passes, out, nullptr, llvm::CodeGenFileType::ObjectFile))
     return createStringError("this build of LLVM cannot write x86 object files");
