@@ -27,11 +27,10 @@ constexpr int64_t kTaskWork = 1024 * 1024;
 /// Elements that a task brings into packed order at least, if there are as many.
 constexpr int64_t kPackedPerTask = 32 * 1024;
 
-/// Weights are asked for this far ahead, where that pays.
+/// Weights are asked for this far ahead, beyond the end of a task too: the worker's next
+/// task most often reads what follows.
 constexpr int64_t kPrefetchBytes = 8 * 1024;
 constexpr int64_t kLineBytes = 64;
-/// What memory delivers to one core in a cycle: 29 GB/s at 3.6 GHz.
-constexpr int64_t kBytesPerCycle = 8;
 
 constexpr int64_t kDynamic = ShapedType::kDynamic;
 
@@ -349,7 +348,6 @@ private:
   SmallVector<Value> zeros(int64_t chains) {
     return SmallVector<Value>(chains * numAccumulators(), b.splat(0.0));
   }
-  bool prefetches();
   SmallVector<Value> range(ArrayRef<Value> begins, Value length, Value ahead, ValueRange init);
   SmallVector<SmallVector<Value>> panelRows(const Coding &coding, Value k);
   SmallVector<Value> roundedPairs(const Coding &coding, Value k);
@@ -373,18 +371,6 @@ int64_t PanelProduct::numChains() {
   int64_t registers = numAccumulators() * (scalesSums() ? 2 : 1);
   int64_t fitting = std::max<int64_t>(1, b.target.maxAccumulators() / registers);
   return std::min({wanted, fitting, std::max<int64_t>(1, weight.k / kColumnsPerChunk)});
-}
-
-/// Whether the arithmetic of a step takes about as long as its weights take to arrive, so
-/// that they should be on their way before. Where memory alone counts, asking brings nothing.
-bool PanelProduct::prefetches() {
-  if (weight.raw)
-    return false;
-  auto type = cast<MemRefType>(weight.panels.getType());
-  int64_t rowBytes = type.getDimSize(3) * type.getElementTypeBitWidth() / 8;
-  int64_t cycles =
-      numAccumulators() * (weight.pairs ? 2 : 1) + (weight.bits ? b.target.panelVectors() : 0);
-  return cycles * kBytesPerCycle >= rowBytes;
 }
 
 /// The panel's rows from row k of K on that a step takes, times their scales unless these come
@@ -429,7 +415,7 @@ SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Val
   SmallVector<Coding> codings;
   for (Value begin : begins)
     codings.push_back(emitCoding(b, weight, expert, panel, begin));
-  if (weight.bits && prefetches())
+  if (weight.bits)
     emitPrefetch(b, weight.scales, expert, panel,
                  arith::DivUIOp::create(b, b.getLoc(), ahead, b.index(weight.block)), chains);
   int64_t columnsPerStep = weight.roundsToBF16 ? 2 : weight.rowsPerStep(),
@@ -439,9 +425,9 @@ SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Val
       b.index(0), length, b.index(columnsPerStep), start, [&](Value i, ValueRange carried) {
         SmallVector<Value> acc(carried);
         auto rowOf = [&](Value k) { return weight.rowsPerStep() == 1 ? k : b.shiftRight(k, 1); };
-        if (prefetches())
+        if (!weight.raw)
           emitPrefetch(b, weight.panels, expert, panel, rowOf(b.add(ahead, b.mul(i, chains))),
-                       chains);
+                       chains * columnsPerStep / weight.rowsPerStep());
         for (auto [chain, begin] : llvm::enumerate(begins)) {
           Value k = b.add(begin, i);
           auto sums = MutableArrayRef(acc).slice(chain * numAccumulators(), numAccumulators());
