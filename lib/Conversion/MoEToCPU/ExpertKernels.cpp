@@ -5,6 +5,7 @@
 
 #include "BF16.h"
 #include "Kernels.h"
+#include "TileProduct.h"
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/bit.h"
@@ -351,6 +352,7 @@ private:
   SmallVector<Value> range(ArrayRef<Value> begins, Value length, Value ahead, ValueRange init);
   SmallVector<SmallVector<Value>> panelRows(const Coding &coding, Value k);
   SmallVector<Value> roundedPairs(const Coding &coding, Value k);
+  SmallVector<Value> tiles();
   SmallVector<Value> chunks(ArrayRef<Value> begins, Value length);
   SmallVector<Value> overChunks(Value begin, Value end, int64_t chains, ValueRange init);
 };
@@ -490,7 +492,30 @@ SmallVector<Value> PanelProduct::overChunks(Value begin, Value end, int64_t chai
   });
 }
 
+/// By tiles, from the panel itself or, where it is not of bf16, from a part of it that is made.
+SmallVector<Value> PanelProduct::tiles() {
+  auto scratchType = MemRefType::get({kTileColumns / 2, 2 * kPanelWidth}, b.getBF16Type());
+  Value scratch;
+  if (!weight.pairs)
+    scratch = memref::AllocaOp::create(b, b.getLoc(), scratchType, b.getI64IntegerAttr(64));
+  auto findPanel = [&](Value k, int64_t pairs) -> std::pair<Value, SmallVector<Value>> {
+    if (weight.pairs)
+      return {weight.panels, {expert, panel, b.shiftRight(k, 1)}};
+    b.forLoop(b.index(pairs), [&](Value pair) {
+      Value column = b.add(k, b.mul(pair, 2));
+      Coding coding = emitCoding(b, weight, expert, panel, column);
+      for (auto [v, vector] : llvm::enumerate(roundedPairs(coding, column)))
+        vector::StoreOp::create(b, b.getLoc(), vector, scratch,
+                                ValueRange{pair, b.index(v * 2 * b.target.lanes)});
+    });
+    return {scratch, {b.index(0)}};
+  };
+  return emitTileProduct(b, {a, aBase, stride, rows, weight.k, findPanel});
+}
+
 SmallVector<Value> PanelProduct::emit() {
+  if (weight.roundsToBF16 && b.target.tiles != Tiles::None && rows % kTileRows == 0)
+    return tiles();
   if (weight.k <= kColumnsPerChunk)
     return chunks({b.index(0)}, b.index(weight.k));
   int64_t chains = numChains();

@@ -385,13 +385,13 @@ LogicalResult Lowering::linear(KernelBuilder &b, Operation *op, Value x, const W
   FailureOr<PackedWeight> weight = pack(b, op, from, /*bank=*/StringAttr(), /*perWorker=*/false);
   if (failed(weight))
     return failure();
-  Value padded = b.add(b.dim(x, 0), target.blockRows().back());
+  Value padded = b.add(b.dim(x, 0), target.forF32().blockRows().back());
   Value packed = allocate(b, kDynamic, f32(), b.mul(padded, weight->k));
   SmallVector<Value> operands = {x, packed, y};
   llvm::append_range(operands, weight->operands());
   call(b,
        getLinearKernel(module, cast<MemRefType>(x.getType()), cast<MemRefType>(y.getType()),
-                       *weight, target),
+                       *weight, target.forF32()),
        operands, op, phase);
   return success();
 }

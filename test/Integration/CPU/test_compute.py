@@ -9,7 +9,7 @@ import pathlib
 import ml_dtypes
 import numpy as np
 import pytest
-from harness import FIXTURES
+from harness import FIXTURES, run, tool
 from moec.runtime import load
 from onnx import TensorProto, helper, numpy_helper
 from references import moe as definition
@@ -97,6 +97,42 @@ def test_exact_sums(compiler, hidden, inner):
             assert abs(expected).max() < 1 << 23
             np.testing.assert_array_equal(model.run({"x": x, "logits": logits})["y"], expected)
             assert (rounded(x) != x).any() and (rounded(down) != down).any()
+
+
+def package_of_tiles(compiler, folder, model, *flags):
+    """A package whose products go by tiles as AMX's do, with AVX512-BF16 in place of its instructions:
+    that pass is run with its option, the others by moec."""
+    before, after = folder / "before.mlir", folder / "after.mlir"
+    last = "convert-weights" if flags else "fuse-moe"
+    compiler.run(compiler.save(model), CPU, *flags, f"--compile-to={last}", "-o", before)
+    options = "vector-bits=512 compute-bf16=true bf16-tiles=vectors"
+    run(tool("moe-opt"), before, f"--moe-to-cpu={options}", "--mlir-print-debuginfo", "-o", after)
+    text = after.read_text()
+    assert f'moe.phase = "{last}"' in text
+    after.write_text(text.replace(f'moe.phase = "{last}"', 'moe.phase = "moe-to-cpu"'))
+    compiler.run(after, CPU, "--compute=bf16", "--model-dir", compiler.folder, "-o", folder / "tiles.moec")
+    return folder / "tiles.moec"
+
+
+@needs_bf16
+@pytest.mark.parametrize("hidden, inner", [(H, I), (64, 96), (300, 40)])
+@pytest.mark.parametrize("weight", ["f32", "bf16"])
+def test_tiles(compiler, tmp_path, hidden, inner, weight):
+    """The loops over AMX's tiles, one and two tiles of rows, with a rest of K and without; panels as they
+    are in the file, and panels that are made bfloat16 before."""
+    random = np.random.default_rng(hidden)
+    up = random.integers(-9, 10, (E, inner, hidden)).astype(np.float32)
+    down = random.integers(-3, 4, (E, hidden, inner)).astype(np.float32)
+    flags = ["--weight-type=bf16"] if weight == "bf16" else []
+    with load(package_of_tiles(compiler, tmp_path, build((up, down), "relu"), *flags)) as model:
+        for tokens in (3, 30, 150):
+            logits = draw_logits(random, tokens)
+            x = random.integers(-5, 6, (tokens, hidden)).astype(np.float32)
+            x[:, :1] = 257
+            routes = definition.route_moe(logits.astype(np.float64), K, True)
+            expected = evaluate(x, *routes, up, down, lambda h: np.maximum(h, 0))
+            assert abs(expected).max() < 1 << 23
+            np.testing.assert_array_equal(model.run({"x": x, "logits": logits})["y"], expected)
 
 
 TYPES = {
