@@ -102,6 +102,7 @@ private:
   LogicalResult checkOptions();
   LogicalResult checkWeightOptions();
   LogicalResult chooseLevels();
+  LogicalResult checkCompute();
   LogicalResult choosePaths();
   LogicalResult loadModule(size_t &first);
   LogicalResult findFirstPhase(size_t &first);
@@ -161,6 +162,7 @@ LogicalResult Driver::checkOptions() {
                              {"O", level},
                              {"weight-type", options.weightType},
                              {"weight-block", block},
+                             {"compute", options.compute},
                              {"compile-to", options.compileTo}})
     if (!value.empty())
       if (llvm::Error error = checkChoice(name, value))
@@ -180,6 +182,26 @@ LogicalResult Driver::checkOptions() {
   return chooseLevels();
 }
 
+LogicalResult Driver::checkCompute() {
+  if (options.compute != "bf16")
+    return success();
+  if (emitsONNX() || options.optLevel == 0)
+    return compilation.fail(CompileStatus::Usage,
+                            "--compute=bf16 is about CPU kernels, which " +
+                                std::string(emitsONNX() ? "--emit=onnx" : "-O0") +
+                                " does not make");
+  SmallVector<const Machine *> machines = {&compilation.machine};
+  for (const Level &level : compilation.otherLevels)
+    machines.push_back(&level.machine);
+  for (const Machine *machine : machines)
+    if (!machine->hasAVX512BF16)
+      return compilation.fail(
+          CompileStatus::Usage,
+          "--compute=bf16 needs AVX512-BF16, which '" + machine->name +
+              "' lacks; choose --cpu=sapphirerapids, znver4 or another that has it");
+  return success();
+}
+
 LogicalResult Driver::chooseLevels() {
   auto machines = Machine::getLevels(options.cpu);
   if (!machines)
@@ -187,6 +209,8 @@ LogicalResult Driver::chooseLevels() {
   compilation.machine = std::move(machines->front());
   for (Machine &machine : llvm::drop_begin(*machines))
     compilation.otherLevels.push_back({std::move(machine), nullptr});
+  if (failed(checkCompute()))
+    return failure();
   const Phase *last = options.compileTo.empty() ? nullptr : findPhase(options.compileTo);
   if (last && last->isPerLevel() && !compilation.otherLevels.empty())
     return compilation.fail(CompileStatus::Usage,
@@ -469,6 +493,7 @@ LogicalResult Driver::writeReport() {
   report["model"] = llvm::json::fixUTF8(path::filename(options.input));
   llvm::json::Object target = describeMachine(compilation.machine);
   target["name"] = options.target;
+  target["compute"] = options.compute == "bf16" ? "bf16" : "f32";
   llvm::json::Array others;
   for (const Level &level : compilation.otherLevels)
     others.push_back(describeMachine(level.machine));

@@ -144,6 +144,9 @@ static std::vector<OptionDescription> makeOptions() {
   add("weight-zero-points", "", "Model", "int8, int4: a zero point beside each scale",
       setFlag<&O::weightZeroPoints>);
 
+  add("compute", "type", "Target", "What the products of experts compute in", setText<&O::compute>)
+      .choices = {{"f32", "float32, with weights as they are (default)"},
+                  {"bf16", "operands rounded to bfloat16, sums in float32; needs AVX512-BF16"}};
   OptionDescription &level = add("O", "0-3", "Target", "Optimization level", setLevel);
   level.joined = true;
   level.choices = {{"0", "reference loops"},

@@ -149,14 +149,16 @@ Object PackageWriter::getInfo(const LevelDescription &level, const Machine &used
   if (Attribute opsets = module->getAttr("onnx.opsets"))
     source["opsets"] = attributeToJSON(opsets);
   const Machine &machine = compilation.machine;
+  Object target{{"cpu", machine.name},
+                {"levels", Array(levels)},
+                {"features", Array(used.features)},
+                {"vector_bits", machine.vectorBits},
+                {"compute", compilation.options.compute == "bf16" ? "bf16" : "f32"},
+                {"threads", stringifyThreads(compilation.options.threads)}};
   return Object{{"name", compilation.name},
                 {"version", MOEC_VERSION},
                 {"abi", int64_t(MOEC_MODEL_ABI_VERSION)},
-                {"target", Object{{"cpu", machine.name},
-                                  {"levels", Array(levels)},
-                                  {"features", Array(used.features)},
-                                  {"vector_bits", machine.vectorBits},
-                                  {"threads", stringifyThreads(compilation.options.threads)}}},
+                {"target", std::move(target)},
                 {"opt_level", int64_t(compilation.options.optLevel)},
                 {"entries", entriesToJSON(level.entries)},
                 {"weights", getWeightsInfo()},

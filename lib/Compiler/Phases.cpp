@@ -149,8 +149,11 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
                             "the CPU kernels need fused multiply-adds, which '" +
                                 compilation.machine.name +
                                 "' lacks; choose --cpu=x86-64-v3 or newer, or -O0");
+  bool computesBF16 = compilation.options.compute == "bf16";
   std::string pipeline =
-      llvm::formatv("moe-to-cpu{{vector-bits={0}}", compilation.machine.vectorBits);
+      llvm::formatv("moe-to-cpu{{vector-bits={0} compute-bf16={1} bf16-tiles={2}}",
+                    compilation.machine.vectorBits, computesBF16 ? "true" : "false",
+                    computesBF16 && compilation.machine.hasAMXBF16 ? "amx" : "none");
   return lower(compilation, pipeline, "cpu-kernel");
 }
 

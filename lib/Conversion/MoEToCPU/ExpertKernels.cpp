@@ -3,7 +3,9 @@
 
 // moe.experts and moe.logits: routing lists, row packing, panel products, combine.
 
+#include "BF16.h"
 #include "Kernels.h"
+#include "TileProduct.h"
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/bit.h"
@@ -96,13 +98,18 @@ void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active
 /// Copies row `source` of x, times `scale` if there is one, to row `row` of `packed`.
 void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value row, int64_t columns,
                  Value scale = {}) {
-  Value start = b.mul(row, rowStride(columns));
+  RowFormat format{cast<MemRefType>(packed.getType()).getElementType().isBF16()};
+  int64_t stride = format.stride(columns);
+  Value start = b.mul(row, stride);
   b.forVectors(columns, [&](Value k, int64_t count) {
     Value values = b.loadVectorPart(x, {source, k}, count, 0.0);
     if (scale)
       values = b.mulf(values, b.splat(scale));
     b.storeVector(values, packed, b.add(start, k), count);
   });
+  // The other half of the last pair counts.
+  if (format.isBF16 && stride > columns)
+    b.storeF32(b.f32(0.0), packed, b.add(start, columns));
 }
 
 /// What the codes of a range of columns with one scale have in common: vectors for the
@@ -279,7 +286,7 @@ std::string PackedWeight::key() const {
   std::string text;
   llvm::raw_string_ostream os(text);
   auto element = [](Value v) { return typeName(cast<MemRefType>(v.getType()).getElementType()); };
-  os << experts << "x" << n << "x" << k << "_";
+  os << experts << "x" << n << "x" << k << "_" << (roundsToBF16 ? "rounded_" : "");
   if (bits)
     os << "int" << bits << "_block" << block << "_" << element(scales) << (zeroPoints ? "_zp" : "");
   else
@@ -308,11 +315,6 @@ int64_t PackedWeight::numPanels() const {
                           : llvm::divideCeil(n / 2, kPanelWidth / 2);
 }
 
-int64_t mlir::moe::cpu::rowStride(int64_t columns) {
-  constexpr int64_t perLine = kLineBytes / sizeof(float);
-  return (llvm::divideCeil(columns, perLine) | 1) * perLine;
-}
-
 int64_t mlir::moe::cpu::hiddenColumns(const PackedWeight &up, ActivationAttr activation) {
   return up.numPanels() * (activation.getGlu() == Glu::None ? kPanelWidth : kPanelWidth / 2);
 }
@@ -337,6 +339,9 @@ private:
     return SmallVector<Value>(chains * numAccumulators(), b.splat(0.0));
   }
   SmallVector<Value> range(ArrayRef<Value> begins, Value length, Value ahead, ValueRange init);
+  SmallVector<SmallVector<Value>> panelRows(const Coding &coding, Value k);
+  SmallVector<Value> roundedPairs(const Coding &coding, Value k);
+  SmallVector<Value> tiles();
   SmallVector<Value> chunks(ArrayRef<Value> begins, Value length);
   SmallVector<Value> overChunks(Value begin, Value end, int64_t chains, ValueRange init);
 };
@@ -345,7 +350,7 @@ private:
 /// Whether the sum of a range with one scale is made first, and multiplied with the scale
 /// then: saves a multiplication of every weight, but takes twice the accumulators.
 bool PanelProduct::scalesSums() {
-  return weight.bits && 2 * numAccumulators() <= b.target.maxAccumulators();
+  return weight.bits && !weight.roundsToBF16 && 2 * numAccumulators() <= b.target.maxAccumulators();
 }
 
 /// Few sums alone cannot hide the latency of a multiply-add. That matters where memory
@@ -359,6 +364,40 @@ int64_t PanelProduct::numChains() {
   return std::min({wanted, fitting, std::max<int64_t>(1, weight.k / kColumnsPerChunk)});
 }
 
+/// The panel's rows from row k of K on that a step takes, times their scales unless these come
+/// later.
+SmallVector<SmallVector<Value>> PanelProduct::panelRows(const Coding &coding, Value k) {
+  Value step = weight.rowsPerStep() == 1 ? k : b.shiftRight(k, 1);
+  auto rows = emitPanelRows(b, weight, coding, expert, panel, step);
+  if (weight.bits && !scalesSums())
+    for (SmallVector<Value> &row : rows)
+      for (auto [v, value] : llvm::enumerate(row))
+        value = b.mulf(value, coding.scale[v]);
+  return rows;
+}
+
+/// Rows k and k + 1 of the panel in bf16, side by side.
+SmallVector<Value> PanelProduct::roundedPairs(const Coding &coding, Value k) {
+  SmallVector<Value> pairs;
+  if (weight.pairs) {
+    for (int64_t v = 0; v < b.target.panelVectors(); ++v)
+      pairs.push_back(emitPairs(b, weight, expert, panel, b.shiftRight(k, 1), v));
+    return pairs;
+  }
+  auto rows = panelRows(coding, k);
+  if (rows.size() == 1) {
+    // The row behind the last of an odd number is zero.
+    Value next = b.add(k, 1), last = b.index(weight.k - 1);
+    rows.push_back(panelRows(coding, b.min(next, last)).front());
+    if (weight.k % 2 != 0)
+      for (Value &value : rows[1])
+        value = b.select(b.less(last, next), b.splat(0.0), value);
+  }
+  for (auto [low, high] : llvm::zip_equal(rows[0], rows[1]))
+    pairs.push_back(emitRoundedPairs(b, low, high));
+  return pairs;
+}
+
 /// init + a · w over `length` columns from each of `begins` on; those of one range share
 /// their scale. From `ahead` on are the columns that are used some time later.
 SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Value ahead,
@@ -370,27 +409,26 @@ SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Val
   if (weight.bits)
     emitPrefetch(b, weight.scales, expert, panel,
                  arith::DivUIOp::create(b, b.getLoc(), ahead, b.index(weight.block)), chains);
-  int64_t columnsPerStep = weight.rowsPerStep(), vectors = b.target.panelVectors();
-  bool scalesRows = weight.bits && !scalesSums();
+  int64_t columnsPerStep = weight.roundsToBF16 ? 2 : weight.rowsPerStep(),
+          vectors = b.target.panelVectors();
   SmallVector<Value> start = scalesSums() ? zeros(begins.size()) : SmallVector<Value>(init);
   SmallVector<Value> sums = b.forLoop(
       b.index(0), length, b.index(columnsPerStep), start, [&](Value i, ValueRange carried) {
         SmallVector<Value> acc(carried);
-        auto rowOf = [&](Value k) { return columnsPerStep == 1 ? k : b.shiftRight(k, 1); };
+        auto rowOf = [&](Value k) { return weight.rowsPerStep() == 1 ? k : b.shiftRight(k, 1); };
         if (!weight.raw)
           emitPrefetch(b, weight.panels, expert, panel, rowOf(b.add(ahead, b.mul(i, chains))),
-                       chains);
+                       chains * columnsPerStep / weight.rowsPerStep());
         for (auto [chain, begin] : llvm::enumerate(begins)) {
-          Value k = b.add(begin, i), step = rowOf(k);
-          auto panelRows = emitPanelRows(b, weight, codings[chain], expert, panel, step);
-          for (auto [n, row] : llvm::enumerate(panelRows)) {
-            if (scalesRows)
-              for (int64_t v = 0; v < vectors; ++v)
-                row[v] = b.mulf(row[v], codings[chain].scale[v]);
-            emitAccumulate(
-                b, a, b.add(aBase, b.add(k, int64_t(n))), stride, rows, row,
-                MutableArrayRef(acc).slice(chain * numAccumulators(), numAccumulators()));
+          Value k = b.add(begin, i);
+          auto sums = MutableArrayRef(acc).slice(chain * numAccumulators(), numAccumulators());
+          if (weight.roundsToBF16) {
+            emitAccumulatePairs(b, a, b.add(aBase, k), stride, rows,
+                                roundedPairs(codings[chain], k), sums);
+            continue;
           }
+          for (auto [n, row] : llvm::enumerate(panelRows(codings[chain], k)))
+            emitAccumulate(b, a, b.add(aBase, b.add(k, int64_t(n))), stride, rows, row, sums);
         }
         return acc;
       });
@@ -443,7 +481,30 @@ SmallVector<Value> PanelProduct::overChunks(Value begin, Value end, int64_t chai
   });
 }
 
+/// By tiles, from the panel itself or, where it is not of bf16, from a part of it that is made.
+SmallVector<Value> PanelProduct::tiles() {
+  auto scratchType = MemRefType::get({kTileColumns / 2, 2 * kPanelWidth}, b.getBF16Type());
+  Value scratch;
+  if (!weight.pairs)
+    scratch = memref::AllocaOp::create(b, b.getLoc(), scratchType, b.getI64IntegerAttr(64));
+  auto findPanel = [&](Value k, int64_t pairs) -> std::pair<Value, SmallVector<Value>> {
+    if (weight.pairs)
+      return {weight.panels, {expert, panel, b.shiftRight(k, 1)}};
+    b.forLoop(b.index(pairs), [&](Value pair) {
+      Value column = b.add(k, b.mul(pair, 2));
+      Coding coding = emitCoding(b, weight, expert, panel, column);
+      for (auto [v, vector] : llvm::enumerate(roundedPairs(coding, column)))
+        vector::StoreOp::create(b, b.getLoc(), vector, scratch,
+                                ValueRange{pair, b.index(v * 2 * b.target.lanes)});
+    });
+    return {scratch, {b.index(0)}};
+  };
+  return emitTileProduct(b, {a, aBase, stride, rows, weight.k, findPanel});
+}
+
 SmallVector<Value> PanelProduct::emit() {
+  if (weight.roundsToBF16 && b.target.tiles != Tiles::None && rows % kTileRows == 0)
+    return tiles();
   if (weight.k <= kColumnsPerChunk)
     return chunks({b.index(0)}, b.index(weight.k));
   int64_t chains = numChains();
@@ -457,10 +518,9 @@ SmallVector<Value> PanelProduct::emit() {
 }
 
 SmallVector<Value> mlir::moe::cpu::emitPanelProduct(KernelBuilder &b, const PackedWeight &weight,
-                                                    Value expert, Value panel, Value a,
-                                                    Value firstRow, int64_t stride, int64_t rows) {
-  Value base = b.mul(firstRow, stride);
-  return PanelProduct{b, weight, expert, panel, a, base, stride, rows}.emit();
+                                                    Value expert, Value panel, Value a, Value aBase,
+                                                    int64_t stride, int64_t rows) {
+  return PanelProduct{b, weight, expert, panel, a, aBase, stride, rows}.emit();
 }
 
 /// Adds the bias of a panel's columns to every row.
@@ -668,12 +728,14 @@ func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, bo
   MLIRContext *context = module.getContext();
   Type i32 = i32Type(context);
   int64_t columns = x.getDimSize(1);
+  RowFormat format{target.roundsToBF16};
   SmallVector<Type> types = {x, bufferType({kDynamic, 3}, i32), bufferType({kDynamic}, i32),
-                             bufferType({2}, i32), bufferType({kDynamic}, f32Type(context))};
+                             bufferType({2}, i32),
+                             bufferType({kDynamic}, format.getElementType(context))};
   if (scaled)
     types.push_back(bufferType({kDynamic}, f32Type(context)));
   std::string name = ("moec_pack_rows_" + Twine(columns) + "_" + typeName(x.getElementType()) +
-                      (scaled ? "_scaled" : ""))
+                      (scaled ? "_scaled" : "") + (format.isBF16 ? "_rounded" : ""))
                          .str();
   func::FuncOp kernel;
   getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
@@ -687,7 +749,8 @@ func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, bo
       b.forLoop(stored, [&](Value r) {
         Value row = b.add(firstRow, b.min(r, last));
         Value scale = scaled ? b.load(args[5], row) : Value();
-        emitPackRow(b, x, loadIndex(b, rowToken, row), packed, b.add(padded, r), columns, scale);
+        Value token = loadIndex(b, rowToken, row);
+        emitPackRow(b, x, token, packed, b.add(padded, r), columns, scale);
       });
     });
   });
@@ -711,7 +774,8 @@ static SmallVector<Type> productTypes(MLIRContext *context, int64_t experts, Typ
 func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &weight,
                                          ActivationAttr activation, KernelTarget target) {
   MLIRContext *context = module.getContext();
-  Type buffer = bufferType({kDynamic}, f32Type(context));
+  RowFormat format{weight.roundsToBF16};
+  Type buffer = bufferType({kDynamic}, format.getElementType(context));
   std::string name = "moec_up_" + weight.key();
   llvm::raw_string_ostream text(name);
   text << "_" << stringifyActivationKind(activation.getKind()) << "_"
@@ -724,7 +788,7 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
 
   bool gated = activation.getGlu() != Glu::None;
   int64_t columnsPerPanel = gated ? kPanelWidth / 2 : kPanelWidth;
-  int64_t hiddenStride = rowStride(hiddenColumns(weight, activation));
+  int64_t hiddenStride = format.stride(hiddenColumns(weight, activation));
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name, productTypes(context, weight.experts, buffer, buffer, weight), target, kernel,
@@ -735,20 +799,21 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
             b, w, args[1], args[2], args[4], [&](const Panel &p, Value panel, Value block) {
               Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
               Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
+              Value source = b.mul(padded, format.stride(w.k));
+              Value destination = b.mul(padded, hiddenStride);
               b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
                 SmallVector<Value> acc = emitPanelProduct(b, p.weight, p.expert, p.panel, packed,
-                                                          padded, rowStride(w.k), rows);
+                                                          source, format.stride(w.k), rows);
                 emitBias(b, p.weight, p.expert, p.panel, acc);
                 int64_t vectors = target.panelVectors(), results = gated ? vectors / 2 : vectors;
                 Value firstColumn = b.mul(panel, columnsPerPanel);
-                for (int64_t r = 0; r < rows; ++r) {
-                  Value start = b.add(b.mul(b.add(padded, r), hiddenStride), firstColumn);
+                for (int64_t r = 0; r < rows; ++r)
                   for (int64_t v = 0; v < results; ++v) {
                     Value linear = gated ? acc[r * vectors + results + v] : Value();
                     Value h = emitActivation(b, activation, acc[r * vectors + v], linear);
+                    Value start = b.add(destination, b.add(firstColumn, r * hiddenStride));
                     b.storeVector(h, hidden, b.add(start, v * target.lanes), target.lanes);
                   }
-                }
               });
             });
       });
@@ -759,11 +824,12 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
                                            int64_t hiddenStride, KernelTarget target) {
   MLIRContext *context = module.getContext();
   Type f32 = f32Type(context);
+  RowFormat format{weight.roundsToBF16};
   std::string name = ("moec_down_" + weight.key() + "_stride" + Twine(hiddenStride)).str();
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name,
-      productTypes(context, weight.experts, bufferType({kDynamic}, f32),
+      productTypes(context, weight.experts, bufferType({kDynamic}, format.getElementType(context)),
                    bufferType({kDynamic, weight.numPanels() * kPanelWidth}, f32), weight),
       target, kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
         Value hidden = args[0], blocks = args[3], out = args[5];
@@ -772,9 +838,11 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
             b, w, args[1], args[2], args[4], [&](const Panel &p, Value panel, Value block) {
               Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
               Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
+              Value source = b.mul(padded, format.stride(hiddenStride));
               b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
-                SmallVector<Value> acc = emitPanelProduct(b, p.weight, p.expert, p.panel, hidden,
-                                                          padded, hiddenStride, rows);
+                SmallVector<Value> acc =
+                    emitPanelProduct(b, p.weight, p.expert, p.panel, hidden, source,
+                                     format.stride(hiddenStride), rows);
                 emitBias(b, p.weight, p.expert, p.panel, acc);
                 int64_t vectors = target.panelVectors();
                 Value firstColumn = b.mul(panel, kPanelWidth);
@@ -866,11 +934,12 @@ void LinearKernel::storeRow(ArrayRef<Value> row, Value index, Value firstColumn,
 
 void LinearKernel::product(const Panel &panel, Value number, Value block) {
   Value firstRow = b.mul(block, maxRows()), numRows = rowsFrom(firstRow);
-  Value firstColumn = b.mul(number, kPanelWidth);
+  int64_t stride = RowFormat{false}.stride(weight.k);
+  Value base = b.mul(firstRow, stride), firstColumn = b.mul(number, kPanelWidth);
   int64_t vectors = b.target.panelVectors();
   b.switchOn(roundUpRows(b, numRows), b.target.blockRows(), [&](int64_t rows) {
-    SmallVector<Value> acc = emitPanelProduct(b, weight, panel.expert, panel.panel, packed,
-                                              firstRow, rowStride(weight.k), rows);
+    SmallVector<Value> acc =
+        emitPanelProduct(b, weight, panel.expert, panel.panel, packed, base, stride, rows);
     emitBias(b, weight, panel.expert, panel.panel, acc);
     auto storeRows = [&](int64_t columns) {
       for (int64_t r = 0; r < rows; ++r)

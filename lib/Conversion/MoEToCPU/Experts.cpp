@@ -150,7 +150,11 @@ FailureOr<PackedWeight> Lowering::pack(KernelBuilder &b, Operation *op, const We
                                        StringAttr bank, bool perWorker) {
   FailureOr<PackedWeight> weight = packer.pack(op, from.weight, from.bias, from.gate, from.gateBias,
                                                from.glu, from.layout, bank);
-  if (failed(weight) || weight->panels)
+  if (failed(weight))
+    return failure();
+  // Routers, whose numbers choose, and other products do not round.
+  weight->roundsToBF16 = perWorker && target.roundsToBF16;
+  if (weight->panels)
     return weight;
   weight->raw = buffer(b, from.weight);
   weight->rawGate = buffer(b, from.gate);
@@ -169,7 +173,9 @@ FailureOr<PackedWeight> Lowering::pack(KernelBuilder &b, Operation *op, const We
 Value Lowering::packRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value source,
                          Value rowOfSource, Value scales) {
   auto type = cast<MemRefType>(source.getType());
-  Value packed = allocate(b, kDynamic, f32(), b.mul(rows.padded, rowStride(type.getDimSize(1))));
+  RowFormat format{target.roundsToBF16};
+  Value packed = allocate(b, kDynamic, format.getElementType(context),
+                          b.mul(rows.padded, format.stride(type.getDimSize(1))));
   SmallVector<Value> operands = {source, rows.lists.blocks, rowOfSource, rows.lists.counts, packed};
   if (scales)
     operands.push_back(scales);
@@ -197,10 +203,12 @@ Value Lowering::down(KernelBuilder &b, Operation *op, const ExpertRows &rows, Va
 Value Lowering::feedForward(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value packed,
                             const PackedWeight &up, const PackedWeight &downWeight,
                             ActivationAttr activation) {
-  int64_t stride = rowStride(hiddenColumns(up, activation));
-  Value hidden = allocate(b, kDynamic, f32(), b.mul(rows.padded, stride));
+  int64_t columns = hiddenColumns(up, activation);
+  RowFormat format{up.roundsToBF16};
+  Value hidden = allocate(b, kDynamic, format.getElementType(context),
+                          b.mul(rows.padded, format.stride(columns)));
   product(b, op, rows, getUpKernel(module, up, activation, target), packed, hidden, up, "up");
-  return down(b, op, rows, hidden, stride, downWeight);
+  return down(b, op, rows, hidden, columns, downWeight);
 }
 
 /// Rows of a grouped product from their padded places to [S,N], zeros after them.
@@ -234,7 +242,7 @@ LogicalResult Lowering::lowerOp(GroupedMatmulOp op) {
   ExpertRows &rows = rowsOf(b, op, op.getRouting());
   numberRows(b, op, routingOf(op.getRouting()), rows);
   Value packed = packRows(b, op, rows, buffer(b, op.getRows()), rows.self);
-  Value results = down(b, op, rows, packed, rowStride(weight->k), *weight);
+  Value results = down(b, op, rows, packed, weight->k, *weight);
   Value out = destination(b, op.getResult(), rowBound(b, op.getRouting()));
   unpackRows(b, op, rows, results, out);
   replace(b, op.getResult(), out);
@@ -378,13 +386,13 @@ LogicalResult Lowering::linear(KernelBuilder &b, Operation *op, Value x, const W
   FailureOr<PackedWeight> weight = pack(b, op, from, /*bank=*/StringAttr(), /*perWorker=*/false);
   if (failed(weight))
     return failure();
-  Value padded = b.add(b.dim(x, 0), target.blockRows().back());
-  Value packed = allocate(b, kDynamic, f32(), b.mul(padded, rowStride(weight->k)));
+  Value padded = b.add(b.dim(x, 0), target.forF32().blockRows().back());
+  Value packed = allocate(b, kDynamic, f32(), b.mul(padded, RowFormat{false}.stride(weight->k)));
   SmallVector<Value> operands = {x, packed, y};
   llvm::append_range(operands, weight->operands());
   call(b,
        getLinearKernel(module, cast<MemRefType>(x.getType()), cast<MemRefType>(y.getType()),
-                       *weight, target),
+                       *weight, target.forF32()),
        operands, op, phase);
   return success();
 }

@@ -25,11 +25,21 @@ namespace mlir::moe::cpu {
 /// Columns of a weight panel: two AVX-512 registers of f32, the same on every ISA.
 constexpr int64_t kPanelWidth = 32;
 
+/// How rows of bf16 are multiplied: pair by pair; by AMX; or as by AMX, with vectors, to test it
+/// where there is none.
+enum class Tiles { None, AMX, Vectors };
+
 /// What the kernels need to know of the machine.
 struct KernelTarget {
   /// Lanes of f32 in a vector register: 4, 8 or 16.
   int64_t lanes;
+  /// Whether experts multiply numbers rounded to bf16, by AVX512-BF16.
+  bool roundsToBF16 = false;
+  /// With roundsToBF16.
+  Tiles tiles = Tiles::None;
 
+  /// For products in f32.
+  KernelTarget forF32() const { return {lanes}; }
   /// Vector registers that hold one panel row.
   int64_t panelVectors() const { return kPanelWidth / lanes; }
   /// Logits of a token that stay in registers, half of those that there are.
@@ -44,6 +54,10 @@ struct KernelTarget {
   /// registers. Few rows go without any waste, since arithmetic bounds most products of
   /// five and more rows.
   SmallVector<int64_t> blockRows() const {
+    // One or two tiles of rows; with two of columns, sums and operands are all eight tiles of
+    // AMX. Fewer rows are bound by memory, and multiplied pair by pair.
+    if (tiles != Tiles::None)
+      return {1, 2, 3, 4, 6, 8, 16, 32};
     if (lanes >= 16)
       return {1, 2, 3, 4, 6, 8, 10, 12};
     if (lanes == 8)

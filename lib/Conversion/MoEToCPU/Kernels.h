@@ -31,6 +31,8 @@ struct PackedWeight {
   /// Element (k / 2, 2c + k mod 2) of a panel is (k, c): as bf16 is multiplied and summed by
   /// pairs. So are all packed bf16 weights of an even K.
   bool pairs = false;
+  /// The product rounds rows and weights to bf16 (KernelTarget::roundsToBF16).
+  bool roundsToBF16 = false;
   int64_t bits = 0;  ///< 0: panels hold floats; else width of a code.
   int64_t block = 0; ///< Columns along K with one scale; K when row-wise.
   int64_t n = 0;     ///< Rows of the logical weight.
@@ -80,15 +82,28 @@ Value emitActivation(KernelBuilder &b, ActivationAttr activation, Value gate, Va
 /// Columns of a task's panel group: enough bytes that drawing the task costs little.
 int64_t panelsPerTask(const PackedWeight &weight);
 
-/// Rows of f32 that a product reads lie this many elements apart: whole cache lines, an
-/// odd number of them, so that the rows of a block are in different sets of the cache.
-int64_t rowStride(int64_t columns);
+/// How the rows that a product reads are stored, one after the other. Rows of f32 are an odd number
+/// of cache lines apart, so that those of a block are in different sets of the cache. When products
+/// round to bf16 the rows are bf16, each at a multiple of two elements: pairs are contiguous, which
+/// AVX512-BF16 broadcasts and AMX loads as tiles.
+struct RowFormat {
+  bool isBF16;
 
-/// Rows of a panel product: accumulators of `rows` rows by one panel, over all k. `a`
-/// holds rows, `stride` elements apart, and the first of these is `firstRow`. Returns
+  Type getElementType(MLIRContext *context) const {
+    return isBF16 ? Type(BFloat16Type::get(context)) : Type(Float32Type::get(context));
+  }
+  /// Elements that a row of that many columns takes.
+  int64_t stride(int64_t columns) const {
+    constexpr int64_t perLine = 16;
+    return isBF16 ? llvm::alignTo(columns, 2) : (llvm::divideCeil(columns, perLine) | 1) * perLine;
+  }
+};
+
+/// Rows of a panel product: accumulators of `rows` rows by one panel, over all k.
+/// `a` holds the rows, `stride` elements apart, from element `aBase` on. Returns
 /// rows × panelVectors() vectors.
 SmallVector<Value> emitPanelProduct(KernelBuilder &b, const PackedWeight &weight, Value expert,
-                                    Value panel, Value a, Value firstRow, int64_t stride,
+                                    Value panel, Value a, Value aBase, int64_t stride,
                                     int64_t rows);
 
 // Scratch of a layer, all from the workspace. S = T·k rows, P padded rows.
@@ -107,11 +122,10 @@ struct RoutingLists {
 /// is `full`, experts of -1 are skipped; their positions are not written.
 func::FuncOp getRoutingListsKernel(ModuleOp module, int64_t experts, int64_t k, bool full,
                                    KernelTarget target);
-/// pack: x [T,H], blocks, rowToken, counts, packed f32 [P·rowStride(H)]; with `scaled` then a
-/// factor of each row, f32 [S].
+/// pack: x [T,H], blocks, rowToken, counts, packed [P·stride] as RowFormat says; with `scaled` then
+/// a factor of each row, f32 [S].
 func::FuncOp getPackRowsKernel(ModuleOp module, MemRefType x, bool scaled, KernelTarget target);
-/// up: packed, active, first, blocks, counts, hidden f32 [P·rowStride(hiddenColumns)],
-/// weights.
+/// up: packed, active, first, blocks, counts, hidden [P·stride] likewise, weights.
 func::FuncOp getUpKernel(ModuleOp module, const PackedWeight &weight, ActivationAttr activation,
                          KernelTarget target);
 /// down: hidden, active, first, blocks, counts, rows f32 [P, Hpad], weights.
@@ -120,7 +134,7 @@ func::FuncOp getDownKernel(ModuleOp module, const PackedWeight &weight, int64_t 
 /// combine: rows [P,Hpad], position, weights f32 [T,k], y [T,H].
 func::FuncOp getCombineKernel(ModuleOp module, MemRefType rows, MemRefType y, int64_t k,
                               KernelTarget target);
-/// linear: x [T,K], packed f32 [Tpad·rowStride(K)], y [T,N], weights. One expert, no routing.
+/// linear: x [T,K], packed f32 [Tpad·stride], y [T,N], weights. One expert, no routing.
 func::FuncOp getLinearKernel(ModuleOp module, MemRefType x, MemRefType y,
                              const PackedWeight &weight, KernelTarget target);
 

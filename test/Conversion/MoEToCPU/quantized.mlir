@@ -13,7 +13,7 @@ moe.weight @q2 from [#moe.segment<"m.data", offset = 10496, length = 16384, tens
 moe.weight @s2 from [#moe.segment<"m.data", offset = 26880, length = 1024, tensor<4x64xf32>>] : tensor<4x64xf32>
 
 // CHECK: call @moec_up_4x64x64_int4_block32_f32_zp_relu
-// CHECK: call @moec_down_4x64x64_int8_block64_f32_stride80
+// CHECK: call @moec_down_4x64x64_int8_block64_f32_stride64
 // CHECK-NOT: moe.dequantize
 func.func @layer(%x: tensor<?x64xf16>, %logits: tensor<?x4xf16>) -> tensor<?x64xf16> {
   %q1 = moe.load_weight @q1 : tensor<4x64x32xui8>

@@ -21,9 +21,9 @@ func.func @capacity(%r: !routing) -> !moe.routing<experts = 9, k = 2, weighted> 
 // CHECK-NOT:     routing_lists
 // CHECK:         %[[W:.+]] = moe.num_workers
 // CHECK:         memref.alloc(%[[W]]) {{.*}} : memref<?x1x24x32xf32>
-// CHECK:         call @moec_down_9x40x24_f32_raw_out_in_none_f32_none_none_none_stride48
+// CHECK:         call @moec_down_9x40x24_f32_raw_out_in_none_f32_none_none_none_stride24
 // CHECK-NOT:     routing_lists
-// CHECK:         call @moec_down_9x24x40_f32_raw_in_out_none_f16_none_none_none_stride48
+// CHECK:         call @moec_down_9x24x40_f32_raw_in_out_none_f16_none_none_none_stride40
 // CHECK:         call @moec_combine_
 func.func @one_routing(%x: tensor<?x24xf32>, %r: !routing, %a: tensor<9x40x24xf32>, %b: tensor<9x40x24xf16>) -> tensor<?x24xf32> {
   %c0 = arith.constant 0 : index

@@ -36,7 +36,7 @@ def describe(loop):
         return sum(bool(re.match(pattern, f"{name} {operands}")) for _, name, operands in loop)
 
     counts = {
-        "multiply-adds": count(r"vfmadd"),
+        "multiply-adds": count(r"vfmadd|vdpbf16ps"),
         "broadcasts": count(r"vbroadcastss .*\(") + count(r"vfmadd.*\{1to"),
         "panel loads": count(r"v(movup|movap|movdq|pmovzx)\w* [^,]*\(%(?!rsp)\w+.*\), ?%[xyz]mm"),
         "look-ups": count(r"vperm(d|ps) "),
