@@ -32,7 +32,7 @@ def find_module(name):
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
-        raise Missing(f"{name} is not installed") from error
+        raise Missing(f"{name} cannot be imported: {error}") from error
 
 
 def compile_package(model, folder, arguments, more=(), name=None):

@@ -95,32 +95,21 @@ void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active
   });
 }
 
-/// The same in bf16, row after row.
-void emitRoundRow(KernelBuilder &b, Value x, Value source, Value packed, Value base, Value r,
-                  int64_t columns, Value scale) {
-  int64_t stride = RowFormat{true}.stride(columns);
-  Value start = b.add(base, b.mul(r, stride));
+/// Copies row `source` of x, times `scale` if there is one, to row `row` of `packed`.
+void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value row, int64_t columns,
+                 Value scale = {}) {
+  RowFormat format{cast<MemRefType>(packed.getType()).getElementType().isBF16()};
+  int64_t stride = format.stride(columns);
+  Value start = b.mul(row, stride);
   b.forVectors(columns, [&](Value k, int64_t count) {
     Value values = b.loadVectorPart(x, {source, k}, count, 0.0);
     if (scale)
       values = b.mulf(values, b.splat(scale));
     b.storeVector(values, packed, b.add(start, k), count);
   });
-  if (stride > columns)
+  // The other half of the last pair counts.
+  if (format.isBF16 && stride > columns)
     b.storeF32(b.f32(0.0), packed, b.add(start, columns));
-}
-
-/// Copies row `source` of x, times `scale` if there is one, to row `r` of the packed
-/// block at `base` of `rows` rows.
-void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value base, Value rows,
-                 Value r, int64_t columns, Value scale = {}) {
-  Value start = b.add(base, r);
-  b.forLoop(b.index(columns), [&](Value k) {
-    Value value = b.loadF32(x, {source, k});
-    if (scale)
-      value = b.mulf(value, scale);
-    b.store(value, packed, b.add(start, b.mul(k, rows)));
-  });
 }
 
 /// What the codes of a range of columns with one scale have in common: vectors for the
@@ -256,11 +245,11 @@ void emitPrefetch(KernelBuilder &b, Value panels, Value expert, Value panel, Val
         /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
 }
 
-/// acc[r][v] += a[k, r] · w[v] for one row of K.
-void emitAccumulate(KernelBuilder &b, Value a, Value aRow, int64_t rows, ArrayRef<Value> w,
-                    MutableArrayRef<Value> acc) {
+/// acc[r][v] += a[r, k] · w[v] for one row of K; `at` is the place of a[0, k].
+void emitAccumulate(KernelBuilder &b, Value a, Value at, int64_t stride, int64_t rows,
+                    ArrayRef<Value> w, MutableArrayRef<Value> acc) {
   for (int64_t r = 0; r < rows; ++r) {
-    Value element = b.splat(b.load(a, b.add(aRow, r)));
+    Value element = b.splat(b.load(a, b.add(at, r * stride)));
     for (auto [v, panelRow] : llvm::enumerate(w)) {
       Value &sum = acc[r * w.size() + v];
       sum = b.fma(element, panelRow, sum);
@@ -439,7 +428,7 @@ SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Val
             continue;
           }
           for (auto [n, row] : llvm::enumerate(panelRows(codings[chain], k)))
-            emitAccumulate(b, a, b.add(aBase, b.mul(b.add(k, int64_t(n)), rows)), rows, row, sums);
+            emitAccumulate(b, a, b.add(aBase, b.add(k, int64_t(n))), stride, rows, row, sums);
         }
         return acc;
       });
@@ -756,16 +745,12 @@ func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, bo
       Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
       Value rows = loadIndex(b, blocks, {block, b.index(NumRows)});
       Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
-      Value base = b.mul(padded, format.stride(columns));
       // Rows past the last repeat it: their products are never read.
       b.forLoop(stored, [&](Value r) {
         Value row = b.add(firstRow, b.min(r, last));
         Value scale = scaled ? b.load(args[5], row) : Value();
         Value token = loadIndex(b, rowToken, row);
-        if (format.isBF16)
-          emitRoundRow(b, x, token, packed, base, r, columns, scale);
-        else
-          emitPackRow(b, x, token, packed, base, stored, r, columns, scale);
+        emitPackRow(b, x, token, packed, b.add(padded, r), columns, scale);
       });
     });
   });
@@ -786,19 +771,6 @@ static SmallVector<Type> productTypes(MLIRContext *context, int64_t experts, Typ
   return types;
 }
 
-/// Writes the vector of hidden columns i0 … i0 + lanes of row r into the packed block.
-static void emitStoreHidden(KernelBuilder &b, Value vector, Value hidden, Value base, Value i0,
-                            int64_t r, int64_t rows, int64_t stride) {
-  if (cast<MemRefType>(hidden.getType()).getElementType().isBF16())
-    return b.storeVector(vector, hidden, b.add(b.add(base, r * stride), i0), b.target.lanes);
-  Value start = b.add(base, b.mul(i0, rows));
-  if (rows == 1)
-    return b.storeVector(vector, hidden, start, b.target.lanes);
-  for (int64_t lane = 0; lane < b.target.lanes; ++lane)
-    b.store(vector::ExtractOp::create(b, b.getLoc(), vector, lane), hidden,
-            b.add(start, lane * rows + r));
-}
-
 func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &weight,
                                          ActivationAttr activation, KernelTarget target) {
   MLIRContext *context = module.getContext();
@@ -816,7 +788,7 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
 
   bool gated = activation.getGlu() != Glu::None;
   int64_t columnsPerPanel = gated ? kPanelWidth / 2 : kPanelWidth;
-  int64_t hiddenStride = hiddenColumns(weight, activation);
+  int64_t hiddenStride = format.stride(hiddenColumns(weight, activation));
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name, productTypes(context, weight.experts, buffer, buffer, weight), target, kernel,
@@ -839,8 +811,8 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
                   for (int64_t v = 0; v < results; ++v) {
                     Value linear = gated ? acc[r * vectors + results + v] : Value();
                     Value h = emitActivation(b, activation, acc[r * vectors + v], linear);
-                    emitStoreHidden(b, h, hidden, destination, b.add(firstColumn, v * target.lanes),
-                                    r, rows, hiddenStride);
+                    Value start = b.add(destination, b.add(firstColumn, r * hiddenStride));
+                    b.storeVector(h, hidden, b.add(start, v * target.lanes), target.lanes);
                   }
               });
             });
@@ -947,9 +919,8 @@ private:
 void LinearKernel::packBlock(Value block) {
   Value firstRow = b.mul(block, maxRows()), rows = rowsFrom(firstRow);
   Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
-  Value base = b.mul(firstRow, weight.k);
   b.forLoop(stored, [&](Value r) {
-    emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, base, stored, r, weight.k);
+    emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, b.add(firstRow, r), weight.k);
   });
 }
 
@@ -963,11 +934,12 @@ void LinearKernel::storeRow(ArrayRef<Value> row, Value index, Value firstColumn,
 
 void LinearKernel::product(const Panel &panel, Value number, Value block) {
   Value firstRow = b.mul(block, maxRows()), numRows = rowsFrom(firstRow);
-  Value base = b.mul(firstRow, weight.k), firstColumn = b.mul(number, kPanelWidth);
+  int64_t stride = RowFormat{false}.stride(weight.k);
+  Value base = b.mul(firstRow, stride), firstColumn = b.mul(number, kPanelWidth);
   int64_t vectors = b.target.panelVectors();
   b.switchOn(roundUpRows(b, numRows), b.target.blockRows(), [&](int64_t rows) {
     SmallVector<Value> acc =
-        emitPanelProduct(b, weight, panel.expert, panel.panel, packed, base, weight.k, rows);
+        emitPanelProduct(b, weight, panel.expert, panel.panel, packed, base, stride, rows);
     emitBias(b, weight, panel.expert, panel.panel, acc);
     auto storeRows = [&](int64_t columns) {
       for (int64_t r = 0; r < rows; ++r)

@@ -203,11 +203,12 @@ Value Lowering::down(KernelBuilder &b, Operation *op, const ExpertRows &rows, Va
 Value Lowering::feedForward(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value packed,
                             const PackedWeight &up, const PackedWeight &downWeight,
                             ActivationAttr activation) {
-  int64_t stride = hiddenColumns(up, activation);
-  Type element = RowFormat{up.roundsToBF16}.getElementType(context);
-  Value hidden = allocate(b, kDynamic, element, b.mul(rows.padded, stride));
+  int64_t columns = hiddenColumns(up, activation);
+  RowFormat format{up.roundsToBF16};
+  Value hidden = allocate(b, kDynamic, format.getElementType(context),
+                          b.mul(rows.padded, format.stride(columns)));
   product(b, op, rows, getUpKernel(module, up, activation, target), packed, hidden, up, "up");
-  return down(b, op, rows, hidden, stride, downWeight);
+  return down(b, op, rows, hidden, columns, downWeight);
 }
 
 /// Rows of a grouped product from their padded places to [S,N], zeros after them.
@@ -386,7 +387,7 @@ LogicalResult Lowering::linear(KernelBuilder &b, Operation *op, Value x, const W
   if (failed(weight))
     return failure();
   Value padded = b.add(b.dim(x, 0), target.forF32().blockRows().back());
-  Value packed = allocate(b, kDynamic, f32(), b.mul(padded, weight->k));
+  Value packed = allocate(b, kDynamic, f32(), b.mul(padded, RowFormat{false}.stride(weight->k)));
   SmallVector<Value> operands = {x, packed, y};
   llvm::append_range(operands, weight->operands());
   call(b,

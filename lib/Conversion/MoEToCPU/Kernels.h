@@ -82,9 +82,9 @@ Value emitActivation(KernelBuilder &b, ActivationAttr activation, Value gate, Va
 /// Columns of a task's panel group: enough bytes that drawing the task costs little.
 int64_t panelsPerTask(const PackedWeight &weight);
 
-/// How the rows that a product reads are stored. In f32 a block of `rows` rows is in the order
-/// (k, r): element (k, r) at (first padded row)·K + k·rows + r. When products round to bf16 the
-/// rows are bf16 and as they are, each at a multiple of two elements: pairs are contiguous, which
+/// How the rows that a product reads are stored, one after the other. Rows of f32 are an odd number
+/// of cache lines apart, so that those of a block are in different sets of the cache. When products
+/// round to bf16 the rows are bf16, each at a multiple of two elements: pairs are contiguous, which
 /// AVX512-BF16 broadcasts and AMX loads as tiles.
 struct RowFormat {
   bool isBF16;
@@ -93,13 +93,15 @@ struct RowFormat {
     return isBF16 ? Type(BFloat16Type::get(context)) : Type(Float32Type::get(context));
   }
   /// Elements that a row of that many columns takes.
-  int64_t stride(int64_t columns) const { return isBF16 ? llvm::alignTo(columns, 2) : columns; }
+  int64_t stride(int64_t columns) const {
+    constexpr int64_t perLine = 16;
+    return isBF16 ? llvm::alignTo(columns, 2) : (llvm::divideCeil(columns, perLine) | 1) * perLine;
+  }
 };
 
 /// Rows of a panel product: accumulators of `rows` rows by one panel, over all k.
-/// `a` holds the block of rows from element `aBase` on, as RowFormat says; rows of bf16 are
-/// `stride` elements apart. Returns rows ×
-/// panelVectors() vectors.
+/// `a` holds the rows, `stride` elements apart, from element `aBase` on. Returns
+/// rows × panelVectors() vectors.
 SmallVector<Value> emitPanelProduct(KernelBuilder &b, const PackedWeight &weight, Value expert,
                                     Value panel, Value a, Value aBase, int64_t stride,
                                     int64_t rows);
@@ -120,10 +122,10 @@ struct RoutingLists {
 /// is `full`, experts of -1 are skipped; their positions are not written.
 func::FuncOp getRoutingListsKernel(ModuleOp module, int64_t experts, int64_t k, bool full,
                                    KernelTarget target);
-/// pack: x [T,H], blocks, rowToken, counts, packed [P·H] as RowFormat says; with `scaled` then a
-/// factor of each row, f32 [S].
+/// pack: x [T,H], blocks, rowToken, counts, packed [P·stride] as RowFormat says; with `scaled` then
+/// a factor of each row, f32 [S].
 func::FuncOp getPackRowsKernel(ModuleOp module, MemRefType x, bool scaled, KernelTarget target);
-/// up: packed, active, first, blocks, counts, hidden [P·Ipad], weights.
+/// up: packed, active, first, blocks, counts, hidden [P·stride] likewise, weights.
 func::FuncOp getUpKernel(ModuleOp module, const PackedWeight &weight, ActivationAttr activation,
                          KernelTarget target);
 /// down: hidden, active, first, blocks, counts, rows f32 [P, Hpad], weights.
@@ -132,7 +134,7 @@ func::FuncOp getDownKernel(ModuleOp module, const PackedWeight &weight, int64_t 
 /// combine: rows [P,Hpad], position, weights f32 [T,k], y [T,H].
 func::FuncOp getCombineKernel(ModuleOp module, MemRefType rows, MemRefType y, int64_t k,
                               KernelTarget target);
-/// linear: x [T,K], packed f32 [Tpad·K], y [T,N], weights. One expert, no routing.
+/// linear: x [T,K], packed f32 [Tpad·stride], y [T,N], weights. One expert, no routing.
 func::FuncOp getLinearKernel(ModuleOp module, MemRefType x, MemRefType y,
                              const PackedWeight &weight, KernelTarget target);
 

@@ -38,7 +38,7 @@ def describe(loop):
     counts = {
         "multiply-adds": count(r"vfmadd|vdpbf16ps"),
         "broadcasts": count(r"vbroadcastss .*\(") + count(r"vfmadd.*\{1to"),
-        "panel loads": count(r"v(movup|movap|pmovzx)\w* [^,]*\(%(?!rsp)\w+.*\), ?%[xyz]mm"),
+        "panel loads": count(r"v(movup|movap|movdq|pmovzx)\w* [^,]*\(%(?!rsp)\w+.*\), ?%[xyz]mm"),
         "look-ups": count(r"vperm(d|ps) "),
         "conversions": count(r"vcvtdq2ps"),
         "scalings": count(r"vmulps"),
