@@ -70,6 +70,9 @@ private:
   void makeLoop(gpu::LaunchFuncOp op) {
     ImplicitLocOpBuilder b(op.getLoc(), op);
     Value shared = index(b, sharedBytes.lookup(op.getKernelName()));
+    if (Value dynamic = op.getDynamicSharedMemorySize())
+      shared = arith::AddIOp::create(b, shared,
+                                     arith::IndexCastOp::create(b, b.getIndexType(), dynamic));
     // Fewer blocks than asked for: see the emulator.
     call(b, "emulate_launch", {op.getGridSizeX(), op.getBlockSizeX(), shared});
     Value threads = arith::MulIOp::create(b, op.getGridSizeX(), op.getBlockSizeX());
@@ -98,6 +101,13 @@ private:
     Type f32 = b.getF32Type();
     sums = LLVM::AllocaOp::create(b, LLVM::LLVMPointerType::get(&getContext()),
                                   LLVM::LLVMArrayType::get(f32, 4), i32(b, 1));
+    warpgroupSums = LLVM::AllocaOp::create(b, LLVM::LLVMPointerType::get(&getContext()),
+                                           LLVM::LLVMArrayType::get(f32, 128), i32(b, 1));
+    function.walk([&](gpu::DynamicSharedMemoryOp op) {
+      ImplicitLocOpBuilder at(op.getLoc(), op);
+      op.replaceAllUsesWith(makeDynamic(at, op.getType(), bytes));
+      op.erase();
+    });
     SmallVector<Operation *> ops;
     function.walk([&](Operation *op) { ops.push_back(op); });
     for (Operation *op : ops)
@@ -125,6 +135,19 @@ private:
         .getResult(0);
   }
 
+  /// What follows the static shared memory. Its size is that of the launch, and not looked at.
+  Value makeDynamic(ImplicitLocOpBuilder &b, MemRefType type, int64_t offset) {
+    auto pointer = LLVM::LLVMPointerType::get(&getContext());
+    auto plain = MemRefType::get({1 << 18}, type.getElementType());
+    LLVMTypeConverter converter(&getContext());
+    Value descriptor = MemRefDescriptor::fromStaticShape(
+        b, b.getLoc(), converter, plain, call(b, "emulate_shared", index(b, offset), pointer));
+    Value memory = UnrealizedConversionCastOp::create(b, TypeRange{plain}, ValueRange{descriptor})
+                       .getResult(0);
+    return memref::CastOp::create(b, MemRefType::get(type.getShape(), type.getElementType()),
+                                  memory);
+  }
+
   void replace(Operation *op) {
     ImplicitLocOpBuilder b(op->getLoc(), op);
     auto with = [&](Value value) {
@@ -144,6 +167,23 @@ private:
             [&](auto) { with(call(b, "emulate_num_threads", {}, b.getIndexType())); })
         .Case<gpu::BarrierOp>([&](auto) { withCall("emulate_barrier"); })
         .Case<NVVM::SyncWarpOp>([&](auto) { withCall("emulate_sync_warp"); })
+        .Case<NVVM::BarrierOp>([&](auto barrier) {
+          withCall("emulate_named_barrier", {barrier.getBarrierId(), barrier.getNumberOfThreads()});
+        })
+        .Case<NVVM::MBarrierInitOp>([&](auto init) {
+          withCall("emulate_mbarrier_init", {pointer(b, init.getAddr()), init.getCount()});
+        })
+        .Case<NVVM::MBarrierArriveOp>([&](auto arrive) {
+          call(b, "emulate_mbarrier_arrive", {pointer(b, arrive.getAddr())});
+          op->erase();
+        })
+        .Case<NVVM::MBarrierTryWaitParityOp>([&](auto wait) {
+          withCall("emulate_mbarrier_wait", {pointer(b, wait.getAddr()), wait.getPhase()});
+        })
+        .Case<NVVM::WgmmaMmaAsyncOp>([&](auto mma) { replaceWarpgroupMMA(b, mma); })
+        // Products are made when they are asked for, and memory has one proxy.
+        .Case<NVVM::WgmmaFenceAlignedOp, NVVM::WgmmaGroupSyncAlignedOp, NVVM::WgmmaWaitGroupSyncOp,
+              NVVM::FenceProxyOp, NVVM::SetMaxRegisterOp>([&](auto) { op->erase(); })
         .Case<gpu::ReturnOp>([&](auto) {
           func::ReturnOp::create(b);
           op->erase();
@@ -204,6 +244,22 @@ private:
     op.erase();
   }
 
+  /// A pointer to shared memory as one of the CPU.
+  Value pointer(ImplicitLocOpBuilder &b, Value shared) {
+    auto cast = shared.getDefiningOp<LLVM::IntToPtrOp>();
+    return LLVM::IntToPtrOp::create(b, LLVM::LLVMPointerType::get(&getContext()), cast.getArg());
+  }
+
+  void replaceWarpgroupMMA(ImplicitLocOpBuilder &b, NVVM::WgmmaMmaAsyncOp op) {
+    LLVM::StoreOp::create(b, op.getInouts(), warpgroupSums);
+    bool isBF16 = op.getTypeA() == NVVM::WGMMATypes::bf16;
+    call(b, "emulate_wgmma",
+         {i32(b, op.getShape().getN()), i32(b, isBF16), op.getDescriptorA(), op.getDescriptorB(),
+          warpgroupSums});
+    op.replaceAllUsesWith(LLVM::LoadOp::create(b, op.getType(), warpgroupSums).getResult());
+    op.erase();
+  }
+
   /// The address of an element.
   Value addressOf(ImplicitLocOpBuilder &b, Value memref, ValueRange at) {
     auto type = cast<MemRefType>(memref.getType());
@@ -229,7 +285,9 @@ private:
   }
 
   llvm::StringMap<int64_t> sharedBytes;
-  Value sums; ///< f32 [4] on the stack of the kernel that is made
+  // On the stack of the kernel that is made.
+  Value sums;          ///< f32 [4]
+  Value warpgroupSums; ///< f32 [128]
 };
 
 } // namespace

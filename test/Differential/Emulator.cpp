@@ -11,7 +11,9 @@
 #include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/FormatVariadic.h"
 
+#include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <sys/mman.h>
 #include <vector>
@@ -49,8 +51,8 @@ namespace {
 
 constexpr int64_t kLanes = 32, kStackBytes = 512 * 1024, kMostThreads = 1024;
 
-/// What the lanes of a warp do together.
-enum class Collective { None, Sync, Shuffle, Redux, Match, MMA };
+/// What the lanes of a warp (or the threads of a warpgroup) do together.
+enum class Collective { None, Sync, Shuffle, Redux, Match, MMA, WarpgroupMMA };
 
 struct Copy {
   char *to;
@@ -59,7 +61,7 @@ struct Copy {
 };
 
 struct Fiber {
-  enum State { Ready, InBlock, InWarp, Done };
+  enum State { Ready, InBlock, InNamed, InWarp, OnMBarrier, Done };
   void *stack = nullptr; ///< lowest address
   void *pointer = nullptr;
   State state = Done;
@@ -67,6 +69,10 @@ struct Fiber {
   std::array<uint32_t, 6> operands;
   std::array<float, 4> sums;
   uint32_t mode, result;
+  uint64_t descriptors[2]; ///< of matrices in shared memory
+  float *warpgroupSums;
+  const uint64_t *mbarrier; ///< that it waits on, for the end of a phase of
+  uint32_t parity;
   std::vector<std::vector<Copy>> groups; ///< of copies that are not waited for
   std::vector<Copy> copies;              ///< since the last group
 };
@@ -81,7 +87,7 @@ struct Launch {
 
 Launch launch;
 std::vector<Fiber> fibers(kMostThreads);
-std::vector<char> sharedMemory;
+char *sharedMemory;
 void *scheduler;
 int64_t current;
 
@@ -117,6 +123,9 @@ void start(Fiber &fiber) {
   fiber.copies.clear();
 }
 
+/// Shared memory, aligned to its own size: descriptors have the low 18 bits of addresses.
+constexpr int64_t kSharedWindow = 1 << 18;
+
 float toFloat(uint16_t bits, bool isBF16) {
   if (isBF16)
     return llvm::bit_cast<float>(uint32_t(bits) << 16);
@@ -146,6 +155,38 @@ void multiply(Fiber *lanes) {
       int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
       for (int k = 0; k < 16; ++k)
         lanes[lane].sums[i] += a[row][k] * b[k][column];
+    }
+}
+
+/// Element (row, k) of a matrix in shared memory with the swizzle of 128 bytes.
+float elementOf(uint64_t descriptor, int row, int k, bool isBF16) {
+  if (descriptor >> 62 != 1)
+    stop("a matrix descriptor without the swizzle of 128 bytes");
+  uint64_t stride = (descriptor >> 32 & 0x3FFF) << 4;
+  uint64_t address = ((descriptor & 0x3FFF) << 4) + row / 8 * stride + row % 8 * 128 + 2 * k;
+  address ^= (address >> 7 & 7) << 4;
+  uint16_t bits;
+  std::memcpy(&bits, sharedMemory + address, 2);
+  return toFloat(bits, isBF16);
+}
+
+/// m64nNk16; `mode` is N, and 1 more for bf16.
+void multiplyWarpgroup(Fiber *threads) {
+  int columns = threads[0].mode & ~1;
+  bool isBF16 = threads[0].mode & 1;
+  std::vector<float> a(64 * 16), b(columns * 16);
+  for (int k = 0; k < 16; ++k) {
+    for (int row = 0; row < 64; ++row)
+      a[row * 16 + k] = elementOf(threads[0].descriptors[0], row, k, isBF16);
+    for (int column = 0; column < columns; ++column)
+      b[column * 16 + k] = elementOf(threads[0].descriptors[1], column, k, isBF16);
+  }
+  for (int thread = 0; thread < 128; ++thread)
+    for (int i = 0; i < columns / 2; ++i) {
+      int row = thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8;
+      int column = i / 4 * 8 + thread % 4 * 2 + i % 2;
+      for (int k = 0; k < 16; ++k)
+        threads[thread].warpgroupSums[i] += a[row * 16 + k] * b[column * 16 + k];
     }
 }
 
@@ -188,9 +229,9 @@ uint32_t matching(Fiber *lanes, uint32_t value) {
   return mask;
 }
 
-void complete(Fiber *lanes) {
+void complete(Fiber *lanes, int64_t count) {
   Collective kind = lanes[0].collective;
-  for (int64_t lane = 0; lane < kLanes; ++lane) {
+  for (int64_t lane = 0; lane < count; ++lane) {
     Fiber &fiber = lanes[lane];
     if (fiber.collective != kind || fiber.mode != lanes[0].mode)
       stop("lanes of a warp wait at different places");
@@ -203,28 +244,30 @@ void complete(Fiber *lanes) {
   }
   if (kind == Collective::MMA)
     multiply(lanes);
-  for (int64_t lane = 0; lane < kLanes; ++lane)
+  if (kind == Collective::WarpgroupMMA)
+    multiplyWarpgroup(lanes);
+  for (int64_t lane = 0; lane < count; ++lane)
     lanes[lane].state = Fiber::Ready;
 }
 
-/// Waits for the other lanes of the warp; all must take part.
-void together(Collective kind, uint32_t mode) {
+/// Waits for the other lanes of the warp (or threads of the warpgroup); all must take part.
+void together(Collective kind, uint32_t mode, int64_t count = kLanes) {
   Fiber &fiber = self();
   fiber.collective = kind;
   fiber.mode = mode;
   fiber.state = Fiber::InWarp;
-  Fiber *lanes = &fibers[current / kLanes * kLanes];
-  bool all = std::all_of(lanes, lanes + kLanes,
+  Fiber *lanes = &fibers[current / count * count];
+  bool all = std::all_of(lanes, lanes + count,
                          [](const Fiber &lane) { return lane.state == Fiber::InWarp; });
   if (all)
-    complete(lanes);
+    complete(lanes, count);
   yieldTo();
 }
 
 bool releaseBlock() {
   bool any = false;
   for (int64_t i = 0; i < launch.threads; ++i) {
-    if (fibers[i].state == Fiber::InWarp)
+    if (fibers[i].state != Fiber::InBlock && fibers[i].state != Fiber::Done)
       return false;
     any |= fibers[i].state == Fiber::InBlock;
   }
@@ -236,9 +279,16 @@ bool releaseBlock() {
   return any;
 }
 
+/// An mbarrier is its number of phases so far, arrivals of a phase, and arrivals that it
+/// waits for.
+uint64_t makeMBarrier(uint64_t phases, uint64_t arrivals, uint64_t pending) {
+  return phases << 32 | arrivals << 16 | pending;
+}
+bool isPhaseOver(uint64_t mbarrier, uint32_t parity) { return (mbarrier >> 32 & 1) != parity; }
+
 void runBlock() {
   // What a block leaves must not help the next one.
-  std::memset(sharedMemory.data(), 0xFF, sharedMemory.size());
+  std::memset(sharedMemory, 0xFF, launch.sharedBytes);
   for (int64_t i = 0; i < launch.threads; ++i)
     start(fibers[i]);
   bool falls = launch.number % 2;
@@ -248,6 +298,8 @@ void runBlock() {
       ran = false;
       for (int64_t i = 0; i < launch.threads; ++i) {
         current = falls ? launch.threads - 1 - i : i;
+        if (self().state == Fiber::OnMBarrier && isPhaseOver(*self().mbarrier, self().parity))
+          self().state = Fiber::Ready;
         if (self().state != Fiber::Ready)
           continue;
         ran = true;
@@ -265,6 +317,8 @@ void runBlock() {
 //===----------------------------------------------------------------------===//
 
 void beginLaunch(int64_t blocks, int64_t threads, int64_t sharedBytes) {
+  if (sharedBytes > 227 * 1024)
+    stop("a launch with " + llvm::Twine(sharedBytes) + " bytes of shared memory");
   if (blocks < 1 || threads < 1 || threads > kMostThreads || threads % kLanes)
     stop("a launch of " + llvm::Twine(blocks) + " blocks of " + llvm::Twine(threads) + " threads");
   // Kernels take what is left of the work in turn: a few blocks do.
@@ -277,13 +331,46 @@ int64_t thread() { return current; }
 int64_t block() { return launch.block; }
 int64_t numBlocks() { return launch.blocks; }
 int64_t numThreads() { return launch.threads; }
-void *shared(int64_t offset) {
-  char *base = sharedMemory.data();
-  return base + (-reinterpret_cast<uintptr_t>(base) & 127) + offset;
-}
+void *shared(int64_t offset) { return sharedMemory + offset; }
 void barrier() {
   self().state = Fiber::InBlock;
   yieldTo();
+}
+/// For `count` threads, whole warps.
+void namedBarrier(uint32_t number, uint32_t count) {
+  self().mode = number;
+  self().state = Fiber::InNamed;
+  auto waits = [&](Fiber &fiber) { return fiber.state == Fiber::InNamed && fiber.mode == number; };
+  auto end = fibers.begin() + launch.threads;
+  if (std::count_if(fibers.begin(), end, waits) == count)
+    for (auto fiber = fibers.begin(); fiber != end; ++fiber)
+      if (waits(*fiber))
+        fiber->state = Fiber::Ready;
+  yieldTo();
+}
+void initMBarrier(uint64_t *mbarrier, uint32_t count) { *mbarrier = makeMBarrier(0, count, count); }
+void arriveAtMBarrier(uint64_t *mbarrier) {
+  uint64_t phases = *mbarrier >> 32, arrivals = *mbarrier >> 16 & 0xFFFF,
+           pending = *mbarrier & 0xFFFF;
+  if (pending == 0 || pending > arrivals)
+    stop("an mbarrier that was not made");
+  *mbarrier = pending == 1 ? makeMBarrier(phases + 1, arrivals, arrivals)
+                           : makeMBarrier(phases, arrivals, pending - 1);
+}
+void waitForMBarrier(const uint64_t *mbarrier, uint32_t parity) {
+  if (isPhaseOver(*mbarrier, parity))
+    return;
+  self().mbarrier = mbarrier;
+  self().parity = parity;
+  self().state = Fiber::OnMBarrier;
+  yieldTo();
+}
+/// `sums` are read and written.
+void multiplyAsync(uint32_t columns, uint32_t isBF16, uint64_t a, uint64_t b, float *sums) {
+  self().descriptors[0] = a;
+  self().descriptors[1] = b;
+  self().warpgroupSums = sums;
+  together(Collective::WarpgroupMMA, columns | isBF16, /*count=*/128);
 }
 void syncWarp() { together(Collective::Sync, 0); }
 uint32_t shuffle(uint32_t value, uint32_t offset, uint32_t mode) {
@@ -344,6 +431,11 @@ void mlir::moe::forEachEmulatorFunction(llvm::function_ref<void(llvm::StringRef,
   add("emulate_num_threads", numThreads);
   add("emulate_shared", shared);
   add("emulate_barrier", barrier);
+  add("emulate_named_barrier", namedBarrier);
+  add("emulate_mbarrier_init", initMBarrier);
+  add("emulate_mbarrier_arrive", arriveAtMBarrier);
+  add("emulate_mbarrier_wait", waitForMBarrier);
+  add("emulate_wgmma", multiplyAsync);
   add("emulate_sync_warp", syncWarp);
   add("emulate_shuffle", shuffle);
   add("emulate_redux", redux);
@@ -361,7 +453,8 @@ void mlir::moe::runEmulatedLaunch(void (*body)(void *, int64_t, int32_t), void *
   launch.body = body;
   launch.context = context;
   ++launch.number;
-  sharedMemory.resize(launch.sharedBytes + 128);
+  if (!sharedMemory)
+    sharedMemory = static_cast<char *>(std::aligned_alloc(kSharedWindow, kSharedWindow));
   for (launch.block = 0; launch.block < launch.blocks; ++launch.block)
     runBlock();
 }

@@ -72,15 +72,16 @@ static llvm::Error fail(const llvm::Twine &message) {
   return llvm::createStringError(message.str());
 }
 
-/// With `gpu`, by the kernels for GPUs, emulated.
-static llvm::Error lower(Compilation &compilation, bool gpu) {
+/// With `gpu`, options of --moe-to-gpu, by the kernels for GPUs, emulated.
+static llvm::Error lower(Compilation &compilation, StringRef gpu) {
   // The first phase imports ONNX.
   for (const Phase &phase : getPhases().drop_front().drop_back()) {
     if (!phase.isRequested(compilation.options))
       continue;
-    bool isEmulated = gpu && phase.name == "moe-to-cpu";
+    bool isEmulated = !gpu.empty() && phase.name == "moe-to-cpu";
     LogicalResult result =
-        isEmulated ? compilation.runPasses("moe-to-gpu,emulate-gpu") : phase.run(compilation);
+        isEmulated ? compilation.runPasses(("moe-to-gpu{" + gpu + "},emulate-gpu").str())
+                   : phase.run(compilation);
     if (failed(result) || failed(verify(*compilation.module)))
       return fail("phase '" + phase.name + "' failed");
   }
@@ -151,7 +152,7 @@ static llvm::Error loadWeights(Compilation &compilation, const std::string &path
 }
 
 static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions &options,
-                                                            bool gpu) {
+                                                            StringRef gpu) {
   DialectRegistry registry;
   mlir::registerAllDialects(registry);
   registerAllExtensions(registry);
@@ -198,9 +199,9 @@ static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions
 extern "C" {
 
 /// Compiles FOLDER/layers.mlir with the weights of FOLDER/w.safetensors, if `weights`,
-/// at this optimization level, for an emulated GPU when `gpu`; writes
-/// FOLDER/packed.safetensors. Null: see moec_jit_error.
-void *moec_jit_compile(const char *folder, bool weights, unsigned level, bool gpu) {
+/// at this optimization level, for an emulated GPU when `gpu` has options of --moe-to-gpu;
+/// writes FOLDER/packed.safetensors. Null: see moec_jit_error.
+void *moec_jit_compile(const char *folder, bool weights, unsigned level, const char *gpu) {
   llvm::InitializeNativeTarget();
   [[maybe_unused]] static bool once = (registerEmulateGPU(), true);
   CompileOptions options;

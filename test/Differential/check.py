@@ -32,7 +32,7 @@ def differences(layer, outputs, expected):
             yield f"result {number}: error {error:.1e}"
 
 
-def check_module(points, seed, gpu=False):
+def check_module(points, seed, gpu=""):
     """Each as a function of one module, on random numbers. Returns what is wrong, as texts."""
     layers = [Layer(f"layer{i}", point) for i, point in enumerate(points)]
     drawn = [layer.draw(np.random.default_rng([*seed, i])) for i, layer in enumerate(layers)]

@@ -170,12 +170,21 @@ LAYERS = {
 }
 
 
+GPUS = {"any": "warpgroups=false", "sm_90a": "warpgroups=true"}
+# What is otherwise on sm_90a: rows and weights that are copied as they are.
+WARPGROUPS = ["bf16", "bf16_concat_bias", "bf16_separate", "bf16_wide", "f16_interleaved"]
+
+
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    text = "\n".join(layer.text(name) for name, layer in LAYERS.items())
-    program = Program(text, {}, tmp_path_factory.mktemp("gpu"), level=3, gpu=True)
-    yield program
-    program.close()
+def programs(tmp_path_factory):
+    """By GPU: a program of the layers."""
+    made = {}
+    for gpu, names in (("any", LAYERS), ("sm_90a", WARPGROUPS)):
+        text = "\n".join(LAYERS[name].text(name) for name in names)
+        made[gpu] = Program(text, {}, tmp_path_factory.mktemp("gpu"), level=3, gpu=GPUS[gpu])
+    yield made
+    for program in made.values():
+        program.close()
 
 
 def run(program, name, arrays):
@@ -188,45 +197,46 @@ def check(program, name, arrays, real):
     assert relative_error(run(program, name, arrays), expected) < TOLERANCES[LAYERS[name].dtype]
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_layer(program, name):
+@pytest.mark.parametrize("gpu, name", [("any", name) for name in LAYERS] + [("sm_90a", name) for name in WARPGROUPS])
+def test_layer(programs, gpu, name):
     rng = np.random.default_rng(list(name.encode()))
     arrays, real = LAYERS[name].draw(rng, tokens=101)
-    check(program, name, arrays, real)
+    check(programs[gpu], name, arrays, real)
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 3])
-@pytest.mark.parametrize("name", ["f32", "bf16_separate"])
-def test_few_tokens(program, name, tokens):
+@pytest.mark.parametrize("gpu, name", [("any", "f32"), ("any", "bf16_separate"), ("sm_90a", "bf16_separate")])
+def test_few_tokens(programs, gpu, name, tokens):
     arrays, real = LAYERS[name].draw(np.random.default_rng(tokens), tokens)
     if tokens == 0:
-        assert run(program, name, arrays).shape == arrays["x"].shape
+        assert run(programs[gpu], name, arrays).shape == arrays["x"].shape
     else:
-        check(program, name, arrays, real)
+        check(programs[gpu], name, arrays, real)
 
 
-@pytest.mark.parametrize("name", ["f32_many_experts", "bf16_wide"])
-def test_all_to_one_expert(program, name):
+@pytest.mark.parametrize("gpu, name", [("any", "f32_many_experts"), ("any", "bf16_wide"), ("sm_90a", "bf16_wide")])
+def test_all_to_one_expert(programs, gpu, name):
     layer = LAYERS[name]
     arrays, real = layer.draw(np.random.default_rng(1), tokens=150)
     arrays["logits"][:, : layer.k] += 20
-    check(program, name, arrays, real)
+    check(programs[gpu], name, arrays, real)
 
 
-@pytest.mark.parametrize("name", ["f32", "bf16_concat_bias"])
-def test_nan_stays_in_its_row(program, name):
+@pytest.mark.parametrize("gpu, name", [("any", "f32"), ("any", "bf16_concat_bias"), ("sm_90a", "bf16_concat_bias")])
+def test_nan_stays_in_its_row(programs, gpu, name):
     arrays, real = LAYERS[name].draw(np.random.default_rng(2), tokens=40)
     expected = LAYERS[name].evaluate(arrays, real)
     arrays["x"][17, 3] = np.nan
-    actual = run(program, name, arrays)
+    actual = run(programs[gpu], name, arrays)
     assert np.isnan(actual[17].astype(np.float32)).all()
     others = np.arange(40) != 17
     assert relative_error(actual[others], expected[others]) < TOLERANCES[LAYERS[name].dtype]
 
 
-def test_runs_repeat(program):
+@pytest.mark.parametrize("gpu", GPUS)
+def test_runs_repeat(programs, gpu):
     arrays, _ = LAYERS["bf16_wide"].draw(np.random.default_rng(3), tokens=77)
-    first, second = (run(program, "bf16_wide", arrays) for _ in range(2))
+    first, second = (run(programs[gpu], "bf16_wide", arrays) for _ in range(2))
     np.testing.assert_array_equal(first.view(np.uint16), second.view(np.uint16))
 
 
@@ -249,7 +259,7 @@ func.func @router{experts}(%logits: tensor<?x{experts}xf32> {{onnx.name = "logit
 def test_router_with_ties(tmp_path, experts):
     """Few different logits: equal ones are taken lower expert first."""
     k, tokens = 8, 33
-    program = Program(router_text(experts, k), {}, tmp_path, level=3, gpu=True)
+    program = Program(router_text(experts, k), {}, tmp_path, level=3, gpu=GPUS["any"])
     logits = np.random.default_rng(experts).integers(-3, 3, (tokens, experts)).astype(np.float32)
     ids, weights = program.run(f"router{experts}", [logits], [(np.int32, 2), (np.float32, 2)])
     expected = np.argsort(-logits, axis=1, kind="stable")[:, :k]
@@ -261,27 +271,16 @@ def test_router_with_ties(tmp_path, experts):
 
 # --- the attribute space --------------------------------------------------------------------
 
-MODULES, LAYERS_OF_MODULE, TESTED = 80, 25, 8
-SEED = 20260801
+POINTS, SEED = int(os.environ.get("MOEC_GPU_POINTS", 6)), 20260802
 
 
-@pytest.fixture(scope="module")
-def checks():
-    """What is wrong with some points of each of a few modules: futures, as in test_differential.py."""
-    points = MODULES * LAYERS_OF_MODULE
-    modules, _ = draw_modules(SPACE, np.random.default_rng(SEED), points, 30, 3, EXPERT_DIMENSIONS, LAYERS_OF_MODULE)
-    every = int(os.environ.get("MOEC_GPU_POINTS", TESTED))
+def test_points():
+    """Random points, as in test_differential.py; MOEC_GPU_POINTS takes more."""
+    modules, _ = draw_modules(SPACE, np.random.default_rng(SEED), POINTS, 0, 0, EXPERT_DIMENSIONS, 3)
+    # This process has libmoec-c.so: see jit.py.
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        yield {
-            number: pool.submit(check_module, modules[number][:every], (SEED, number), gpu=True) for number in NUMBERS
-        }
-        pool.shutdown(cancel_futures=True)
-
-
-NUMBERS = (5, 23, 41, 67)
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_points(checks, number):
-    wrong = checks[number].result()
+        checks = [
+            pool.submit(check_module, points, (SEED, number), gpu=GPUS["any"]) for number, points in enumerate(modules)
+        ]
+        wrong = [text for check in checks for text in check.result()]
     assert not wrong, "\n".join(wrong)

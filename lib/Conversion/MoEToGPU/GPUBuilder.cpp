@@ -28,6 +28,8 @@ gpu::GPUFuncOp mlir::moe::cuda::getOrCreateGPUKernel(
   auto kernel = gpu::GPUFuncOp::create(builder, loc, name, builder.getFunctionType(arguments, {}));
   kernel->setAttr(gpu::GPUDialect::getKernelFuncAttrName(), builder.getUnitAttr());
   kernel.setKnownBlockSizeAttr(builder.getDenseI32ArrayAttr({int32_t(threads), 1, 1}));
+  // Registers may be as many as one block leaves: ptxas would spill for several.
+  kernel->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(), builder.getI32IntegerAttr(1));
   builder.setInsertionPointToStart(&kernel.getBody().front());
   GPUBuilder b(kernel, builder);
   body(b, kernel.getArguments());
@@ -36,9 +38,10 @@ gpu::GPUFuncOp mlir::moe::cuda::getOrCreateGPUKernel(
 }
 
 void mlir::moe::cuda::launch(cpu::KernelBuilder &b, gpu::GPUFuncOp kernel, Value blocks,
-                             ValueRange operands) {
+                             ValueRange operands, int64_t sharedBytes) {
   Value one = b.index(1);
   gpu::KernelDim3 grid = {blocks, one, one};
   gpu::KernelDim3 block = {b.index((*kernel.getKnownBlockSize())[0]), one, one};
-  gpu::LaunchFuncOp::create(b, kernel, grid, block, /*dynamicSharedMemorySize=*/Value(), operands);
+  Value dynamic = sharedBytes ? b.i32(sharedBytes) : Value();
+  gpu::LaunchFuncOp::create(b, kernel, grid, block, dynamic, operands);
 }

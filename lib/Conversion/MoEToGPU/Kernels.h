@@ -10,9 +10,16 @@
 
 namespace mlir::moe::cuda {
 
-/// Rows of the blocks that a product takes at once. An expert's rows are cut into blocks of
-/// the second size; a block that has no more rows than the first goes to a kernel of its own.
-constexpr int64_t kBlockRows[] = {16, 64};
+/// What the products may use, and how rows are cut for them.
+struct ProductTarget {
+  /// wgmma, mbarriers and setmaxnreg: for sm_90a alone.
+  bool hasWarpgroups = false;
+
+  /// Rows of the blocks that a product takes at once. An expert's rows are cut into blocks of
+  /// the second size (kind 1); a block that has no more rows than the first (kind 0) goes to
+  /// a kernel of its own.
+  int64_t blockRows(int64_t kind) const { return kind == 0 ? 16 : hasWarpgroups ? 128 : 64; }
+};
 
 /// A routing's entries by expert, as cpu::RoutingLists but that rows are never padded:
 /// - blocks i32 [S, 4]: first row, first row, number of rows, expert, rows rising;
@@ -27,7 +34,7 @@ struct Lists {
 int64_t mostListedExperts();
 /// experts i32 [T,k] (-1: none), then the members of Lists. One block; the order of the rows
 /// does not depend on how it runs.
-gpu::GPUFuncOp getListsKernel(ModuleOp module, int64_t experts, int64_t k);
+gpu::GPUFuncOp getListsKernel(ModuleOp module, int64_t experts, int64_t k, ProductTarget target);
 
 /// A bank of weights as it is in the model: floats [E,N,K] (or [E,K,N]: `layout`), or codes
 /// [E,N,K·bits/8] with scales and zero points (see moe.dequantize); [N,K] is one expert's.
@@ -63,7 +70,8 @@ struct Product {
 Type productType(const Product &product);
 
 /// Launches the kernels of a product, one for each size of blocks.
-void launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &product);
+void launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &product,
+                   ProductTarget target);
 
 } // namespace mlir::moe::cuda
 

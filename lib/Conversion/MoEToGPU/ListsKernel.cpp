@@ -26,8 +26,10 @@ namespace {
 /// the warps, then that of the entries.
 class ListsKernel {
 public:
-  ListsKernel(GPUBuilder &b, Value chosen, const Lists &lists, int64_t experts, int64_t k)
-      : b(b), chosen(chosen), lists(lists), experts(experts), k(k), warps(warpsFor(experts)) {
+  ListsKernel(GPUBuilder &b, Value chosen, const Lists &lists, int64_t experts, int64_t k,
+              ProductTarget target)
+      : b(b), small(target.blockRows(0)), large(target.blockRows(1)), chosen(chosen), lists(lists),
+        experts(experts), k(k), warps(warpsFor(experts)) {
     Type i32 = b.getI32Type();
     counts = b.shared({warps, experts}, i32);
     totals = b.shared(experts, i32);
@@ -59,6 +61,7 @@ private:
   Value atLane(int64_t n) { return b.compare(arith::CmpIPredicate::eq, lane, b.i32(n)); }
 
   GPUBuilder &b;
+  int64_t small, large; ///< rows of a block
   Value chosen;
   Lists lists;
   int64_t experts, k, warps;
@@ -117,7 +120,6 @@ void ListsKernel::sumWarps() {
 }
 
 std::pair<Value, Value> ListsKernel::blocksOf(Value rows) {
-  auto [small, large] = kBlockRows;
   Value blocks = arith::DivUIOp::create(b, b.getLoc(), b.add(rows, b.i32(large - 1)), b.i32(large));
   Value rest = arith::RemUIOp::create(b, b.getLoc(), rows, b.i32(large));
   Value hasSmall = b.both(b.less(b.i32(0), rest), b.less(rest, b.i32(small + 1)));
@@ -141,9 +143,9 @@ void ListsKernel::scanExperts() {
         Value e = b.add(start, b.mod(b.thread(), kLanes)), exists = b.less(e, b.index(experts));
         Value rows = b.branch(
             exists, [&] { return b.load(totals, e); }, [&] { return zero; });
-        auto [blocks, large] = blocksOf(rows);
+        auto [blocks, numLarge] = blocksOf(rows);
         SmallVector<Value> next;
-        Value memories[] = {firstRow, firstBlock, firstLarge}, sizes[] = {rows, blocks, large};
+        Value memories[] = {firstRow, firstBlock, firstLarge}, sizes[] = {rows, blocks, numLarge};
         for (auto [memory, size, sum] : llvm::zip(memories, sizes, before)) {
           Value end = b.add(sum, scan(size));
           b.ifThen(exists, [&, end = end, size = size, memory = memory] {
@@ -165,19 +167,20 @@ void ListsKernel::makeBlocks() {
   b.forLoop(warp, b.index(experts), b.index(warps), [&](Value e) {
     Value rows = b.load(totals, e), row = b.load(firstRow, e);
     Value block = b.load(firstBlock, e), firstOfLarge = b.load(firstLarge, e);
-    auto [blocks, large] = blocksOf(rows);
+    std::pair<Value, Value> sizes = blocksOf(rows);
+    Value blocks = sizes.first, numLarge = sizes.second;
     b.ifThen(atLane(0), [&] {
       b.store(b.i32(0), lists.cursor, {b.index(0), e});
       b.store(row, lists.cursor, {b.index(1), e});
     });
     b.forLoop(b.mod(b.thread(), kLanes), b.toIndex(blocks), b.index(kLanes), [&](Value i) {
-      Value number = b.toI32(i), offset = b.mul(number, b.i32(kBlockRows[1]));
-      Value first = b.add(row, offset), size = b.min(b.sub(rows, offset), b.i32(kBlockRows[1]));
+      Value number = b.toI32(i), offset = b.mul(number, b.i32(large));
+      Value first = b.add(row, offset), size = b.min(b.sub(rows, offset), b.i32(large));
       Value at = b.add(block, number), fields[] = {first, first, size, b.toI32(e)};
       for (auto [field, value] : llvm::enumerate(fields))
         b.store(value, lists.blocks, {b.toIndex(at), b.index(field)});
       // Large ones come first in an expert, and small ones are the rest of all blocks.
-      Value isLarge = b.less(number, large), smallBefore = b.sub(block, firstOfLarge);
+      Value isLarge = b.less(number, numLarge), smallBefore = b.sub(block, firstOfLarge);
       Value tile = b.select(isLarge, b.add(firstOfLarge, number), smallBefore);
       Value kind = b.select(isLarge, b.index(1), b.index(0));
       b.store(at, lists.tiles, {kind, b.toIndex(tile)});
@@ -218,7 +221,8 @@ void ListsKernel::emit() {
   placeRows();
 }
 
-gpu::GPUFuncOp mlir::moe::cuda::getListsKernel(ModuleOp module, int64_t experts, int64_t k) {
+gpu::GPUFuncOp mlir::moe::cuda::getListsKernel(ModuleOp module, int64_t experts, int64_t k,
+                                               ProductTarget target) {
   Type i32 = IntegerType::get(module.getContext(), 32);
   auto type = [&](ArrayRef<int64_t> shape) { return MemRefType::get(shape, i32); };
   Type types[] = {type({kDynamic, k}), type({kDynamic, 4}), type({2, kDynamic}), type(4),
@@ -228,6 +232,6 @@ gpu::GPUFuncOp mlir::moe::cuda::getListsKernel(ModuleOp module, int64_t experts,
                               [&](GPUBuilder &b, Block::BlockArgListType args) {
                                 Lists lists = {args[1], args[2], args[3],
                                                args[4], args[5], args[6]};
-                                ListsKernel(b, args[0], lists, experts, k).emit();
+                                ListsKernel(b, args[0], lists, experts, k, target).emit();
                               });
 }

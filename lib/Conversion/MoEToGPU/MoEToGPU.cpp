@@ -29,7 +29,8 @@ namespace {
 /// The lowering to kernels on vectors of a warp's width, with other rows and products.
 class GPULowering : public Lowering {
 public:
-  explicit GPULowering(ModuleOp module) : Lowering(module, KernelTarget{kLanes}), kernels(module) {}
+  GPULowering(ModuleOp module, ProductTarget products)
+      : Lowering(module, KernelTarget{kLanes}), products(products), kernels(module) {}
 
   LogicalResult finish() {
     kernels.eraseSources();
@@ -54,6 +55,7 @@ private:
   FailureOr<Product> productWith(KernelBuilder &b, Operation *op, const WeightOperands &from);
   void setRows(Product &product, const ExpertRows &rows);
 
+  ProductTarget products;
   WarpKernels kernels;
   DenseMap<Value, Lists> listsOf; ///< by their blocks
   bool ok = true;
@@ -83,7 +85,7 @@ ExpertRows GPULowering::makeRows(KernelBuilder &b, Operation *op, const RoutingB
                  allocate(b, {2, experts}, i32())};
   ++numCalls;
   if (ok)
-    launch(b, getListsKernel(module, experts, k), b.index(1),
+    launch(b, getListsKernel(module, experts, k, products), b.index(1),
            {routing.experts, lists.blocks, lists.tiles, lists.counts, lists.rowToken,
             lists.position, lists.cursor});
   ExpertRows rows;
@@ -164,11 +166,11 @@ FailureOr<Value> GPULowering::feedForward(KernelBuilder &b, Operation *op, const
   // Between the products rows are as precise as the tensor cores take them.
   up->out = allocate(b, {kDynamic, up->n}, productType(*up), rows.padded);
   setRows(*up, rows);
-  launchProduct(b, module, *up);
+  launchProduct(b, module, *up, products);
   down->source = up->out;
   down->out = allocate(b, {kDynamic, down->n}, f32(), rows.padded);
   setRows(*down, rows);
-  launchProduct(b, module, *down);
+  launchProduct(b, module, *down, products);
   numCalls += 2;
   return down->out;
 }
@@ -182,7 +184,7 @@ FailureOr<Value> GPULowering::groupedProduct(KernelBuilder &b, Operation *op,
   product->source = source;
   product->out = allocate(b, {kDynamic, product->n}, f32(), rows.padded);
   setRows(*product, rows);
-  launchProduct(b, module, *product);
+  launchProduct(b, module, *product, products);
   ++numCalls;
   return product->out;
 }
@@ -194,7 +196,7 @@ LogicalResult GPULowering::linear(KernelBuilder &b, Operation *op, Value x,
     return failure();
   product->source = x;
   product->out = y;
-  launchProduct(b, module, *product);
+  launchProduct(b, module, *product, products);
   ++numCalls;
   return success();
 }
@@ -205,8 +207,10 @@ LogicalResult GPULowering::linear(KernelBuilder &b, Operation *op, Value x,
 
 namespace {
 struct MoEToGPUPass : public moe::impl::MoEToGPUPassBase<MoEToGPUPass> {
+  using MoEToGPUPassBase::MoEToGPUPassBase;
+
   void runOnOperation() override {
-    GPULowering lowering(getOperation());
+    GPULowering lowering(getOperation(), {warpgroups});
     if (failed(lowerAll(getOperation(), lowering, KernelTarget{kLanes})) ||
         failed(lowering.finish()))
       signalPassFailure();

@@ -79,6 +79,15 @@ Type mlir::moe::cuda::productType(const Product &product) {
   return Float32Type::get(rows.getContext());
 }
 
+/// Whether rows, or weights, go to shared memory as they are.
+static bool copiesRows(const Product &product) {
+  return !product.scales && typeOf(product.source).getElementType() == productType(product);
+}
+static bool copiesWeights(const Product &product) {
+  return product.layout == Layout::OutIn && !product.weight.bits &&
+         typeOf(product.weight.values).getElementType() == productType(product);
+}
+
 //===----------------------------------------------------------------------===//
 // Tiles
 //===----------------------------------------------------------------------===//
@@ -100,7 +109,7 @@ public:
       : b(b), p(p), tiling(tiling), kind(kind), type(productType(p)) {}
   virtual ~TileKernel() = default;
 
-  void emit();
+  virtual void emit();
 
 protected:
   /// The sums of a tile to their place.
@@ -115,6 +124,19 @@ protected:
   /// Whether all chunks of 8 along K are whole and aligned.
   bool hasChunks() { return p.k % kChunk == 0; }
 
+  /// Number of tiles, and what tile `number` is.
+  Value numTiles();
+  void locate(Value number);
+  /// The rows of the source, for fillRows.
+  void findRows();
+  /// Waits for the threads that fill.
+  virtual void waitForFillers() { b.barrier(); }
+  /// How many fill; the first threads of the block.
+  virtual int64_t numFillers() { return tiling.threads; }
+  /// Where element (r, k) of a slice's rows (or of its weights) is.
+  virtual SmallVector<Value> placeOf(Value stage, Value r, Value k, bool isWeight) {
+    return {stage, r, k};
+  }
   void fillRows(Value memory, Value stage, Value k0);
   void fillWeights(Value memory, Value stage, Value k0);
   /// Result (r, column) of the tile, if both exist.
@@ -126,17 +148,17 @@ protected:
   int64_t kind;
   Type type;
 
+  Value rowIndex; ///< i32 [rows] in shared memory: rows of the source
+
 private:
-  void findTile(Value number);
   void forItems(int64_t count, function_ref<void(Value)> body);
+  /// Whether place `i` of tiles of `tile` places is one of `size`.
+  Value isInside(Value i, int64_t size, int64_t tile) {
+    return size % tile == 0 ? b.boolean(true) : b.less(i, b.index(size));
+  }
   void storeChunk(Value chunk, Value memory, ValueRange at);
   void storeElement(Value element, Value memory, ValueRange at);
   Value toType(Value value);
-  bool copiesRows() { return !p.scales && typeOf(p.source).getElementType() == type; }
-  bool copiesWeights() {
-    return p.layout == Layout::OutIn && !p.weight.bits &&
-           typeOf(p.weight.values).getElementType() == type;
-  }
   void copyAsync(Value from, ValueRange fromAt, Value to, ValueRange toAt, Value exists);
   /// Runs `body(bank, row, exists)` for the row of weights of column `c` of the tile.
   template <typename T>
@@ -150,7 +172,6 @@ private:
   std::pair<Value, Value> loadScale(const Bank &bank, Value row, Value k);
   Value loadBias(Value bias, Value row);
 
-  Value rowIndex; ///< i32 [rows] in shared memory: rows of the source
   Value firstRow, numRows, expert, firstColumn;
 
 protected:
@@ -161,16 +182,22 @@ protected:
 
 /// body(i) for i < count, as many in turn as a thread gets.
 void TileKernel::forItems(int64_t count, function_ref<void(Value)> body) {
-  int64_t whole = count / tiling.threads;
+  int64_t whole = count / numFillers();
   for (int64_t i = 0; i < whole; ++i)
-    body(b.add(thread(), i * tiling.threads));
-  if (count % tiling.threads == 0)
+    body(b.add(thread(), i * numFillers()));
+  if (count % numFillers() == 0)
     return;
-  Value last = b.add(thread(), whole * tiling.threads);
+  Value last = b.add(thread(), whole * numFillers());
   b.ifThen(b.less(last, b.index(count)), [&] { body(last); });
 }
 
-void TileKernel::findTile(Value number) {
+Value TileKernel::numTiles() {
+  Value blocks = p.blocks ? b.loadIndex(p.counts, b.index(2 + kind))
+                          : b.ceilDiv(b.dim(p.source, 0), tiling.rows);
+  return b.mul(blocks, llvm::divideCeil(p.n, outColumns()));
+}
+
+void TileKernel::locate(Value number) {
   int64_t columnTiles = llvm::divideCeil(p.n, outColumns());
   Value t = b.div(number, columnTiles);
   firstColumn = b.mul(b.mod(number, columnTiles), outColumns());
@@ -185,8 +212,11 @@ void TileKernel::findTile(Value number) {
     numRows = b.min(b.sub(b.dim(p.source, 0), firstRow), b.index(tiling.rows));
     expert = b.index(0);
   }
+}
+
+void TileKernel::findRows() {
   // The tile before is done with the memory.
-  b.barrier();
+  waitForFillers();
   forItems(tiling.rows, [&](Value r) {
     Value row = b.add(firstRow, r);
     Value index = b.branch(
@@ -195,17 +225,15 @@ void TileKernel::findTile(Value number) {
         [&] { return b.i32(0); });
     b.store(index, rowIndex, r);
   });
-  b.barrier();
+  waitForFillers();
 }
 
 void TileKernel::emit() {
   rowIndex = b.shared(tiling.rows, b.getI32Type());
   allocate();
-  Value blocks = p.blocks ? b.loadIndex(p.counts, b.index(2 + kind))
-                          : b.ceilDiv(b.dim(p.source, 0), tiling.rows);
-  Value tiles = b.mul(blocks, llvm::divideCeil(p.n, outColumns()));
-  b.forLoop(b.block(), tiles, b.numBlocks(), [&](Value number) {
-    findTile(number);
+  b.forLoop(b.block(), numTiles(), b.numBlocks(), [&](Value number) {
+    locate(number);
+    findRows();
     product();
   });
 }
@@ -262,11 +290,11 @@ void TileKernel::copyAsync(Value from, ValueRange fromAt, Value to, ValueRange t
 
 void TileKernel::fillRows(Value memory, Value stage, Value k0) {
   auto sourceOf = [&](Value r) { return b.loadIndex(rowIndex, r); };
-  auto place = [&](Value r, Value k) { return SmallVector<Value>{stage, r, k}; };
+  auto place = [&](Value r, Value k) { return placeOf(stage, r, k, /*isWeight=*/false); };
   if (!hasChunks()) {
     forItems(tiling.rows * tiling.depth, [&](Value i) {
       Value r = b.div(i, tiling.depth), k = b.mod(i, tiling.depth), column = b.add(k0, k);
-      Value exists = b.both(b.less(r, numRows), b.less(column, b.index(p.k)));
+      Value exists = b.both(b.less(r, numRows), isInside(column, p.k, tiling.depth));
       Value element = b.branch(
           exists,
           [&] {
@@ -281,9 +309,9 @@ void TileKernel::fillRows(Value memory, Value stage, Value k0) {
   int64_t perRow = tiling.depth / kChunk;
   forItems(tiling.rows * perRow, [&](Value i) {
     Value r = b.div(i, perRow), k = b.mul(b.mod(i, perRow), kChunk), column = b.add(k0, k);
-    Value exists = b.both(b.less(r, numRows), b.less(column, b.index(p.k)));
+    Value exists = b.both(b.less(r, numRows), isInside(column, p.k, tiling.depth));
     Value clamped = b.select(exists, column, b.index(0));
-    if (copiesRows() && !type.isF32())
+    if (copiesRows(p) && !type.isF32())
       return copyAsync(p.source, {sourceOf(r), clamped}, memory, place(r, k), exists);
     Value chunk = b.branch(
         exists,
@@ -318,7 +346,7 @@ template <typename T>
 SmallVector<T> TileKernel::ofColumn(Value c,
                                     function_ref<SmallVector<T>(const Bank &, Value, Value)> body) {
   auto [column, isLinear] = columnOf(c);
-  Value exists = b.less(column, b.index(p.n));
+  Value exists = isInside(column, p.n, outColumns());
   Value safe = b.select(exists, column, b.index(0));
   if (!isLinear)
     return body(p.weight, safe, exists);
@@ -408,14 +436,14 @@ Value TileKernel::loadWeightChunk(const Bank &bank, Value row, Value k) {
 }
 
 void TileKernel::fillWeights(Value memory, Value stage, Value k0) {
-  auto place = [&](Value c, Value k) { return SmallVector<Value>{stage, c, k}; };
+  auto place = [&](Value c, Value k) { return placeOf(stage, c, k, /*isWeight=*/true); };
   bool isInOut = p.layout == Layout::InOut && !p.weight.bits;
   if (!hasChunks() || isInOut) {
     forItems(tiling.columns * tiling.depth, [&](Value i) {
       // Neighbours in memory are read by neighbours.
       Value c = isInOut ? b.mod(i, tiling.columns) : b.div(i, tiling.depth);
       Value k = isInOut ? b.div(i, tiling.columns) : b.mod(i, tiling.depth);
-      Value column = b.add(k0, k), inside = b.less(column, b.index(p.k));
+      Value column = b.add(k0, k), inside = isInside(column, p.k, tiling.depth);
       Value element = ofColumn<Value>(c, [&](const Bank &bank, Value row, Value exists) {
         return SmallVector<Value>{b.branch(
             b.both(exists, inside), [&] { return loadWeight(bank, row, column); },
@@ -428,9 +456,9 @@ void TileKernel::fillWeights(Value memory, Value stage, Value k0) {
   int64_t perRow = tiling.depth / kChunk;
   forItems(tiling.columns * perRow, [&](Value i) {
     Value c = b.div(i, perRow), k = b.mul(b.mod(i, perRow), kChunk), column = b.add(k0, k);
-    Value inside = b.less(column, b.index(p.k));
+    Value inside = isInside(column, p.k, tiling.depth);
     Value clamped = b.select(inside, column, b.index(0));
-    if (copiesWeights() && !type.isF32()) {
+    if (copiesWeights(p) && !type.isF32()) {
       ofColumn<Value>(c, [&](const Bank &bank, Value row, Value exists) {
         copyAsync(bank.values, placeIn(bank.values, {row, clamped}), memory, place(c, k),
                   b.both(exists, inside));
@@ -668,17 +696,268 @@ void MMAKernel::product() {
 }
 
 //===----------------------------------------------------------------------===//
+// Warpgroups
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// wgmma of 64 x 256 x 16, both operands in shared memory with K contiguous. The layouts of the
+/// 128-byte swizzle, of matrix descriptors and of the sums: PTX ISA, "Asynchronous warpgroup
+/// level matrix instructions".
+class WarpgroupKernel : public TileKernel {
+public:
+  using TileKernel::TileKernel;
+
+  /// Warpgroup 0 copies, 1 and 2 multiply.
+  static constexpr int64_t kThreads = 384, kRows = 64, kColumns = 256, kDepth = 16;
+  static constexpr int64_t kSliceColumns = 64, kStages = 4;
+
+  static int64_t sharedBytes(const Tiling &tiling) {
+    return kStages * (tiling.rows + tiling.columns) * kRowBytes + kAtomBytes;
+  }
+
+  void emit() override;
+
+private:
+  static constexpr int64_t kGroup = 128; ///< threads of a warpgroup
+  static constexpr int64_t kSums = kRows * kColumns / kGroup;
+  static constexpr int64_t kRowBytes = 2 * kSliceColumns;
+  static constexpr int64_t kAtomBytes = 8 * kRowBytes; ///< what is swizzled together
+  /// Slices that are on their way while the next one is asked for.
+  static constexpr int64_t kBehind = 2;
+
+  int64_t groupColumns() override { return kColumns; }
+  void waitForFillers() override {
+    // Barrier 0 is that of the block.
+    NVVM::BarrierOp::create(b, b.getLoc(), /*res=*/Type(), b.i32(1), b.i32(kGroup),
+                            NVVM::BarrierReductionAttr(), /*reductionPredicate=*/Value());
+  }
+  int64_t numFillers() override { return kGroup; }
+  SmallVector<Value> placeOf(Value stage, Value r, Value k, bool isWeight) override;
+  void allocate() override;
+  void product() override {}
+
+  Value addressOf(Value memory, Value byte);
+  Value barrierAt(Value number, bool full);
+  void wait(Value number, bool full);
+  void arrive(Value number, bool full);
+  void publish(Value number);
+  void copy();
+  Value descriptor(Value byte);
+  Value multiplySlice(Value number, Value sums);
+  void multiply();
+  void store(Value sums);
+
+  Value slices;   ///< [stages, rows and weights, 64] in dynamic shared memory
+  Value barriers; ///< i64 [2, stages]: full, free
+  LLVM::LLVMStructType sumsType;
+};
+} // namespace
+
+void WarpgroupKernel::allocate() {
+  barriers = b.shared({2, kStages}, b.getI64Type());
+  auto space =
+      gpu::AddressSpaceAttr::get(b.getContext(), gpu::GPUDialect::getWorkgroupAddressSpace());
+  MemRefLayoutAttrInterface plain;
+  auto bytesType = MemRefType::get(ShapedType::kDynamic, b.getI8Type(), plain, space);
+  Value bytes = gpu::DynamicSharedMemoryOp::create(b, b.getLoc(), bytesType);
+  Value start = memref::ExtractAlignedPointerAsIndexOp::create(b, b.getLoc(), bytes);
+  Value shift = b.mod(b.sub(b.index(kAtomBytes), b.mod(start, kAtomBytes)), kAtomBytes);
+  auto slicesType =
+      MemRefType::get({kStages, tiling.rows + tiling.columns, kSliceColumns}, type, plain, space);
+  slices = memref::ViewOp::create(b, b.getLoc(), slicesType, bytes, shift, ValueRange());
+  sumsType =
+      LLVM::LLVMStructType::getLiteral(b.getContext(), SmallVector<Type>(kSums, b.getF32Type()));
+}
+
+/// A row's chunks of 16 bytes are in another order in each of 8 rows.
+SmallVector<Value> WarpgroupKernel::placeOf(Value stage, Value r, Value k, bool isWeight) {
+  Value row = isWeight ? b.add(r, tiling.rows) : r;
+  Value chunk = arith::XOrIOp::create(b, b.getLoc(), b.div(k, kChunk), b.mod(r, 8));
+  return {stage, row, b.mul(chunk, kChunk)};
+}
+
+/// As i64.
+Value WarpgroupKernel::addressOf(Value memory, Value byte) {
+  Value base = memref::ExtractAlignedPointerAsIndexOp::create(b, b.getLoc(), memory);
+  return b.createOrFold<arith::IndexCastOp>(b.getI64Type(), b.add(base, byte));
+}
+
+Value WarpgroupKernel::barrierAt(Value number, bool full) {
+  Value place = b.add(b.mod(number, kStages), full ? 0 : kStages);
+  return LLVM::IntToPtrOp::create(b, b.getLoc(), LLVM::LLVMPointerType::get(b.getContext(), 3),
+                                  addressOf(barriers, b.mul(place, 8)));
+}
+
+/// Waits until slice `number` is full, or its place is free.
+void WarpgroupKernel::wait(Value number, bool full) {
+  // At first all places are free: the phase before the first one counts as completed.
+  Value parity = b.both(b.toI32(b.div(number, kStages)), b.i32(1));
+  if (!full)
+    parity = arith::XOrIOp::create(b, b.getLoc(), parity, b.i32(1));
+  NVVM::MBarrierTryWaitParityOp::create(b, b.getLoc(), barrierAt(number, full), parity,
+                                        /*ticks=*/b.i32(10000000));
+}
+
+void WarpgroupKernel::arrive(Value number, bool full) {
+  NVVM::MBarrierArriveOp::create(b, b.getLoc(), b.getI64Type(), barrierAt(number, full),
+                                 /*count=*/Value());
+}
+
+/// The copies of slice `number` by this thread have arrived: wgmma may read them.
+void WarpgroupKernel::publish(Value number) {
+  NVVM::FenceProxyOp::create(
+      b, b.getLoc(), NVVM::ProxyKind::async_shared,
+      NVVM::SharedSpaceAttr::get(b.getContext(), NVVM::SharedSpace::shared_cta));
+  arrive(number, /*full=*/true);
+}
+
+void WarpgroupKernel::copy() {
+  NVVM::SetMaxRegisterOp::create(b, b.getLoc(), 88, NVVM::SetMaxRegisterAction::decrease);
+  // Slices are numbered through all tiles of the block.
+  auto copySlice = [&](Value slice, ValueRange carried) -> SmallVector<Value> {
+    Value number = carried[0], stage = b.mod(number, kStages), k0 = b.mul(slice, tiling.depth);
+    wait(number, /*full=*/false);
+    fillRows(slices, stage, k0);
+    fillWeights(slices, stage, k0);
+    NVVM::CpAsyncCommitGroupOp::create(b, b.getLoc());
+    b.ifThen(b.less(b.index(kBehind - 1), number), [&] {
+      NVVM::CpAsyncWaitGroupOp::create(b, b.getLoc(), kBehind);
+      publish(b.sub(number, b.index(kBehind)));
+    });
+    return {b.add(number, 1)};
+  };
+  auto copyTile = [&](Value tile, ValueRange carried) {
+    locate(tile);
+    findRows();
+    return b.forLoop(b.index(0), b.index(numSlices()), b.index(1), carried, copySlice);
+  };
+  Value total = b.forLoop(b.block(), numTiles(), b.numBlocks(), {b.index(0)}, copyTile)[0];
+  NVVM::CpAsyncWaitGroupOp::create(b, b.getLoc(), 0);
+  Value first = b.createOrFold<arith::MaxSIOp>(b.sub(total, b.index(kBehind)), b.index(0));
+  b.forLoop(first, total, b.index(1), [&](Value number) { publish(number); });
+}
+
+/// Of the matrix that begins at `byte` of the slices: 8 rows of 128 bytes follow each other.
+Value WarpgroupKernel::descriptor(Value byte) {
+  auto i64 = [&](int64_t value) {
+    return arith::ConstantIntOp::create(b, b.getLoc(), b.getI64Type(), value).getResult();
+  };
+  Value address = b.both(addressOf(slices, byte), i64(0x3FFFF));
+  address = arith::ShRUIOp::create(b, b.getLoc(), address, i64(4));
+  // Leading offset 16 bytes (not used), stride of an atom, swizzle of 128 bytes.
+  uint64_t rest = uint64_t(1) << 16 | uint64_t(kAtomBytes / 16) << 32 | uint64_t(1) << 62;
+  return b.either(address, i64(int64_t(rest)));
+}
+
+/// Adds the products of slice `number`.
+Value WarpgroupKernel::multiplySlice(Value number, Value sums) {
+  Value group = b.sub(b.div(thread(), kGroup), b.index(1));
+  Value start = b.mul(b.mod(number, kStages), (tiling.rows + tiling.columns) * kRowBytes);
+  Value rows = b.add(start, b.mul(group, kRows * kRowBytes));
+  Value weights = b.add(start, tiling.rows * kRowBytes);
+  auto element = type.isF16() ? NVVM::WGMMATypes::f16 : NVVM::WGMMATypes::bf16;
+  auto shape = NVVM::MMAShapeAttr::get(b.getContext(), kRows, kColumns, kDepth);
+  wait(number, /*full=*/true);
+  NVVM::WgmmaFenceAlignedOp::create(b, b.getLoc());
+  for (int64_t k = 0; k < kSliceColumns; k += kDepth)
+    sums = NVVM::WgmmaMmaAsyncOp::create(
+        b, b.getLoc(), sumsType, sums, descriptor(b.add(rows, 2 * k)),
+        descriptor(b.add(weights, 2 * k)), shape, element, element, NVVM::WGMMATypes::f32,
+        NVVM::WGMMAScaleOut::one, NVVM::WGMMAScaleIn::one, NVVM::WGMMAScaleIn::one,
+        NVVM::MMALayout::row, NVVM::MMALayout::col, NVVM::MMAIntOverflowAttr());
+  NVVM::WgmmaGroupSyncAlignedOp::create(b, b.getLoc());
+  NVVM::WgmmaWaitGroupSyncOp::create(b, b.getLoc(), 0);
+  arrive(number, /*full=*/false);
+  return sums;
+}
+
+void WarpgroupKernel::multiply() {
+  NVVM::SetMaxRegisterOp::create(b, b.getLoc(), 208, NVVM::SetMaxRegisterAction::increase);
+  auto multiplyTile = [&](Value tile, ValueRange carried) -> SmallVector<Value> {
+    locate(tile);
+    Value before = carried[0], zeros = LLVM::ZeroOp::create(b, b.getLoc(), sumsType);
+    store(b.forLoop(b.index(0), b.index(numSlices()), b.index(1), {zeros},
+                    [&](Value slice, ValueRange sums) -> SmallVector<Value> {
+                      return {multiplySlice(b.add(before, slice), sums[0])};
+                    })[0]);
+    return {b.add(before, numSlices())};
+  };
+  b.forLoop(b.block(), numTiles(), b.numBlocks(), {b.index(0)}, multiplyTile);
+}
+
+void WarpgroupKernel::store(Value sums) {
+  // Warps have 16 rows each, and sums are where mma.sync has them.
+  Value inGroups = b.sub(thread(), b.index(kGroup)), lane = b.mod(thread(), kLanes);
+  Value firstR = b.add(b.mul(b.div(inGroups, kLanes), 16), b.div(lane, 4));
+  Value firstC = b.mul(b.mod(lane, 4), 2);
+  int64_t fragments = kColumns / 8, results = isGated() ? fragments / 2 : fragments;
+  auto sum = [&](int64_t number) {
+    return LLVM::ExtractValueOp::create(b, b.getLoc(), sums, number).getResult();
+  };
+  for (int64_t j = 0; j < results; ++j)
+    for (int64_t element = 0; element < 4; ++element) {
+      Value r = b.add(firstR, element / 2 * 8), column = b.add(firstC, j * 8 + element % 2);
+      storeResult(r, column, sum(4 * j + element),
+                  isGated() ? sum(4 * (results + j) + element) : Value());
+    }
+}
+
+void WarpgroupKernel::emit() {
+  rowIndex = b.shared(tiling.rows, b.getI32Type());
+  allocate();
+  b.ifThen(b.equal(thread(), b.index(0)), [&] {
+    for (int64_t stage = 0; stage < kStages; ++stage)
+      for (bool full : {true, false})
+        NVVM::MBarrierInitOp::create(b, b.getLoc(), barrierAt(b.index(stage), full),
+                                     b.i32(full ? kGroup : 2 * kGroup), /*predicate=*/Value());
+  });
+  b.barrier();
+  auto run = [&](void (WarpgroupKernel::*role)()) {
+    return [this, role] {
+      (this->*role)();
+      return SmallVector<Value>();
+    };
+  };
+  b.branch(b.less(thread(), b.index(kGroup)), run(&WarpgroupKernel::copy),
+           run(&WarpgroupKernel::multiply));
+}
+
+//===----------------------------------------------------------------------===//
 // Launching
 //===----------------------------------------------------------------------===//
 
-static Tiling tilingFor(bool isHalf, int64_t kind) {
-  static const Tiling f32[] = {{16, 64, 32, 128, 1, 1}, {64, 64, 32, 256, 1, 1}};
-  static const Tiling half[] = {{16, 128, 32, 128, 4, 1}, {64, 128, 32, 128, 3, 2}};
-  return (isHalf ? half : f32)[kind];
+namespace {
+enum class Method { F32, TensorCores, Warpgroups };
+} // namespace
+
+static Method methodFor(const Product &product, int64_t kind, ProductTarget target) {
+  if (productType(product).isF32())
+    return Method::F32;
+  bool isCopied = product.k % kChunk == 0 && copiesRows(product) && copiesWeights(product);
+  return kind == 1 && target.hasWarpgroups && isCopied ? Method::Warpgroups : Method::TensorCores;
+}
+
+static Tiling tilingFor(Method method, int64_t rows) {
+  switch (method) {
+  case Method::F32:
+    return {rows, 64, 32, rows == 16 ? 128 : 256, 1, 1};
+  case Method::TensorCores:
+    if (rows == 16)
+      return {rows, 128, 32, 128, 4, 1};
+    return rows == 64 ? Tiling{rows, 128, 32, 128, 3, 2} : Tiling{rows, 128, 32, 256, 2, 4};
+  case Method::Warpgroups:
+    return {rows,
+            WarpgroupKernel::kColumns,
+            WarpgroupKernel::kSliceColumns,
+            WarpgroupKernel::kThreads,
+            WarpgroupKernel::kStages,
+            1};
+  }
+  llvm_unreachable("unknown method");
 }
 
 /// What a kernel's code depends on.
-static std::string nameOf(const Product &product, int64_t kind) {
+static std::string nameOf(const Product &product, Method method, int64_t rows) {
   std::string text;
   llvm::raw_string_ostream os(text);
   for (Value value : operandsOf(product))
@@ -690,36 +969,41 @@ static std::string nameOf(const Product &product, int64_t kind) {
      << "," << product.activation << "," << product.experts << "," << product.n << "," << product.k;
   std::string name;
   llvm::raw_string_ostream(name) << "moec_product_" << product.n << "x" << product.k << "_"
-                                 << productType(product) << "_rows" << kBlockRows[kind] << "_"
+                                 << productType(product)
+                                 << (method == Method::Warpgroups ? "_wgmma" : "") << "_rows"
+                                 << rows << "_"
                                  << llvm::utohexstr(llvm::xxh3_64bits(text), /*LowerCase=*/true,
                                                     16);
   return name;
 }
 
-void mlir::moe::cuda::launchProduct(cpu::KernelBuilder &b, ModuleOp module,
-                                    const Product &product) {
+void mlir::moe::cuda::launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &product,
+                                    ProductTarget target) {
   SmallVector<Value> operands = operandsOf(product);
-  bool isHalf = !productType(product).isF32();
   for (int64_t kind : {1, 0}) {
     // Without routing there is one size of blocks.
     if (!product.blocks && kind == 0)
       continue;
-    Tiling tiling = tilingFor(isHalf, kind);
-    gpu::GPUFuncOp kernel =
-        getOrCreateGPUKernel(module, nameOf(product, kind), ValueRange(operands).getTypes(),
-                             tiling.threads, [&](GPUBuilder &b, Block::BlockArgListType arguments) {
-                               Product inside = withArguments(product, arguments);
-                               if (isHalf)
-                                 MMAKernel(b, inside, tiling, kind).emit();
-                               else
-                                 FMAKernel(b, inside, tiling, kind).emit();
-                             });
+    Method method = methodFor(product, kind, target);
+    Tiling tiling = tilingFor(method, target.blockRows(kind));
+    gpu::GPUFuncOp kernel = getOrCreateGPUKernel(
+        module, nameOf(product, method, tiling.rows), ValueRange(operands).getTypes(),
+        tiling.threads, [&](GPUBuilder &b, Block::BlockArgListType arguments) {
+          Product inside = withArguments(product, arguments);
+          if (method == Method::F32)
+            FMAKernel(b, inside, tiling, kind).emit();
+          else if (method == Method::TensorCores)
+            MMAKernel(b, inside, tiling, kind).emit();
+          else
+            WarpgroupKernel(b, inside, tiling, kind).emit();
+        });
     Value blocks = b.index(kFullGrid);
     if (!product.blocks) {
       blocks = b.mul(b.ceilDiv(b.dim(product.source, 0), tiling.rows),
                      llvm::divideCeil(product.n, tiling.columns));
       blocks = b.min(b.createOrFold<arith::MaxSIOp>(blocks, b.index(1)), b.index(kFullGrid));
     }
-    launch(b, kernel, blocks, operands);
+    int64_t shared = method == Method::Warpgroups ? WarpgroupKernel::sharedBytes(tiling) : 0;
+    launch(b, kernel, blocks, operands, shared);
   }
 }

@@ -150,6 +150,12 @@ llvm::Expected<std::string> moe::emitPTX(gpu::GPUModuleOp module, const GPUMachi
   auto translated = translateModuleToLLVMIR(module, context, module.getName());
   if (!translated)
     return createStringError("the translation of the kernels to LLVM IR failed");
+  // Dynamic shared memory begins where the static one ends only if it is declared so.
+  for (llvm::GlobalVariable &global : translated->globals())
+    if (global.getName().starts_with("__dynamic_shmem__")) {
+      global.setInitializer(nullptr);
+      global.setLinkage(llvm::GlobalValue::ExternalLinkage);
+    }
   translated->setTargetTriple(target->getTargetTriple());
   translated->setDataLayout(target->createDataLayout());
   optimize(*translated, *target);

@@ -28,7 +28,16 @@ def MoEToGPUPass : Pass<"moe-to-gpu", "::mlir::ModuleOp"> {
     weights of the same type, or codes, run on tensor cores (mma.sync on 16 x 8 x 16, f32
     sums, cp.async), everything else in f32. The two sizes of blocks are two launches, each of
     which takes the blocks of its list.
+
+    With `warpgroups`, kernels are for sm_90a alone. Blocks then have up to 128 rows, and
+    products of bf16 or f16 without dequantization are made by wgmma: a persistent block has a
+    warpgroup that copies slices of 64 columns of K into a ring of four, each row's chunks of 16
+    bytes swizzled, and two warpgroups of which each makes 64 x 256 sums; mbarriers say which
+    slices are full and which are free, and registers go from the first to the others.
   }];
+  let options = [
+    Option<"warpgroups", "warpgroups", "bool", "false", "wgmma, for sm_90a alone">,
+  ];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
     "::mlir::func::FuncDialect", "::mlir::gpu::GPUDialect", "::mlir::LLVM::LLVMDialect",
