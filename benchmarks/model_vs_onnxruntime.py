@@ -23,7 +23,9 @@ import time
 
 import numpy as np
 import onnxruntime
-from layer_vs_onnxruntime import PAUSE_SECONDS, ROOT, TURN_SECONDS, borrow, compile_package, load, relative_error, summary
+from layer import PAUSE_SECONDS, TURN_SECONDS, summary
+from layer_sides import ROOT, borrow, compile_package, load
+from references.evaluate import relative_error  # layer_sides has put test/ on the path
 
 NUMPY_TYPES = {
     "tensor(float)": np.float32,

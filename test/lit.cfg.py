@@ -33,7 +33,7 @@ llvm_config.use_default_substitutions()
 llvm_config.add_tool_substitutions(
     [
         ToolSubst(name, unresolved="ignore")
-        for name in ["moe-opt", "moe-translate", "moec", "moec-c-test", "moe-run", "moe-lsp-server", "mlir-opt", "mlir-translate", "split-file", "llvm-nm", "llvm-readelf"]
+        for name in ["moe-opt", "moe-translate", "moec", "moec-c-test", "moe-run", "moe-lsp-server", "mlir-opt", "mlir-translate", "split-file", "llvm-nm", "llvm-objdump", "llvm-readelf"]
     ],
     [os.path.join(config.moec_build_dir, "bin"), config.llvm_tools_dir],
 )

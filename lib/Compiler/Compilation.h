@@ -32,11 +32,23 @@ inline constexpr llvm::StringLiteral kTracedAttr = "moe.traced";
 /// Optional list of {name, op}: what `moe.profile_mark` numbers.
 inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
 
+/// A level of instructions that the library has code for: the machine, and the program from the
+/// first phase on that depends on it.
+struct Level {
+  Machine machine;
+  OwningOpRef<ModuleOp> module;
+};
+
 struct Compilation {
   const CompileOptions &options;
   MLIRContext &context;
+  /// The first level, and, until there is a module of each level, the program of all.
   Machine machine;
   OwningOpRef<ModuleOp> module;
+  /// The others. Their modules are null until they are needed.
+  std::vector<Level> otherLevels;
+  /// Number of the level that `machine` and `module` are now: see forEachLevel.
+  unsigned level = 0;
 
   /// The model's name (a C identifier), and the package's folder or the ONNX file.
   std::string name, outputPath;
@@ -57,6 +69,8 @@ struct Compilation {
   Compilation(const CompileOptions &options, MLIRContext &context)
       : options(options), context(context) {}
 
+  /// Calls `run` for each level, with its machine and module in place of the first one's.
+  LogicalResult forEachLevel(llvm::function_ref<LogicalResult()> run);
   /// Runs a pass pipeline as written for `moe-opt --pass-pipeline`.
   LogicalResult runPasses(llvm::StringRef pipeline);
   /// Tells the caller how far the phase is; fails when it wants to stop.
@@ -79,6 +93,8 @@ struct Phase {
   /// Whether options ask for it; null: always.
   bool (*isAskedFor)(const CompileOptions &) = nullptr;
 
+  /// Whether its result depends on the machine: it runs on the module of each level.
+  bool isPerLevel() const;
   /// Whether it runs with these options at some optimization level.
   bool isPossible(const CompileOptions &options) const {
     return emit.value_or(options.emit) == options.emit && (!isAskedFor || isAskedFor(options));

@@ -19,6 +19,7 @@
 #include "moec/Frontend/ONNX/Importer.h"
 #include "moec/InitAll.h"
 #include "moec/Target/CPU/ResolveWeights.h"
+#include "moec/Target/CPU/UnpackWeights.h"
 #include "moec/Target/CPU/WeightTransforms.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Config/llvm-config.h"
@@ -100,12 +101,15 @@ public:
 private:
   LogicalResult checkOptions();
   LogicalResult checkWeightOptions();
+  LogicalResult chooseLevels();
+  LogicalResult checkCompute();
   LogicalResult choosePaths();
   LogicalResult loadModule(size_t &first);
   LogicalResult findFirstPhase(size_t &first);
   LogicalResult checkHooks(size_t first);
   LogicalResult runHooks(const Phase &phase);
   LogicalResult runPhase(size_t index);
+  LogicalResult runPhaseOnModule(size_t index);
   LogicalResult dump(size_t index);
   LogicalResult writeReport();
   const Phase &getLastPhase() const;
@@ -158,6 +162,7 @@ LogicalResult Driver::checkOptions() {
                              {"O", level},
                              {"weight-type", options.weightType},
                              {"weight-block", block},
+                             {"compute", options.compute},
                              {"compile-to", options.compileTo}})
     if (!value.empty())
       if (llvm::Error error = checkChoice(name, value))
@@ -174,10 +179,44 @@ LogicalResult Driver::checkOptions() {
     return compilation.fail(CompileStatus::Usage, "--dim and --keep need an .onnx model");
   if (isONNXFileName(options.input) && !options.weightsFile.empty())
     return compilation.fail(CompileStatus::Usage, "--weights needs an .mlir input");
-  auto machine = Machine::get(options.cpu);
-  if (!machine)
-    return compilation.fail(CompileStatus::Usage, machine.takeError());
-  compilation.machine = std::move(*machine);
+  return chooseLevels();
+}
+
+LogicalResult Driver::checkCompute() {
+  if (options.compute != "bf16")
+    return success();
+  if (emitsONNX() || options.optLevel == 0)
+    return compilation.fail(CompileStatus::Usage,
+                            "--compute=bf16 is about CPU kernels, which " +
+                                std::string(emitsONNX() ? "--emit=onnx" : "-O0") +
+                                " does not make");
+  SmallVector<const Machine *> machines = {&compilation.machine};
+  for (const Level &level : compilation.otherLevels)
+    machines.push_back(&level.machine);
+  for (const Machine *machine : machines)
+    if (!machine->hasAVX512BF16)
+      return compilation.fail(
+          CompileStatus::Usage,
+          "--compute=bf16 needs AVX512-BF16, which '" + machine->name +
+              "' lacks; choose --cpu=sapphirerapids, znver4 or another that has it");
+  return success();
+}
+
+LogicalResult Driver::chooseLevels() {
+  auto machines = Machine::getLevels(options.cpu);
+  if (!machines)
+    return compilation.fail(CompileStatus::Usage, machines.takeError());
+  compilation.machine = std::move(machines->front());
+  for (Machine &machine : llvm::drop_begin(*machines))
+    compilation.otherLevels.push_back({std::move(machine), nullptr});
+  if (failed(checkCompute()))
+    return failure();
+  const Phase *last = options.compileTo.empty() ? nullptr : findPhase(options.compileTo);
+  if (last && last->isPerLevel() && !compilation.otherLevels.empty())
+    return compilation.fail(CompileStatus::Usage,
+                            "phase '" + options.compileTo +
+                                "' has a program for each CPU of --cpu=" + options.cpu +
+                                "; choose one CPU, or --dump-phases");
   return success();
 }
 
@@ -225,6 +264,10 @@ LogicalResult Driver::findFirstPhase(size_t &first) {
       return compilation.fail(CompileStatus::Usage, "'" + options.input +
                                                         "' already is past phase '" + asked.name +
                                                         "', which an option asks for");
+  if (phase->isPerLevel() && !compilation.otherLevels.empty())
+    return compilation.fail(
+        CompileStatus::Usage,
+        "'" + options.input + "' was lowered for one CPU; --cpu=" + options.cpu + " names several");
   const Phase *last = options.compileTo.empty() ? &getLastPhase() : findPhase(options.compileTo);
   if (phase >= last)
     return compilation.fail(CompileStatus::Usage,
@@ -244,6 +287,7 @@ LogicalResult Driver::loadModule(size_t &first) {
       failed(resolveWeights(*compilation.module, options.modelFolder, options.weightsFile)))
     return failure();
   compilation.report["operators"] = countOperators(*compilation.module);
+  recordTensors(*compilation.module);
   return findFirstPhase(first);
 }
 
@@ -267,7 +311,10 @@ LogicalResult Driver::dump(size_t index) {
   SmallString<256> file(options.dumpFolder);
   size_t number = llvm::count_if(getPhases().take_front(index),
                                  [&](const Phase &phase) { return phase.isPossible(options); });
-  path::append(file, llvm::formatv("{0,0+2}-{1}.mlir", number, getPhases()[index].name).str());
+  bool isOfLevel = getPhases()[index].isPerLevel() && !compilation.otherLevels.empty();
+  path::append(file, llvm::formatv("{0,0+2}-{1}{2}{3}.mlir", number, getPhases()[index].name,
+                                   isOfLevel ? "." : "", isOfLevel ? compilation.machine.name : "")
+                         .str());
   if (llvm::Error error = writeTextFile(file, print()))
     return compilation.fail(CompileStatus::Output, std::move(error));
   return success();
@@ -312,15 +359,27 @@ LogicalResult Driver::runPhase(size_t index) {
   Clock::time_point begin = Clock::now();
   compilation.failure = phase.failure;
   compilation.phase = phase.name;
-  if (failed(compilation.advance()) || failed(phase.run(compilation)) || failed(runHooks(phase)))
+  if (failed(compilation.advance()))
+    return failure();
+  auto runOnModule = [&] { return runPhaseOnModule(index); };
+  if (failed(phase.isPerLevel() ? compilation.forEachLevel(runOnModule) : runOnModule()))
     return failure();
   compilation.timings.push_back(
       llvm::json::Object{{"phase", phase.name}, {"ms", millisecondsSince(begin)}});
+  return success();
+}
+
+LogicalResult Driver::runPhaseOnModule(size_t index) {
+  const Phase &phase = getPhases()[index];
+  if (failed(phase.run(compilation)) || failed(runHooks(phase)))
+    return failure();
   ModuleOp module = *compilation.module;
   module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
   // What the report tells of the model, as the hooks left it.
-  if (phase.name == "import")
+  if (phase.name == "import") {
     compilation.report["operators"] = countOperators(module);
+    recordTensors(module);
+  }
   if (phase.name == "raise-moe" || phase.name == "convert-weights")
     recordBlocks(module);
   if (failed(mlir::verify(module))) {
@@ -371,11 +430,15 @@ std::string Driver::getSummary() const {
                          summarizeBlocks(listToJSON(module, kBlocksAttr)),
                          summarizeContribNodes(module), formatBytes(compilation.weightsBytes),
                          millisecondsSince(start) / 1000);
-  const Machine &machine = compilation.machine;
-  return llvm::formatv("{0}: {1}, {2} ({3}-bit vectors), threads {4}, library {5}, weights {6}, "
-                       "{7:f1} s",
+  auto summarizeMachine = [](const Machine &machine) {
+    return llvm::formatv("{0} ({1}-bit vectors)", machine.name, machine.vectorBits).str();
+  };
+  std::string machines = summarizeMachine(compilation.machine);
+  for (const Level &level : compilation.otherLevels)
+    machines += ", " + summarizeMachine(level.machine);
+  return llvm::formatv("{0}: {1}, {2}, threads {3}, library {4}, weights {5}, {6:f1} s",
                        compilation.outputPath, summarizeBlocks(listToJSON(module, kBlocksAttr)),
-                       machine.name, machine.vectorBits, stringifyThreads(options.threads),
+                       machines, stringifyThreads(options.threads),
                        formatBytes(compilation.libraryBytes), formatBytes(compilation.weightsBytes),
                        millisecondsSince(start) / 1000);
 }
@@ -415,18 +478,27 @@ static llvm::json::Object describeFiles(StringRef folder) {
   return files;
 }
 
+static llvm::json::Object describeMachine(const Machine &machine) {
+  return llvm::json::Object{{"cpu", machine.name},
+                            {"vector_bits", machine.vectorBits},
+                            {"features", llvm::json::Array(machine.features)}};
+}
+
 LogicalResult Driver::writeReport() {
   if (options.reportFile.empty())
     return success();
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const Machine &machine = compilation.machine;
   llvm::json::Object &report = compilation.report;
   report["model"] = llvm::json::fixUTF8(path::filename(options.input));
-  report["target"] = llvm::json::Object{{"name", options.target},
-                                        {"cpu", machine.name},
-                                        {"vector_bits", machine.vectorBits},
-                                        {"features", llvm::json::Array(machine.features)}};
+  llvm::json::Object target = describeMachine(compilation.machine);
+  target["name"] = options.target;
+  target["compute"] = options.compute == "bf16" ? "bf16" : "f32";
+  llvm::json::Array others;
+  for (const Level &level : compilation.otherLevels)
+    others.push_back(describeMachine(level.machine));
+  target["other_levels"] = std::move(others);
+  report["target"] = std::move(target);
   report["opt_level"] = int64_t(options.optLevel);
   report["moe_blocks"] = listToJSON(*compilation.module, kBlocksAttr);
   report["lowerings"] = std::move(compilation.lowerings);

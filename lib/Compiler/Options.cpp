@@ -144,6 +144,9 @@ static std::vector<OptionDescription> makeOptions() {
   add("weight-zero-points", "", "Model", "int8, int4: a zero point beside each scale",
       setFlag<&O::weightZeroPoints>);
 
+  add("compute", "type", "Target", "What the products of experts compute in", setText<&O::compute>)
+      .choices = {{"f32", "float32, with weights as they are (default)"},
+                  {"bf16", "operands rounded to bfloat16, sums in float32; needs AVX512-BF16"}};
   OptionDescription &level = add("O", "0-3", "Target", "Optimization level", setLevel);
   level.joined = true;
   level.choices = {{"0", "reference loops"},
@@ -159,7 +162,8 @@ static std::vector<OptionDescription> makeOptions() {
   cpu.choices = {{"native", "this machine's, by CPUID (default)"},
                  {"x86-64-v3", "AVX2"},
                  {"x86-64-v4", "AVX-512"},
-                 {"sapphirerapids", "AVX-512 and AMX"}};
+                 {"sapphirerapids", "AVX-512 and AMX"},
+                 {"multi", "these three in one library, as a list is: x86-64-v3,znver4"}};
   add("threads", "kind", "Target", "Who runs parallel work", setThreads).choices = {
       {"openmp", "the OpenMP runtime (default)"},
       {"none", "the calling thread alone"},

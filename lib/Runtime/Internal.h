@@ -21,6 +21,7 @@ struct moec_model {
   void *map;                      /* the weights file; NULL when there is none */
   size_t map_size;
   const void *weights; /* its data section */
+  const moec_level_desc *level;
 };
 
 /* Memory that is kept and grown in a context. */
@@ -96,8 +97,21 @@ const char *rt_last_error(void);
 
 /* Features.c */
 
-/* Checks that this CPU and operating system have every feature of the model. */
-moec_status rt_check_features(const char *const *features, uint32_t count);
+/* Checks that this CPU and operating system have every feature of the level's code, which
+ * errors call "this library", then `which`. */
+moec_status rt_check_features(const moec_level_desc *level, const char *which);
+/* The same, without an error. */
+bool rt_has_features(const moec_level_desc *level);
+
+/* Level.c */
+
+/* The environment variable that names the level to take. */
+#define RT_LEVEL_VARIABLE "MOEC_CPU_LEVEL"
+
+/* The level that the environment names, else the last one that runs here. */
+moec_status rt_choose_level(const moec_level_desc **level);
+/* info of the library. */
+const char *rt_info(void);
 
 /* WeightsHeader.c */
 
@@ -180,7 +194,7 @@ void rt_scatter(const DLTensor *tensor, const void *buffer);
 /* Arguments.c */
 
 /* The entry of that name (NULL: the first); NULL and an error if none. */
-const moec_entry_desc *rt_find_entry(const char *name);
+const moec_entry_desc *rt_find_entry(const moec_level_desc *level, const char *name);
 /* Checks the inputs, copies strided ones, and fills the input descriptors. */
 moec_status rt_prepare_inputs(moec_context *context, const moec_entry_desc *entry,
                               const DLTensor *const *in, int32_t n_in);

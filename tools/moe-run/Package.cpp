@@ -102,6 +102,20 @@ static bool parseEntry(const llvm::json::Value &json, EntryInfo &entry) {
          parseTensors(object->getArray("outputs"), entry.outputs);
 }
 
+/// The regions of one operation: as many as it has phases.
+static void addRegions(const llvm::json::Value &json, std::vector<RegionInfo> &regions) {
+  const llvm::json::Object *fields = json.getAsObject();
+  std::string name = fields ? fields->getString("name").value_or("").str() : "";
+  const llvm::json::Array *phases = fields ? fields->getArray("phases") : nullptr;
+  if (!phases) {
+    regions.push_back({name, fields ? fields->getString("op").value_or("").str() : ""});
+    return;
+  }
+  std::string op = fields->getString("op").value_or(name).str();
+  for (const llvm::json::Value &phase : *phases)
+    regions.push_back({name + ": " + phase.getAsString().value_or("").str(), op});
+}
+
 Error Package::readInfo() {
   Expected<llvm::json::Value> root = llvm::json::parse(library->info());
   if (!root)
@@ -113,14 +127,9 @@ Error Package::readInfo() {
                  });
   if (!isValid || entries.empty())
     return makePackageError("the library's description has no valid entries");
-  const llvm::json::Array *names = object->getArray("regions");
-  for (const llvm::json::Value &json : names ? *names : llvm::json::Array()) {
-    RegionInfo &region = regions.emplace_back();
-    if (const llvm::json::Object *fields = json.getAsObject()) {
-      region.name = fields->getString("name").value_or("").str();
-      region.op = fields->getString("op").value_or("").str();
-    }
-  }
+  if (const llvm::json::Array *groups = object->getArray("regions"))
+    for (const llvm::json::Value &group : *groups)
+      addRegions(group, regions);
   if (const llvm::json::Array *blocks = object->getArray("traced")) {
     traced.emplace();
     for (const llvm::json::Value &name : *blocks)

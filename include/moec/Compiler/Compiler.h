@@ -76,7 +76,7 @@ struct CompileOptions {
   std::string modelFolder;
   /// "cpu" is the only target.
   std::string target = "cpu";
-  /// See Machine::get.
+  /// See Machine::getLevels.
   std::string cpu = "native";
   /// 0: the reference lowering of each MoE op; 1 to 3: the CPU kernels, and
   /// LLVM's levels.
@@ -100,6 +100,9 @@ struct CompileOptions {
   std::optional<unsigned> weightBlock;
   /// int8 and int4: a zero point beside each scale.
   bool weightZeroPoints = false;
+  /// "f32": experts compute in f32 with weights as they are. "bf16": their products round rows
+  /// and weights to bfloat16. Empty: f32.
+  std::string compute;
   /// The routing of every block becomes outputs, which `moe-run --trace-routing` records.
   bool traceRouting = false;
   /// Stop after this phase and write the IR.

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 /* abi_version of moec_model_desc. */
-#define MOEC_MODEL_ABI_VERSION 1u
+#define MOEC_MODEL_ABI_VERSION 2u
 
 /* A dimension in moec_tensor_desc that only `shapes` knows. */
 #define MOEC_DIM_COMPUTED INT64_MIN
@@ -55,22 +55,28 @@ typedef struct {
   const int32_t *extends;
 } moec_entry_desc;
 
+/* The code for one level of instructions. */
+typedef struct {
+  const char *cpu; /* its name: "x86-64-v3" */
+  const char *info_json;
+  uint32_t num_entries, num_features;
+  const moec_entry_desc *entries;
+  /* x86 features that the code uses, by LLVM's names: "avx2", "fma", ... */
+  const char *const *features;
+} moec_level_desc;
+
 typedef struct {
   uint32_t abi_version; /* MOEC_MODEL_ABI_VERSION */
-  uint32_t num_entries;
-  const moec_entry_desc *entries;
+  uint32_t num_levels;
+  /* At least one, the most demanding last. All have the same entries and weights. */
+  const moec_level_desc *const *levels;
   const char *name;
-  const char *info_json;
   /* The weights file: its size in bytes (0: the model has none), the offset of
    * its data section (a multiple of 4096), and the hexadecimal digest, which is
    * "moec.digest" in the file's __metadata__. */
   uint64_t weights_file_size;
   uint64_t weights_data_offset;
   const char *weights_digest;
-  /* x86 features that the code uses, by LLVM's names: "avx2", "fma", ... */
-  uint32_t num_features;
-  uint32_t reserved;
-  const char *const *features;
 } moec_model_desc;
 
 #pragma GCC visibility push(hidden)
@@ -98,7 +104,7 @@ void moec_require(void *call, bool ok, const char *message);
  * called from a task. */
 void *moec_allocate(void *call, int64_t bytes);
 void moec_release(void *call, void *memory);
-/* The time from here on belongs to `region`, an index into "regions" of the
+/* The time from here on belongs to `region`, a number of the regions in the
  * info JSON. Does nothing unless the context profiles. Not for tasks. */
 void moec_profile_mark(void *call, int32_t region);
 

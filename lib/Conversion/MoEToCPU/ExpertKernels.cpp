@@ -3,7 +3,9 @@
 
 // moe.experts and moe.logits: routing lists, row packing, panel products, combine.
 
+#include "BF16.h"
 #include "Kernels.h"
+#include "TileProduct.h"
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/bit.h"
@@ -26,9 +28,8 @@ constexpr int64_t kTaskWork = 1024 * 1024;
 /// Elements that a task brings into packed order at least, if there are as many.
 constexpr int64_t kPackedPerTask = 32 * 1024;
 
-/// From this number of rows on a step computes long enough for the next weights to arrive
-/// meanwhile, if they are asked for this far ahead; with fewer, memory alone counts.
-constexpr int64_t kPrefetchRows = 8;
+/// Weights are asked for this far ahead, beyond the end of a task too: the worker's next
+/// task most often reads what follows.
 constexpr int64_t kPrefetchBytes = 8 * 1024;
 constexpr int64_t kLineBytes = 64;
 
@@ -94,6 +95,21 @@ void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active
   });
 }
 
+/// The same in bf16, row after row.
+void emitRoundRow(KernelBuilder &b, Value x, Value source, Value packed, Value base, Value r,
+                  int64_t columns, Value scale) {
+  int64_t stride = RowFormat{true}.stride(columns);
+  Value start = b.add(base, b.mul(r, stride));
+  b.forVectors(columns, [&](Value k, int64_t count) {
+    Value values = b.loadVectorPart(x, {source, k}, count, 0.0);
+    if (scale)
+      values = b.mulf(values, b.splat(scale));
+    b.storeVector(values, packed, b.add(start, k), count);
+  });
+  if (stride > columns)
+    b.storeF32(b.f32(0.0), packed, b.add(start, columns));
+}
+
 /// Copies row `source` of x, times `scale` if there is one, to row `r` of the packed
 /// block at `base` of `rows` rows.
 void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value base, Value rows,
@@ -107,55 +123,137 @@ void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value ba
   });
 }
 
-/// One step of a panel product: the panel row(s) at `step` as f32 vectors. Code panels
-/// of 2 bits hold two rows of K.
+/// What the codes of a range of columns with one scale have in common: vectors for the
+/// columns of the panel. Nothing for floats.
+struct Coding {
+  SmallVector<Value> scale; ///< f32
+  SmallVector<Value> zero;  ///< f32, where codes become floats through a table; else i32
+};
+
+/// Whether a code of 4 bits becomes a float through a table in a register, which
+/// AVX-512 looks up in one instruction, whatever the other bits of the lane.
+bool usesTable(const KernelBuilder &b, const PackedWeight &weight) {
+  return weight.bits == 4 && b.target.lanes == 16;
+}
+
+Coding emitCoding(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
+                  Value column) {
+  Coding coding;
+  if (!weight.bits)
+    return coding;
+  int64_t lanes = b.target.lanes;
+  Value block = arith::DivUIOp::create(b, b.getLoc(), column, b.index(weight.block));
+  for (int64_t v = 0; v < b.target.panelVectors(); ++v) {
+    SmallVector<Value> at = {expert, panel, block, b.index(v * lanes)};
+    coding.scale.push_back(b.loadVector(weight.scales, at));
+    if (!weight.zeroPoints)
+      continue;
+    if (usesTable(b, weight)) {
+      coding.zero.push_back(b.loadVector(weight.zeroPoints, at));
+      continue;
+    }
+    Value bytes =
+        vector::LoadOp::create(b, b.getLoc(), b.vectorType(b.getI8Type()), weight.zeroPoints, at);
+    coding.zero.push_back(
+        arith::ExtUIOp::create(b, b.getLoc(), b.vectorType(b.getI32Type()), bytes));
+  }
+  return coding;
+}
+
+/// Entry (index mod 16) of a table of 16 floats, in each lane.
+Value emitLookUp(KernelBuilder &b, Value table, Value indices) {
+  return LLVM::CallIntrinsicOp::create(b, b.getLoc(), Type(b.vectorType()),
+                                       b.getStringAttr("llvm.x86.avx512.permvar.sf.512"),
+                                       ValueRange{table, indices})
+      .getResults();
+}
+
+/// Codes without their zero points, exactly, as f32. `word` has the code from bit
+/// `firstBit` on, and other fields, or zeros, around it.
+Value emitCentered(KernelBuilder &b, const PackedWeight &weight, const Coding &coding, int64_t v,
+                   Value word, int64_t firstBit) {
+  int64_t middle = int64_t(1) << (weight.bits - 1);
+  if (firstBit > 0)
+    word = arith::ShRUIOp::create(b, b.getLoc(), word, b.splatI32(firstBit));
+  if (usesTable(b, weight)) {
+    SmallVector<float> entries;
+    for (int64_t code = 0; code < 16; ++code)
+      entries.push_back(weight.zeroPoints ? code : code - middle);
+    Value table = arith::ConstantOp::create(
+        b, b.getLoc(), DenseElementsAttr::get(b.vectorType(), ArrayRef<float>(entries)));
+    Value value = emitLookUp(b, table, word);
+    return weight.zeroPoints ? b.subf(value, coding.zero[v]) : value;
+  }
+  if (weight.bits < 8)
+    word = arith::AndIOp::create(b, b.getLoc(), word, b.splatI32(2 * middle - 1));
+  word = arith::SubIOp::create(b, b.getLoc(), word,
+                               weight.zeroPoints ? coding.zero[v] : b.splatI32(middle));
+  // Small numbers: the signed conversion is one instruction on every ISA.
+  return arith::SIToFPOp::create(b, b.getLoc(), b.vectorType(), word);
+}
+
+/// bf16 [2·lanes]: two rows of K of the columns of vector `v`, side by side.
+Value emitPairs(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel, Value step,
+                int64_t v) {
+  int64_t width = 2 * b.target.lanes;
+  auto type = VectorType::get({width}, b.getBF16Type());
+  return vector::LoadOp::create(b, b.getLoc(), type, weight.panels,
+                                ValueRange{expert, panel, step, b.index(v * width)});
+}
+
+/// One step of a panel product: the panel row(s) at `step` as f32 vectors, codes without
+/// zero points and scales; rowsPerStep() of them.
 SmallVector<SmallVector<Value>> emitPanelRows(KernelBuilder &b, const PackedWeight &weight,
-                                              Value expert, Value panel, Value step) {
+                                              const Coding &coding, Value expert, Value panel,
+                                              Value step) {
   int64_t lanes = b.target.lanes, vectors = b.target.panelVectors();
-  SmallVector<SmallVector<Value>> rows(weight.bits == 2 ? 2 : 1);
-  auto column = [&](int64_t c) { return SmallVector<Value>{expert, panel, step, b.index(c)}; };
-  if (weight.bits == 0 || weight.bits == 8) {
-    for (int64_t v = 0; v < vectors; ++v)
-      rows[0].push_back(b.loadVector(weight.panels, column(v * lanes)));
+  SmallVector<SmallVector<Value>> rows(weight.rowsPerStep());
+  auto column = [&](int64_t v) {
+    return SmallVector<Value>{expert, panel, step, b.index(v * lanes)};
+  };
+  if (weight.pairs) {
+    for (int64_t v = 0; v < vectors; ++v) {
+      Value words = b.bitcast(emitPairs(b, weight, expert, panel, step, v), b.getI32Type());
+      Value low = arith::ShLIOp::create(b, b.getLoc(), words, b.splatI32(16));
+      Value high = arith::AndIOp::create(b, b.getLoc(), words, b.splatI32(~0xffff));
+      rows[0].push_back(b.bitcast(low, b.getF32Type()));
+      rows[1].push_back(b.bitcast(high, b.getF32Type()));
+    }
     return rows;
   }
-  // Byte c holds columns c and c + 16; field f of a byte is row f / 2, half f % 2.
-  VectorType bytes = b.vectorType(b.getI8Type()), words = b.vectorType(b.getI32Type());
-  int64_t perHalf = vectors / 2;
-  Value mask = arith::ConstantOp::create(
-      b, b.getLoc(), DenseElementsAttr::get(words, int32_t((1 << weight.bits) - 1)));
-  SmallVector<Value> packed;
+  if (weight.bits == 0) {
+    for (int64_t v = 0; v < vectors; ++v)
+      rows[0].push_back(b.loadVector(weight.panels, column(v)));
+    return rows;
+  }
+  // A byte of 8 bits is a column. Else byte c holds columns c and c + 16; field f of a
+  // byte is row f / 2, half f % 2.
+  int64_t halves = weight.bits == 8 ? 1 : 2, perHalf = vectors / halves;
+  SmallVector<Value> words;
   for (int64_t v = 0; v < perHalf; ++v) {
-    Value byte = vector::LoadOp::create(b, b.getLoc(), bytes, weight.panels, column(v * lanes));
-    packed.push_back(arith::ExtUIOp::create(b, b.getLoc(), words, byte));
+    Value bytes = vector::LoadOp::create(b, b.getLoc(), b.vectorType(b.getI8Type()), weight.panels,
+                                         column(v));
+    words.push_back(arith::ExtUIOp::create(b, b.getLoc(), b.vectorType(b.getI32Type()), bytes));
   }
-  for (int64_t field = 0, fields = 2 * rows.size(); field < fields; ++field) {
-    for (Value word : packed) {
-      Value code = word;
-      if (field > 0)
-        code = arith::ShRUIOp::create(
-            b, b.getLoc(), code,
-            arith::ConstantOp::create(b, b.getLoc(),
-                                      DenseElementsAttr::get(words, int32_t(field * weight.bits))));
-      code = arith::AndIOp::create(b, b.getLoc(), code, mask);
-      // Codes are small: the signed conversion is one instruction on every ISA.
-      rows[field / 2].push_back(arith::SIToFPOp::create(b, b.getLoc(), b.vectorType(), code));
+  for (int64_t field = 0, fields = halves * rows.size(); field < fields; ++field)
+    for (Value word : words) {
+      SmallVector<Value> &row = rows[field / halves];
+      row.push_back(emitCentered(b, weight, coding, row.size(), word, field * weight.bits));
     }
-  }
   return rows;
 }
 
-/// Asks for the row of the panel that is used some steps later, or that of the next panel.
-void emitPrefetch(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
-                  Value step) {
-  auto type = cast<MemRefType>(weight.panels.getType());
-  int64_t rowBytes = type.getDimSize(3) * type.getElementTypeBitWidth() / 8;
-  int64_t perLine = kLineBytes * type.getDimSize(3) / rowBytes;
-  Value later = b.add(step, kPrefetchBytes / rowBytes);
-  for (int64_t column = 0; column < type.getDimSize(3); column += perLine)
-    memref::PrefetchOp::create(b, b.getLoc(), weight.panels,
-                               ValueRange{expert, panel, later, b.index(column)},
-                               /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+/// Asks for `count` rows of a panel (or of its scales) from `row` on, or of what follows.
+void emitPrefetch(KernelBuilder &b, Value panels, Value expert, Value panel, Value row,
+                  int64_t count) {
+  auto type = cast<MemRefType>(panels.getType());
+  int64_t columns = type.getDimSize(3);
+  int64_t perLine = kLineBytes * 8 / type.getElementTypeBitWidth();
+  for (int64_t element = 0; element < count * columns; element += perLine)
+    memref::PrefetchOp::create(
+        b, b.getLoc(), panels,
+        ValueRange{expert, panel, b.add(row, element / columns), b.index(element % columns)},
+        /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
 }
 
 /// acc[r][v] += a[k, r] · w[v] for one row of K.
@@ -199,11 +297,11 @@ std::string PackedWeight::key() const {
   std::string text;
   llvm::raw_string_ostream os(text);
   auto element = [](Value v) { return typeName(cast<MemRefType>(v.getType()).getElementType()); };
-  os << experts << "x" << n << "x" << k << "_";
+  os << experts << "x" << n << "x" << k << "_" << (roundsToBF16 ? "rounded_" : "");
   if (bits)
     os << "int" << bits << "_block" << block << "_" << element(scales) << (zeroPoints ? "_zp" : "");
   else
-    os << element(panels);
+    os << element(panels) << (pairs ? "_pairs" : "");
   if (raw) {
     os << "_raw_" << stringifyLayout(layout) << "_" << stringifyGlu(glu);
     for (Value value : {raw, rawGate, rawBias, rawGateBias})
@@ -232,68 +330,208 @@ int64_t mlir::moe::cpu::hiddenColumns(const PackedWeight &up, ActivationAttr act
   return up.numPanels() * (activation.getGlu() == Glu::None ? kPanelWidth : kPanelWidth / 2);
 }
 
-/// acc += a · w over the columns [begin, end) of K, which share one scale.
-static SmallVector<Value> emitAccumulateRange(KernelBuilder &b, const PackedWeight &weight,
-                                              Value expert, Value panel, Value a, Value aBase,
-                                              int64_t rows, Value begin, Value end,
-                                              ValueRange init) {
-  int64_t vectors = b.target.panelVectors(), lanes = b.target.lanes;
-  // w = (q - zp) · s = q · s + (-zp · s), the last term once per block; exact for the
-  // default zero points, which are powers of two.
-  SmallVector<Value> scale, shift;
-  if (weight.bits) {
-    Value block = arith::DivUIOp::create(b, b.getLoc(), begin, b.index(weight.block));
-    for (int64_t v = 0; v < vectors; ++v) {
-      SmallVector<Value> at = {expert, panel, block, b.index(v * lanes)};
-      scale.push_back(b.loadVector(weight.scales, at));
-      Value zero = weight.zeroPoints ? b.loadVector(weight.zeroPoints, at)
-                                     : b.splat(double(1 << (weight.bits - 1)));
-      shift.push_back(b.mulf(b.mulf(zero, b.splat(-1.0)), scale.back()));
-    }
+namespace {
+/// The product of `rows` rows of `a` and a panel. Sums are over chunks of K, which are
+/// then added in order: the rounding error of one long chain grows with K. Several chunks
+/// may be under way side by side, as chains; that changes no result.
+struct PanelProduct {
+  KernelBuilder &b;
+  const PackedWeight &weight;
+  Value expert, panel, a, aBase;
+  int64_t stride, rows;
+
+  SmallVector<Value> emit();
+
+private:
+  int64_t numAccumulators() { return rows * b.target.panelVectors(); }
+  bool scalesSums();
+  int64_t numChains();
+  SmallVector<Value> zeros(int64_t chains) {
+    return SmallVector<Value>(chains * numAccumulators(), b.splat(0.0));
   }
-  int64_t columnsPerStep = weight.bits == 2 ? 2 : 1;
-  return b.forLoop(begin, end, b.index(columnsPerStep), init, [&](Value k, ValueRange carried) {
-    SmallVector<Value> acc(carried);
-    Value step = columnsPerStep == 1 ? k : b.shiftRight(k, 1);
-    if (rows >= kPrefetchRows && !weight.raw)
-      emitPrefetch(b, weight, expert, panel, step);
-    auto panelRows = emitPanelRows(b, weight, expert, panel, step);
-    for (auto [i, row] : llvm::enumerate(panelRows)) {
-      if (weight.bits)
-        for (int64_t v = 0; v < vectors; ++v)
-          row[v] = b.fma(row[v], scale[v], shift[v]);
-      emitAccumulate(b, a, b.add(aBase, b.mul(b.add(k, int64_t(i)), rows)), rows, row, acc);
+  SmallVector<Value> range(ArrayRef<Value> begins, Value length, Value ahead, ValueRange init);
+  SmallVector<SmallVector<Value>> panelRows(const Coding &coding, Value k);
+  SmallVector<Value> roundedPairs(const Coding &coding, Value k);
+  SmallVector<Value> tiles();
+  SmallVector<Value> chunks(ArrayRef<Value> begins, Value length);
+  SmallVector<Value> overChunks(Value begin, Value end, int64_t chains, ValueRange init);
+};
+} // namespace
+
+/// Whether the sum of a range with one scale is made first, and multiplied with the scale
+/// then: saves a multiplication of every weight, but takes twice the accumulators.
+bool PanelProduct::scalesSums() {
+  return weight.bits && !weight.roundsToBF16 && 2 * numAccumulators() <= b.target.maxAccumulators();
+}
+
+/// Few sums alone cannot hide the latency of a multiply-add. That matters where memory
+/// could deliver faster: weights of less than 16 bits.
+int64_t PanelProduct::numChains() {
+  if (!weight.bits)
+    return 1;
+  int64_t wanted = llvm::divideCeil(b.target.minAccumulators(), numAccumulators());
+  int64_t registers = numAccumulators() * (scalesSums() ? 2 : 1);
+  int64_t fitting = std::max<int64_t>(1, b.target.maxAccumulators() / registers);
+  return std::min({wanted, fitting, std::max<int64_t>(1, weight.k / kColumnsPerChunk)});
+}
+
+/// The panel's rows from row k of K on that a step takes, times their scales unless these come
+/// later.
+SmallVector<SmallVector<Value>> PanelProduct::panelRows(const Coding &coding, Value k) {
+  Value step = weight.rowsPerStep() == 1 ? k : b.shiftRight(k, 1);
+  auto rows = emitPanelRows(b, weight, coding, expert, panel, step);
+  if (weight.bits && !scalesSums())
+    for (SmallVector<Value> &row : rows)
+      for (auto [v, value] : llvm::enumerate(row))
+        value = b.mulf(value, coding.scale[v]);
+  return rows;
+}
+
+/// Rows k and k + 1 of the panel in bf16, side by side.
+SmallVector<Value> PanelProduct::roundedPairs(const Coding &coding, Value k) {
+  SmallVector<Value> pairs;
+  if (weight.pairs) {
+    for (int64_t v = 0; v < b.target.panelVectors(); ++v)
+      pairs.push_back(emitPairs(b, weight, expert, panel, b.shiftRight(k, 1), v));
+    return pairs;
+  }
+  auto rows = panelRows(coding, k);
+  if (rows.size() == 1) {
+    // The row behind the last of an odd number is zero.
+    Value next = b.add(k, 1), last = b.index(weight.k - 1);
+    rows.push_back(panelRows(coding, b.min(next, last)).front());
+    if (weight.k % 2 != 0)
+      for (Value &value : rows[1])
+        value = b.select(b.less(last, next), b.splat(0.0), value);
+  }
+  for (auto [low, high] : llvm::zip_equal(rows[0], rows[1]))
+    pairs.push_back(emitRoundedPairs(b, low, high));
+  return pairs;
+}
+
+/// init + a · w over `length` columns from each of `begins` on; those of one range share
+/// their scale. From `ahead` on are the columns that are used some time later.
+SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Value ahead,
+                                       ValueRange init) {
+  int64_t chains = begins.size();
+  SmallVector<Coding> codings;
+  for (Value begin : begins)
+    codings.push_back(emitCoding(b, weight, expert, panel, begin));
+  if (weight.bits)
+    emitPrefetch(b, weight.scales, expert, panel,
+                 arith::DivUIOp::create(b, b.getLoc(), ahead, b.index(weight.block)), chains);
+  int64_t columnsPerStep = weight.roundsToBF16 ? 2 : weight.rowsPerStep(),
+          vectors = b.target.panelVectors();
+  SmallVector<Value> start = scalesSums() ? zeros(begins.size()) : SmallVector<Value>(init);
+  SmallVector<Value> sums = b.forLoop(
+      b.index(0), length, b.index(columnsPerStep), start, [&](Value i, ValueRange carried) {
+        SmallVector<Value> acc(carried);
+        auto rowOf = [&](Value k) { return weight.rowsPerStep() == 1 ? k : b.shiftRight(k, 1); };
+        if (!weight.raw)
+          emitPrefetch(b, weight.panels, expert, panel, rowOf(b.add(ahead, b.mul(i, chains))),
+                       chains * columnsPerStep / weight.rowsPerStep());
+        for (auto [chain, begin] : llvm::enumerate(begins)) {
+          Value k = b.add(begin, i);
+          auto sums = MutableArrayRef(acc).slice(chain * numAccumulators(), numAccumulators());
+          if (weight.roundsToBF16) {
+            emitAccumulatePairs(b, a, b.add(aBase, k), stride, rows,
+                                roundedPairs(codings[chain], k), sums);
+            continue;
+          }
+          for (auto [n, row] : llvm::enumerate(panelRows(codings[chain], k)))
+            emitAccumulate(b, a, b.add(aBase, b.mul(b.add(k, int64_t(n)), rows)), rows, row, sums);
+        }
+        return acc;
+      });
+  if (!scalesSums())
+    return sums;
+  for (auto [i, sum] : llvm::enumerate(sums)) {
+    Value scale = codings[i / numAccumulators()].scale[i % vectors];
+    sum = b.fma(sum, scale, init[i]);
+  }
+  return sums;
+}
+
+/// The sums over one chunk of `length` columns from each of `begins` on.
+SmallVector<Value> PanelProduct::chunks(ArrayRef<Value> begins, Value length) {
+  int64_t chains = begins.size();
+  SmallVector<Value> init = zeros(chains);
+  // Chains go through a part of the panel at once: the one after it is asked for in order.
+  auto type = cast<MemRefType>(weight.panels.getType());
+  int64_t distance = kPrefetchBytes * 8 /
+                     (kPanelWidth * (weight.bits ? weight.bits : type.getElementTypeBitWidth()));
+  Value ahead = b.add(begins[0], chains > 1 ? chains * kColumnsPerChunk : distance);
+  if (!weight.bits || weight.block >= kColumnsPerChunk)
+    return range(begins, length, ahead, init);
+  return b.forLoop(
+      b.index(0), length, b.index(weight.block), init, [&](Value first, ValueRange carried) {
+        SmallVector<Value> starts;
+        for (Value begin : begins)
+          starts.push_back(b.add(begin, first));
+        return range(starts, b.index(weight.block), b.add(ahead, b.mul(first, chains)), carried);
+      });
+}
+
+/// init + the sums of the chunks of [begin, end), `chains` of them at a time.
+SmallVector<Value> PanelProduct::overChunks(Value begin, Value end, int64_t chains,
+                                            ValueRange init) {
+  Value step = b.index(chains * kColumnsPerChunk);
+  return b.forLoop(begin, end, step, init, [&](Value k, ValueRange carried) {
+    SmallVector<Value> begins, totals(carried);
+    for (int64_t chain = 0; chain < chains; ++chain)
+      begins.push_back(b.add(k, chain * kColumnsPerChunk));
+    Value length = b.index(kColumnsPerChunk);
+    if (chains == 1 && weight.k % kColumnsPerChunk != 0)
+      length = b.min(length, b.sub(end, k));
+    SmallVector<Value> sums = chunks(begins, length);
+    for (auto [i, sum] : llvm::enumerate(sums)) {
+      Value &total = totals[i % totals.size()];
+      total = b.addf(total, sum);
     }
-    return acc;
+    return totals;
   });
+}
+
+/// By tiles, from the panel itself or, where it is not of bf16, from a part of it that is made.
+SmallVector<Value> PanelProduct::tiles() {
+  auto scratchType = MemRefType::get({kTileColumns / 2, 2 * kPanelWidth}, b.getBF16Type());
+  Value scratch;
+  if (!weight.pairs)
+    scratch = memref::AllocaOp::create(b, b.getLoc(), scratchType, b.getI64IntegerAttr(64));
+  auto findPanel = [&](Value k, int64_t pairs) -> std::pair<Value, SmallVector<Value>> {
+    if (weight.pairs)
+      return {weight.panels, {expert, panel, b.shiftRight(k, 1)}};
+    b.forLoop(b.index(pairs), [&](Value pair) {
+      Value column = b.add(k, b.mul(pair, 2));
+      Coding coding = emitCoding(b, weight, expert, panel, column);
+      for (auto [v, vector] : llvm::enumerate(roundedPairs(coding, column)))
+        vector::StoreOp::create(b, b.getLoc(), vector, scratch,
+                                ValueRange{pair, b.index(v * 2 * b.target.lanes)});
+    });
+    return {scratch, {b.index(0)}};
+  };
+  return emitTileProduct(b, {a, aBase, stride, rows, weight.k, findPanel});
+}
+
+SmallVector<Value> PanelProduct::emit() {
+  if (weight.roundsToBF16 && b.target.tiles != Tiles::None && rows % kTileRows == 0)
+    return tiles();
+  if (weight.k <= kColumnsPerChunk)
+    return chunks({b.index(0)}, b.index(weight.k));
+  int64_t chains = numChains();
+  int64_t together = llvm::alignDown(weight.k, chains * kColumnsPerChunk);
+  if (chains == 1)
+    together = weight.k;
+  SmallVector<Value> totals = overChunks(b.index(0), b.index(together), chains, zeros(1));
+  if (together == weight.k)
+    return totals;
+  return overChunks(b.index(together), b.index(weight.k), 1, totals);
 }
 
 SmallVector<Value> mlir::moe::cpu::emitPanelProduct(KernelBuilder &b, const PackedWeight &weight,
                                                     Value expert, Value panel, Value a, Value aBase,
-                                                    int64_t rows) {
-  SmallVector<Value> zeros(rows * b.target.panelVectors(), b.splat(0.0));
-  // A sum of sums: the rounding error of one long chain grows with K.
-  auto emitChunk = [&](Value begin, Value end) {
-    if (!weight.bits || weight.block >= kColumnsPerChunk)
-      return emitAccumulateRange(b, weight, expert, panel, a, aBase, rows, begin, end, zeros);
-    return b.forLoop(begin, end, b.index(weight.block), zeros, [&](Value k, ValueRange carried) {
-      return emitAccumulateRange(b, weight, expert, panel, a, aBase, rows, k,
-                                 b.add(k, weight.block), carried);
-    });
-  };
-  Value last = b.index(weight.k);
-  if (weight.k <= kColumnsPerChunk)
-    return emitChunk(b.index(0), last);
-  return b.forLoop(b.index(0), last, b.index(kColumnsPerChunk), zeros,
-                   [&](Value k, ValueRange carried) {
-                     Value end = b.add(k, kColumnsPerChunk);
-                     if (weight.k % kColumnsPerChunk != 0)
-                       end = b.min(end, last);
-                     SmallVector<Value> sums = emitChunk(k, end);
-                     for (auto [sum, total] : llvm::zip(sums, carried))
-                       sum = b.addf(total, sum);
-                     return sums;
-                   });
+                                                    int64_t stride, int64_t rows) {
+  return PanelProduct{b, weight, expert, panel, a, aBase, stride, rows}.emit();
 }
 
 /// Adds the bias of a panel's columns to every row.
@@ -501,12 +739,14 @@ func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, bo
   MLIRContext *context = module.getContext();
   Type i32 = i32Type(context);
   int64_t columns = x.getDimSize(1);
+  RowFormat format{target.roundsToBF16};
   SmallVector<Type> types = {x, bufferType({kDynamic, 3}, i32), bufferType({kDynamic}, i32),
-                             bufferType({2}, i32), bufferType({kDynamic}, f32Type(context))};
+                             bufferType({2}, i32),
+                             bufferType({kDynamic}, format.getElementType(context))};
   if (scaled)
     types.push_back(bufferType({kDynamic}, f32Type(context)));
   std::string name = ("moec_pack_rows_" + Twine(columns) + "_" + typeName(x.getElementType()) +
-                      (scaled ? "_scaled" : ""))
+                      (scaled ? "_scaled" : "") + (format.isBF16 ? "_rounded" : ""))
                          .str();
   func::FuncOp kernel;
   getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
@@ -516,12 +756,16 @@ func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, bo
       Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
       Value rows = loadIndex(b, blocks, {block, b.index(NumRows)});
       Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
-      Value base = b.mul(padded, columns);
+      Value base = b.mul(padded, format.stride(columns));
       // Rows past the last repeat it: their products are never read.
       b.forLoop(stored, [&](Value r) {
         Value row = b.add(firstRow, b.min(r, last));
         Value scale = scaled ? b.load(args[5], row) : Value();
-        emitPackRow(b, x, loadIndex(b, rowToken, row), packed, base, stored, r, columns, scale);
+        Value token = loadIndex(b, rowToken, row);
+        if (format.isBF16)
+          emitRoundRow(b, x, token, packed, base, r, columns, scale);
+        else
+          emitPackRow(b, x, token, packed, base, stored, r, columns, scale);
       });
     });
   });
@@ -544,7 +788,9 @@ static SmallVector<Type> productTypes(MLIRContext *context, int64_t experts, Typ
 
 /// Writes the vector of hidden columns i0 … i0 + lanes of row r into the packed block.
 static void emitStoreHidden(KernelBuilder &b, Value vector, Value hidden, Value base, Value i0,
-                            int64_t r, int64_t rows) {
+                            int64_t r, int64_t rows, int64_t stride) {
+  if (cast<MemRefType>(hidden.getType()).getElementType().isBF16())
+    return b.storeVector(vector, hidden, b.add(b.add(base, r * stride), i0), b.target.lanes);
   Value start = b.add(base, b.mul(i0, rows));
   if (rows == 1)
     return b.storeVector(vector, hidden, start, b.target.lanes);
@@ -556,7 +802,8 @@ static void emitStoreHidden(KernelBuilder &b, Value vector, Value hidden, Value 
 func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &weight,
                                          ActivationAttr activation, KernelTarget target) {
   MLIRContext *context = module.getContext();
-  Type buffer = bufferType({kDynamic}, f32Type(context));
+  RowFormat format{weight.roundsToBF16};
+  Type buffer = bufferType({kDynamic}, format.getElementType(context));
   std::string name = "moec_up_" + weight.key();
   llvm::raw_string_ostream text(name);
   text << "_" << stringifyActivationKind(activation.getKind()) << "_"
@@ -580,10 +827,11 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
             b, w, args[1], args[2], args[4], [&](const Panel &p, Value panel, Value block) {
               Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
               Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
-              Value source = b.mul(padded, w.k), destination = b.mul(padded, hiddenStride);
+              Value source = b.mul(padded, format.stride(w.k));
+              Value destination = b.mul(padded, hiddenStride);
               b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
-                SmallVector<Value> acc =
-                    emitPanelProduct(b, p.weight, p.expert, p.panel, packed, source, rows);
+                SmallVector<Value> acc = emitPanelProduct(b, p.weight, p.expert, p.panel, packed,
+                                                          source, format.stride(w.k), rows);
                 emitBias(b, p.weight, p.expert, p.panel, acc);
                 int64_t vectors = target.panelVectors(), results = gated ? vectors / 2 : vectors;
                 Value firstColumn = b.mul(panel, columnsPerPanel);
@@ -592,7 +840,7 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
                     Value linear = gated ? acc[r * vectors + results + v] : Value();
                     Value h = emitActivation(b, activation, acc[r * vectors + v], linear);
                     emitStoreHidden(b, h, hidden, destination, b.add(firstColumn, v * target.lanes),
-                                    r, rows);
+                                    r, rows, hiddenStride);
                   }
               });
             });
@@ -604,11 +852,12 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
                                            int64_t hiddenStride, KernelTarget target) {
   MLIRContext *context = module.getContext();
   Type f32 = f32Type(context);
+  RowFormat format{weight.roundsToBF16};
   std::string name = ("moec_down_" + weight.key() + "_stride" + Twine(hiddenStride)).str();
   func::FuncOp kernel;
   getOrCreateKernel(
       module, name,
-      productTypes(context, weight.experts, bufferType({kDynamic}, f32),
+      productTypes(context, weight.experts, bufferType({kDynamic}, format.getElementType(context)),
                    bufferType({kDynamic, weight.numPanels() * kPanelWidth}, f32), weight),
       target, kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
         Value hidden = args[0], blocks = args[3], out = args[5];
@@ -617,10 +866,11 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
             b, w, args[1], args[2], args[4], [&](const Panel &p, Value panel, Value block) {
               Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
               Value stored = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
-              Value source = b.mul(padded, hiddenStride);
+              Value source = b.mul(padded, format.stride(hiddenStride));
               b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
                 SmallVector<Value> acc =
-                    emitPanelProduct(b, p.weight, p.expert, p.panel, hidden, source, rows);
+                    emitPanelProduct(b, p.weight, p.expert, p.panel, hidden, source,
+                                     format.stride(hiddenStride), rows);
                 emitBias(b, p.weight, p.expert, p.panel, acc);
                 int64_t vectors = target.panelVectors();
                 Value firstColumn = b.mul(panel, kPanelWidth);
@@ -718,7 +968,7 @@ void LinearKernel::product(const Panel &panel, Value number, Value block) {
   int64_t vectors = b.target.panelVectors();
   b.switchOn(roundUpRows(b, numRows), b.target.blockRows(), [&](int64_t rows) {
     SmallVector<Value> acc =
-        emitPanelProduct(b, weight, panel.expert, panel.panel, packed, base, rows);
+        emitPanelProduct(b, weight, panel.expert, panel.panel, packed, base, weight.k, rows);
     emitBias(b, weight, panel.expert, panel.panel, acc);
     auto storeRows = [&](int64_t columns) {
       for (int64_t r = 0; r < rows; ++r)

@@ -150,7 +150,11 @@ FailureOr<PackedWeight> Lowering::pack(KernelBuilder &b, Operation *op, const We
                                        StringAttr bank, bool perWorker) {
   FailureOr<PackedWeight> weight = packer.pack(op, from.weight, from.bias, from.gate, from.gateBias,
                                                from.glu, from.layout, bank);
-  if (failed(weight) || weight->panels)
+  if (failed(weight))
+    return failure();
+  // Routers, whose numbers choose, and other products do not round.
+  weight->roundsToBF16 = perWorker && target.roundsToBF16;
+  if (weight->panels)
     return weight;
   weight->raw = buffer(b, from.weight);
   weight->rawGate = buffer(b, from.gate);
@@ -169,7 +173,9 @@ FailureOr<PackedWeight> Lowering::pack(KernelBuilder &b, Operation *op, const We
 Value Lowering::packRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value source,
                          Value rowOfSource, Value scales) {
   auto type = cast<MemRefType>(source.getType());
-  Value packed = allocate(b, kDynamic, f32(), b.mul(rows.padded, type.getDimSize(1)));
+  RowFormat format{target.roundsToBF16};
+  Value packed = allocate(b, kDynamic, format.getElementType(context),
+                          b.mul(rows.padded, format.stride(type.getDimSize(1))));
   SmallVector<Value> operands = {source, rows.lists.blocks, rowOfSource, rows.lists.counts, packed};
   if (scales)
     operands.push_back(scales);
@@ -219,7 +225,8 @@ FailureOr<Value> Lowering::feedForward(KernelBuilder &b, Operation *op, const Ex
     return failure();
   Value packed = packRows(b, op, rows, source, rowOfSource, scales);
   int64_t stride = hiddenColumns(*up, operands.activation);
-  Value hidden = allocate(b, kDynamic, f32(), b.mul(rows.padded, stride));
+  Type element = RowFormat{up->roundsToBF16}.getElementType(context);
+  Value hidden = allocate(b, kDynamic, element, b.mul(rows.padded, stride));
   product(b, op, rows, getUpKernel(module, *up, operands.activation, target), packed, hidden, *up,
           "up");
   return down(b, op, rows, hidden, stride, *downWeight);
@@ -411,13 +418,13 @@ LogicalResult Lowering::linear(KernelBuilder &b, Operation *op, Value x, const W
   FailureOr<PackedWeight> weight = pack(b, op, from, /*bank=*/StringAttr(), /*perWorker=*/false);
   if (failed(weight))
     return failure();
-  Value padded = b.add(b.dim(x, 0), target.blockRows().back());
+  Value padded = b.add(b.dim(x, 0), target.forF32().blockRows().back());
   Value packed = allocate(b, kDynamic, f32(), b.mul(padded, weight->k));
   SmallVector<Value> operands = {x, packed, y};
   llvm::append_range(operands, weight->operands());
   call(b,
        getLinearKernel(module, cast<MemRefType>(x.getType()), cast<MemRefType>(y.getType()),
-                       *weight, target),
+                       *weight, target.forF32()),
        operands, op, phase);
   return success();
 }

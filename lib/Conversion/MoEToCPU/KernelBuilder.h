@@ -25,12 +25,22 @@ namespace mlir::moe::cpu {
 /// Columns of a weight panel: two AVX-512 registers of f32, the same on every ISA.
 constexpr int64_t kPanelWidth = 32;
 
+/// How rows of bf16 are multiplied: pair by pair; by AMX; or as by AMX, with vectors, to test it
+/// where there is none.
+enum class Tiles { None, AMX, Vectors };
+
 /// What the kernels need to know of the machine.
 struct KernelTarget {
   /// Lanes of f32 in a vector register: 4, 8 or 16. 32 are the threads of a GPU's warp, each
   /// of which holds one element of a vector (see --moe-to-gpu).
   int64_t lanes;
+  /// Whether experts multiply numbers rounded to bf16, by AVX512-BF16.
+  bool roundsToBF16 = false;
+  /// With roundsToBF16.
+  Tiles tiles = Tiles::None;
 
+  /// For products in f32.
+  KernelTarget forF32() const { return {lanes}; }
   /// Vector registers that hold one panel row.
   int64_t panelVectors() const { return kPanelWidth / lanes; }
   /// Logits of a token that stay in registers, half of those that there are.
@@ -41,11 +51,22 @@ struct KernelTarget {
   /// Tokens of a parallel task: enough work that drawing the task costs little. A GPU does
   /// not draw tasks.
   int64_t tokensPerTask() const { return isWarp() ? 1 : 16; }
-  /// Numbers of rows that a block may have, rising: accumulators of the largest, one
-  /// panel row and a broadcast fit into the register file (32 with AVX-512, else 16).
+  /// Sums that fit into the register file (32 with AVX-512, else 16) beside a panel row,
+  /// a broadcast, and what makes floats of codes.
+  int64_t maxAccumulators() const { return lanes == 16 ? 24 : 12; }
+  /// Sums that are needed to always have a multiply-add to start: at most two start in a
+  /// cycle, and each takes four.
+  int64_t minAccumulators() const { return 8; }
+  /// Numbers of rows that a block may have, rising; the sums of the largest fit into
+  /// registers. Few rows go without any waste, since arithmetic bounds most products of
+  /// five and more rows.
   SmallVector<int64_t> blockRows() const {
+    // One or two tiles of rows; with two of columns, sums and operands are all eight tiles of
+    // AMX. Fewer rows are bound by memory, and multiplied pair by pair.
+    if (tiles != Tiles::None)
+      return {1, 2, 3, 4, 6, 8, 16, 32};
     if (lanes >= 16)
-      return {1, 2, 4, 8, 12};
+      return {1, 2, 3, 4, 6, 8, 10, 12};
     if (lanes == 8)
       return {1, 2, 3};
     return {1};
@@ -130,6 +151,8 @@ public:
   void storeVector(Value vector, Value memref, ValueRange indices, int64_t count);
   /// The same with a number of elements known at run time; nothing when it is ≤ 0.
   void storeVector(Value vector, Value memref, ValueRange indices, Value count);
+  /// The bits of a vector as elements of another type, as many as fill them.
+  Value bitcast(Value vector, Type element);
   /// f16, bf16 or f32 (scalar or vector) to f32.
   Value toF32(Value value);
   /// One element as f32.

@@ -13,7 +13,9 @@ namespace mlir::moe::cpu {
 /// A packed matrix bank as a kernel sees it: panels, and for quantized weights their
 /// scales and zero points. Values are absent (null) where there is no such thing.
 struct PackedWeight {
-  Value panels;     ///< [E, P, K, 32] floats, or code panels (see #moe.code_panels).
+  /// [E, P, K, 32] floats, [E, P, K/2, 64] bf16 with two rows side by side (see `pairs`), or
+  /// code panels (see #moe.code_panels).
+  Value panels;
   Value scales;     ///< [E, P, K/block, 32] floats.
   Value zeroPoints; ///< [E, P, K/block, 32] bytes.
   Value bias;       ///< [E, P, 1, 32] floats.
@@ -26,6 +28,11 @@ struct PackedWeight {
   Value rawGateBias; ///< [E,N] or null.
   Glu glu = Glu::None;
   Layout layout = Layout::OutIn;
+  /// Element (k / 2, 2c + k mod 2) of a panel is (k, c): as bf16 is multiplied and summed by
+  /// pairs. So are all packed bf16 weights of an even K.
+  bool pairs = false;
+  /// The product rounds rows and weights to bf16 (KernelTarget::roundsToBF16).
+  bool roundsToBF16 = false;
   int64_t bits = 0;  ///< 0: panels hold floats; else width of a code.
   int64_t block = 0; ///< Columns along K with one scale; K when row-wise.
   int64_t n = 0;     ///< Rows of the logical weight.
@@ -34,6 +41,8 @@ struct PackedWeight {
   int64_t experts = 1; ///< E
 
   int64_t numPanels() const;
+  /// Rows of K in one row of `panels`.
+  int64_t rowsPerStep() const { return bits == 2 || pairs ? 2 : 1; }
   /// The values that are there, in the order of a kernel's arguments.
   SmallVector<Value> operands() const;
   /// The same weight with `arguments` (of a kernel) in place of operands().
@@ -73,11 +82,27 @@ Value emitActivation(KernelBuilder &b, ActivationAttr activation, Value gate, Va
 /// Columns of a task's panel group: enough bytes that drawing the task costs little.
 int64_t panelsPerTask(const PackedWeight &weight);
 
+/// How the rows that a product reads are stored. In f32 a block of `rows` rows is in the order
+/// (k, r): element (k, r) at (first padded row)·K + k·rows + r. When products round to bf16 the
+/// rows are bf16 and as they are, each at a multiple of two elements: pairs are contiguous, which
+/// AVX512-BF16 broadcasts and AMX loads as tiles.
+struct RowFormat {
+  bool isBF16;
+
+  Type getElementType(MLIRContext *context) const {
+    return isBF16 ? Type(BFloat16Type::get(context)) : Type(Float32Type::get(context));
+  }
+  /// Elements that a row of that many columns takes.
+  int64_t stride(int64_t columns) const { return isBF16 ? llvm::alignTo(columns, 2) : columns; }
+};
+
 /// Rows of a panel product: accumulators of `rows` rows by one panel, over all k.
-/// `a` holds the block of rows in packed order from element `aBase`: (k, r) at
-/// aBase + k·rows + r. Returns rows × panelVectors() vectors.
+/// `a` holds the block of rows from element `aBase` on, as RowFormat says; rows of bf16 are
+/// `stride` elements apart. Returns rows ×
+/// panelVectors() vectors.
 SmallVector<Value> emitPanelProduct(KernelBuilder &b, const PackedWeight &weight, Value expert,
-                                    Value panel, Value a, Value aBase, int64_t rows);
+                                    Value panel, Value a, Value aBase, int64_t stride,
+                                    int64_t rows);
 
 // Scratch of a layer, all from the workspace. S = T·k rows, P padded rows.
 struct RoutingLists {
@@ -95,10 +120,10 @@ struct RoutingLists {
 /// is `full`, experts of -1 are skipped; their positions are not written.
 func::FuncOp getRoutingListsKernel(ModuleOp module, int64_t experts, int64_t k, bool full,
                                    KernelTarget target);
-/// pack: x [T,H], blocks, rowToken, counts, packed f32 [P·H]; with `scaled` then a factor
-/// of each row, f32 [S].
+/// pack: x [T,H], blocks, rowToken, counts, packed [P·H] as RowFormat says; with `scaled` then a
+/// factor of each row, f32 [S].
 func::FuncOp getPackRowsKernel(ModuleOp module, MemRefType x, bool scaled, KernelTarget target);
-/// up: packed, active, first, blocks, counts, hidden f32 [P·Ipad], weights.
+/// up: packed, active, first, blocks, counts, hidden [P·Ipad], weights.
 func::FuncOp getUpKernel(ModuleOp module, const PackedWeight &weight, ActivationAttr activation,
                          KernelTarget target);
 /// down: hidden, active, first, blocks, counts, rows f32 [P, Hpad], weights.

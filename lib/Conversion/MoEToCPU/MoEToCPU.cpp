@@ -4,10 +4,12 @@
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
 
 #include "Lowering.h"
+#include "mlir/Dialect/AMX/AMXDialect.h"
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
 #include "moec/Support/Unsupported.h"
+#include "llvm/ADT/StringSwitch.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOETOCPUPASS
@@ -75,7 +77,21 @@ struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
       module.emitError() << "vector-bits = " << vectorBits << ", expected 128, 256 or 512";
       return signalPassFailure();
     }
-    KernelTarget target = {vectorBits / 32};
+    if (computeBF16 && vectorBits != 512) {
+      module.emitError() << "compute-bf16 needs vector-bits = 512";
+      return signalPassFailure();
+    }
+    auto tiles = llvm::StringSwitch<std::optional<Tiles>>(bf16Tiles)
+                     .Case("none", Tiles::None)
+                     .Case("amx", Tiles::AMX)
+                     .Case("vectors", Tiles::Vectors)
+                     .Default(std::nullopt);
+    if (!tiles || (*tiles != Tiles::None && !computeBF16)) {
+      module.emitError() << "bf16-tiles = " << bf16Tiles
+                         << ", expected none, or amx or vectors with compute-bf16";
+      return signalPassFailure();
+    }
+    KernelTarget target = {vectorBits / 32, computeBF16, *tiles};
     Lowering lowering(module, target);
     if (failed(lowerAll(module, lowering, target)))
       signalPassFailure();

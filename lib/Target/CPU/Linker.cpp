@@ -155,7 +155,8 @@ static Error writeText(StringRef path, StringRef text) {
   return code ? createStringError(path + ": cannot write: " + code.message()) : Error::success();
 }
 
-Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const LinkOptions &options) {
+Error mlir::moe::linkSharedLibrary(ArrayRef<std::string> objects, StringRef output,
+                                   const LinkOptions &options) {
   auto runtime = findRuntime(options);
   if (!runtime)
     return runtime.takeError();
@@ -186,8 +187,8 @@ Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const Lin
                                    "-O2",
                                    "--icf=safe",
                                    "--version-script=" + std::string(script->path),
-                                   object.str(),
                                    *runtime};
+  append_range(line, objects);
   if (options.sanitizer == Sanitizer::None)
     line.push_back("--no-undefined");
   auto libraries = findSystemLibraries(options.threads);
@@ -219,15 +220,18 @@ static Expected<std::unique_ptr<MemoryBuffer>> localizeSymbols(StringRef object,
   return MemoryBuffer::getMemBufferCopy(bytes);
 }
 
-Error mlir::moe::linkStaticLibrary(StringRef object, StringRef output, const LinkOptions &options) {
+Error mlir::moe::linkStaticLibrary(ArrayRef<std::string> objects, StringRef output,
+                                   const LinkOptions &options) {
   auto runtime = findRuntime(options);
   if (!runtime)
     return runtime.takeError();
   auto merged = TemporaryFile::create("o");
   if (!merged)
     return merged.takeError();
-  if (Error error = runLinker(
-          {"-m", "elf_x86_64", "-r", "-o", std::string(merged->path), object.str(), *runtime}))
+  std::vector<std::string> line = {"-m",    "elf_x86_64", "-r", "-o", std::string(merged->path),
+                                   *runtime};
+  append_range(line, objects);
+  if (Error error = runLinker(line))
     return error;
   auto buffer = localizeSymbols(merged->path, options.name + "_moec");
   if (!buffer)

@@ -56,15 +56,17 @@ func.func @linear(%x: tensor<?x72xf32>) -> tensor<?x40xf32> {
 // CHECK:               scf.for {{.*}} -> (vector<16xf32>, vector<16xf32>)
 // CHECK-COUNT-2:         math.fma {{.*}} : vector<16xf32>
 // CHECK:             case 2
+// CHECK:             case 3
 // CHECK:             case 4
-// CHECK-NOT:           memref.prefetch
-// Blocks of many rows ask for both lines of a panel's row 8 KiB ahead.
+// CHECK:             case 6
+// Both lines of a panel's row are asked for 8 KiB ahead.
 // CHECK:             case 8
 // CHECK:               scf.for %[[STEP:[^ ]*]] =
 // CHECK:                 %[[LATER:.*]] = arith.addi %[[STEP]], %c64
 // CHECK:                 memref.prefetch %{{.*}}[%{{.*}}, %{{.*}}, %[[LATER]], %c0{{[_0-9]*}}], read
 // CHECK:                 memref.prefetch %{{.*}}[%{{.*}}, %{{.*}}, %[[LATER]], %c16{{[_0-9]*}}], read
 // CHECK-COUNT-16:        math.fma {{.*}} : vector<16xf32>
+// CHECK:             case 10
 // CHECK:             default
 
 // AVX2-LABEL: func.func private @moec_up_5x80x72

@@ -11,6 +11,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+import spellings
 from harness import ROOT, run, tool
 from onnx import TensorProto, helper
 from references import generate
@@ -123,6 +124,11 @@ def with_value(value):
 # (model: a ModelProto, or the bytes or text of a file; arguments)
 COMPILATIONS = [
     (generate.build(MOE), ["--cpu=saphirerapids"]),
+    (generate.build(MOE), ["--cpu=x86-64-v4,x86-64-v3"]),
+    (generate.build(MOE), ["--cpu=multi", "--compile-to=llvm"]),
+    ('module attributes {moe.phase = "llvm"} {}', ["--cpu=multi"]),
+    (generate.build(MOE), ["--compute=bf16", "--cpu=x86-64-v4"]),
+    (generate.build(MOE), ["--compute=bf16", "--cpu=znver4", "-O0"]),
     (generate.build(MOE), ["--compile-to=nowhere"]),
     (generate.build(MOE), ["-O1", "-O2"]),
     (generate.build(MOE), ["--compile-to=moe-to-cpu", "-O0"]),
@@ -152,6 +158,7 @@ COMPILATIONS = [
     (with_weight(dims=[4, 32, 48]), []),
     (edited(lambda graph: graph.input[1].type.tensor_type.shape.dim.add()), []),
     (WEIGHT, []),
+    (spellings.build(spellings.loop(spellings.E - 1), spellings.make_weights()), []),
     ('module attributes {moe.phase = "quantum"} {}', []),
     (nodes(helper.make_node("NonMaxSuppression", ["x", "x"], ["y"])), []),
     (version(ir=99), []),

@@ -41,17 +41,27 @@ def MoEToCPUPass : Pass<"moe-to-cpu", "::mlir::ModuleOp"> {
     Row blocks have 1, 2, 4, 8 or 12 rows with 32 vector registers, 1, 2 or 3 with 16:
     as many accumulators as fit beside one panel row of 32 columns.
 
+    With `compute-bf16` the products of experts are those of AVX512-BF16: rows, the rows between
+    the two products, and weights (after dequantization) are rounded to bfloat16, to nearest,
+    ties to even; sums are f32. Rows then stay rows, and so are two columns side by side. With
+    `bf16-tiles` blocks of 16 and 32 rows go through AMX's tiles (`amx`), or through the same
+    loops with vectors, to test these without AMX (`vectors`).
+
     Routings compute in f32; float64 operands, and ops inside of regions, are errors.
   }];
   let options = [
     Option<"vectorBits", "vector-bits", "int64_t", "512",
            "width of a vector register (128, 256 or 512)">,
+    Option<"computeBF16", "compute-bf16", "bool", "false",
+           "experts multiply numbers that are rounded to bfloat16, by AVX512-BF16">,
+    Option<"bf16Tiles", "bf16-tiles", "std::string", "\"none\"",
+           "with compute-bf16: none, amx, or vectors, which do what amx does">,
   ];
   let statistics = [
     Statistic<"numCalls", "calls", "ops replaced by kernel calls">,
   ];
   let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
+    "::mlir::amx::AMXDialect", "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
     "::mlir::func::FuncDialect", "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
     "::mlir::memref::MemRefDialect", "::mlir::moe::MoEDialect", "::mlir::scf::SCFDialect",
     "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"];

@@ -41,10 +41,19 @@ struct EntryDescription {
   std::optional<int64_t> liveBytes;
 };
 
-struct ModelDescription {
-  std::string name;
+/// The code for one level of instructions.
+struct LevelDescription {
+  /// Its number, by which the model's tables find it.
+  unsigned number;
+  /// Name of the machine.
+  std::string cpu;
   std::string infoJSON;
   std::vector<EntryDescription> entries;
+};
+
+struct ModelDescription {
+  std::string name;
+  unsigned numLevels;
   WeightsFileInfo weights;
 };
 

@@ -1,0 +1,249 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The programs that run the layer of layer_model.py, on identical weights.
+
+A side has `prepare(x, logits)`, before the clock starts, `run()`, and `result()`, after it
+stops. It holds several copies of the layer, and each run takes the next. Making a side
+raises Missing where it does not exist here.
+"""
+
+import importlib
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import layer_model
+import machine
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "python"), str(ROOT / "test")]
+from moec.runtime import borrow, load  # noqa: E402
+
+
+class Missing(Exception):
+    """Why a side cannot take part."""
+
+
+def find_module(name):
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise Missing(f"{name} is not installed") from error
+
+
+def compile_package(model, folder, arguments, more=(), name=None):
+    """(package, seconds, peak memory in bytes) of compiling; the peak counts the pages
+    of the model's files that are mapped."""
+    package, report = folder / f"{name or model.stem}.moec", folder / "report.json"
+    command = [arguments.moec, model, "-o", package, "-O3", f"--cpu={arguments.cpu}", "--report", report, *more]
+    start = time.perf_counter()
+    # Through a shell that waits: a process begins with the peak of the one that it was forked from.
+    words = ["sh", "-c", '"$@"; exit $?', "sh", *(str(word) for word in command)]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    return package, seconds, json.loads(report.read_text())["memory"]["compiler_peak_bytes"]
+
+
+class Side:
+    """Runs go round the copies, so that no cache keeps the weights."""
+
+    def __init__(self, copies):
+        self.copies, self.next = copies, 0
+
+    def copy(self):
+        self.next = (self.next + 1) % len(self.copies)
+        return self.copies[self.next]
+
+
+class Moec(Side):
+    name = "moec"
+
+    def __init__(self, layer, dtype, threads, copies, arguments):
+        more = ["--weight-type=bf16"] if dtype == "bf16" else []
+        model = layer_model.make_model(layer, dtype, arguments.folder)
+        package, self.compile_seconds, self.compile_peak_bytes = compile_package(model, arguments.folder, arguments, more, f"{dtype}_{layer}")
+        self.library_bytes = next(package.glob("*.so")).stat().st_size
+        self.models = [load(package)]
+        weights = next(package.glob("*.safetensors"))
+        for number in range(1, copies):
+            other = arguments.folder / f"{package.stem}.{number}.safetensors"
+            shutil.copyfile(weights, other)
+            self.models.append(load(package, weights=other))
+        super().__init__([model.context(threads) for model in self.models])
+
+    def prepare(self, x, logits):
+        self.x, self.logits, self.y = x, logits, np.empty_like(x)
+        self.ins, self.outs = [borrow(self.x), borrow(self.logits)], [borrow(self.y, writable=True)]
+
+    def run(self):
+        self.copy().run_tensors(self.ins, self.outs)
+
+    def result(self):
+        return self.y
+
+
+class OnnxRuntime(Side):
+    """com.microsoft.MoE, or QMoE at one accuracy level."""
+
+    level = None
+    name = "onnxruntime"
+
+    def __init__(self, layer, dtype, threads, copies, arguments):
+        onnxruntime = find_module("onnxruntime")
+        if dtype == "bf16":
+            raise Missing("its CPU MoE has no bfloat16")
+        if self.level and dtype == "f32":
+            raise Missing("accuracy levels are for quantised weights")
+        model = layer_model.make_model(layer, dtype, arguments.folder, self.level)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        super().__init__([onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]) for _ in range(copies)])
+
+    def prepare(self, x, logits):
+        self.inputs = {"x": x, "logits": logits}
+
+    def run(self):
+        self.y = self.copy().run(None, self.inputs)[0]
+
+    def result(self):
+        return self.y
+
+
+class OnnxRuntimeLevel4(OnnxRuntime):
+    """Activations rounded to 8 bits."""
+
+    level = 4
+    name = "onnxruntime accuracy_level 4"
+
+
+def torch_weights(torch, layer, dtype, arguments):
+    """[E,2I,H] (gate rows, then up) and [E,H,I]."""
+    if dtype not in ("bf16", "f32"):
+        raise Missing("PyTorch has no layer with these weights")
+    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+    weights = layer_model.Weights(layer, "f32", arguments.folder)
+    up = torch.empty(layer.experts, 2 * layer.intermediate, layer.hidden, dtype=kind)
+    down = torch.empty(layer.experts, layer.hidden, layer.intermediate, dtype=kind)
+    for expert in range(layer.experts):
+        gate_rows, up_rows, down_rows = weights.gate_up_down(expert)
+        up[expert] = torch.from_numpy(np.concatenate([gate_rows, up_rows])).to(kind)
+        down[expert] = torch.from_numpy(np.array(down_rows)).to(kind)
+    return up, down
+
+
+class TorchLoop(Side):
+    """A loop over the experts that have tokens."""
+
+    name = "PyTorch expert loop"
+
+    def __init__(self, layer, dtype, threads, copies, arguments):
+        self.torch = find_module("torch")
+        self.torch.set_num_threads(threads)
+        self.k, self.experts = layer.k, layer.experts
+        first = torch_weights(self.torch, layer, dtype, arguments)
+        super().__init__([first] + [tuple(one.clone() for one in first) for _ in range(copies - 1)])
+
+    def prepare(self, x, logits):
+        self.x = self.torch.from_numpy(x).to(self.copies[0][0].dtype)
+        self.logits = self.torch.from_numpy(logits)
+
+    def route(self):
+        best, experts = self.logits.topk(self.k, -1)
+        return best.softmax(-1), experts
+
+    def layer(self, up, down):
+        torch, x = self.torch, self.x
+        factors, experts = self.route()
+        y = torch.zeros_like(x)
+        for expert in experts.unique().tolist():
+            tokens, slots = torch.where(experts == expert)
+            gate, linear = (x[tokens] @ up[expert].T).chunk(2, -1)
+            rows = (torch.nn.functional.silu(gate) * linear) @ down[expert].T
+            y.index_add_(0, tokens, rows * factors[tokens, slots, None].to(x.dtype))
+        return y
+
+    def run(self):
+        with self.torch.inference_mode():
+            self.y = self.layer(*self.copy())
+
+    def result(self):
+        return self.y.float().numpy()
+
+
+class TorchGrouped(TorchLoop):
+    """Rows sorted by expert, two grouped products."""
+
+    name = "PyTorch grouped_mm"
+
+    def __init__(self, *arguments):
+        torch = find_module("torch")
+        if not hasattr(torch.nn.functional, "grouped_mm"):
+            raise Missing("this PyTorch has no grouped_mm")
+        super().__init__(*arguments)
+
+    def layer(self, up, down):
+        torch, x = self.torch, self.x
+        factors, experts = self.route()
+        flat = experts.reshape(-1)
+        order = flat.argsort()
+        tokens = order // self.k
+        ends = torch.bincount(flat, minlength=self.experts).cumsum(0).to(torch.int32)
+        grouped_mm = torch.nn.functional.grouped_mm
+        gate, linear = grouped_mm(x[tokens], up.transpose(1, 2), offs=ends).chunk(2, -1)
+        rows = grouped_mm(torch.nn.functional.silu(gate) * linear, down.transpose(1, 2), offs=ends)
+        rows = rows * factors.reshape(-1)[order, None].to(rows.dtype)
+        return torch.zeros_like(x).index_add_(0, tokens, rows)
+
+
+class KTransformers(Side):
+    """kt-kernel's AMX layer; the routing is given to it."""
+
+    name = "kt-kernel"
+    CLASSES = {"bf16": "AMXBF16_MOE", "int8": "AMXInt8_MOE", "int4": "AMXInt4_MOE"}
+
+    def __init__(self, layer, dtype, threads, copies, arguments):
+        self.torch = find_module("torch")
+        kernels = find_module("kt_kernel").kt_kernel_ext
+        if dtype not in self.CLASSES or not hasattr(kernels.moe, self.CLASSES[dtype]):
+            raise Missing(f"kt-kernel has no {dtype} layer here")
+        if "amx_bf16" not in machine.describe()["instructions"]:
+            raise Missing("kt-kernel's layers need AMX")
+        pool = kernels.WorkerPoolConfig()
+        pool.subpool_count, pool.subpool_numa_map, pool.subpool_thread_count = 1, [0], [threads]
+        self.infer, self.k = kernels.CPUInfer(pool), layer.k
+        up, down = torch_weights(self.torch, layer, "bf16", arguments)
+        self.weights = [part.contiguous() for part in (up[:, : layer.intermediate], up[:, layer.intermediate :], down)]
+        super().__init__([self.make(kernels, layer, dtype) for _ in range(copies)])
+
+    def make(self, kernels, layer, dtype):
+        config = kernels.moe.MOEConfig(layer.experts, layer.k, layer.hidden, layer.intermediate, 0)
+        config.max_len, config.layer_idx, config.pool = 4096, 0, self.infer.backend_
+        config.gate_proj, config.up_proj, config.down_proj = (part.data_ptr() for part in self.weights)
+        config.gate_scale = config.up_scale = config.down_scale = 0
+        moe = getattr(kernels.moe, self.CLASSES[dtype])(config)
+        numbers = self.torch.arange(layer.experts, dtype=self.torch.int64)
+        self.infer.submit(moe.load_weights_task(numbers.data_ptr()))
+        self.infer.sync()
+        return moe
+
+    def prepare(self, x, logits):
+        torch = self.torch
+        self.x = torch.from_numpy(x).to(torch.bfloat16)
+        best, experts = torch.from_numpy(logits).topk(self.k, -1)
+        self.experts, self.factors = experts.contiguous(), best.softmax(-1).contiguous()
+        self.y, self.tokens = torch.empty_like(self.x), torch.tensor([len(x)], dtype=torch.int32)
+
+    def run(self):
+        pointers = (tensor.data_ptr() for tensor in (self.experts, self.factors, self.x, self.y))
+        self.infer.submit(self.copy().forward_task(self.tokens.data_ptr(), self.k, *pointers, False))
+        self.infer.sync()
+
+    def result(self):
+        return self.y.float().numpy()
+
+
+PEERS = (OnnxRuntime, OnnxRuntimeLevel4, TorchGrouped, TorchLoop, KTransformers)
