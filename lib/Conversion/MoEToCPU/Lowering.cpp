@@ -34,11 +34,11 @@ bool Lowering::handles(Operation *op) {
 
 LogicalResult Lowering::lower(Operation *op) {
   if (!isa<func::FuncOp>(op->getParentOp()))
-    return emitUnsupported(op) << "is inside of a region: no CPU kernel";
+    return emitUnsupported(op) << "is inside of a region: no " << target.processor() << " kernel";
   for (Type type : llvm::concat<const Type>(op->getOperandTypes(), op->getResultTypes()))
     if (isa<TensorType>(type) && getElementTypeOrSelf(type).isF64())
-      return emitUnsupported(op)
-             << "computes in float64, which has no CPU kernel; compile with -O0";
+      return emitUnsupported(op) << "computes in float64, which has no " << target.processor()
+                                 << " kernel; compile with -O0";
   if (auto entries = dyn_cast<EntriesOp>(op)) {
     // The memory of the routing already is what is asked for.
     OpBuilder builder(op);
@@ -60,13 +60,20 @@ Value Lowering::numTokens(KernelBuilder &b, Value tensor) {
   return b.createOrFold<tensor::DimOp>(tensor, 0);
 }
 
-Value Lowering::buffer(KernelBuilder &b, Value tensor) {
+Value Lowering::raw(KernelBuilder &b, Value tensor) {
   if (!tensor)
     return Value();
   auto type = cast<RankedTensorType>(tensor.getType());
-  Value memref = bufferization::ToBufferOp::create(
+  return bufferization::ToBufferOp::create(
       b, b.getLoc(), MemRefType::get(type.getShape(), type.getElementType()), tensor,
       /*read_only=*/true);
+}
+
+Value Lowering::buffer(KernelBuilder &b, Value tensor) {
+  Value memref = raw(b, tensor);
+  if (!memref)
+    return Value();
+  auto type = cast<RankedTensorType>(tensor.getType());
   if (type.getRank() < 2)
     return memref;
   SmallVector<int64_t> shape(type.getShape());

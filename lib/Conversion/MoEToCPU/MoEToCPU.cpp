@@ -20,6 +20,52 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::cpu;
 
+/// Dead sources of packed weights go; every other moe op that is left has no kernel.
+static LogicalResult eraseAndCheck(ModuleOp module, KernelTarget target) {
+  bool ok = true;
+  SmallVector<Operation *> left;
+  module.walk([&](Operation *op) { left.push_back(op); });
+  for (Operation *op : llvm::reverse(left)) {
+    if (op->getNumResults() && op->use_empty() && isMemoryEffectFree(op)) {
+      op->erase();
+      continue;
+    }
+    if (Lowering::handles(op) || isa<DequantizeOp>(op)) {
+      emitUnsupported(op) << "has no " << target.processor()
+                          << " kernel in this form; compile with -O0";
+      ok = false;
+    }
+  }
+  return success(ok);
+}
+
+LogicalResult mlir::moe::cpu::lowerAll(ModuleOp module, Lowering &lowering, KernelTarget target) {
+  // Kernels are added to the module meanwhile.
+  SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
+  SmallVector<Operation *> ops;
+  bool ok = true;
+  for (func::FuncOp function : functions) {
+    lowering.takeRoutings(function);
+    function.walk([&](Operation *op) {
+      if (Lowering::handles(op))
+        ops.push_back(op);
+    });
+  }
+  for (Operation *op : ops)
+    ok &= succeeded(lowering.lower(op));
+  if (!ok)
+    return failure();
+  for (func::FuncOp function : functions)
+    lowering.returnRoutings(function);
+  for (Operation *op : llvm::reverse(ops))
+    if (op->use_empty())
+      op->erase();
+  for (func::FuncOp function : functions)
+    Lowering::eraseRoutingArguments(function);
+  lowering.annotate();
+  return eraseAndCheck(module, target);
+}
+
 namespace {
 
 struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
@@ -45,52 +91,11 @@ struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
                          << ", expected none, or amx or vectors with compute-bf16";
       return signalPassFailure();
     }
-    Lowering lowering(module, KernelTarget{vectorBits / 32, computeBF16, *tiles});
-    // Kernels are added to the module meanwhile.
-    SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
-    SmallVector<Operation *> ops;
-    bool ok = true;
-    for (func::FuncOp function : functions) {
-      lowering.takeRoutings(function);
-      function.walk([&](Operation *op) {
-        if (Lowering::handles(op))
-          ops.push_back(op);
-      });
-    }
-    for (Operation *op : ops)
-      ok &= succeeded(lowering.lower(op));
-    if (!ok)
-      return signalPassFailure();
-    for (func::FuncOp function : functions)
-      lowering.returnRoutings(function);
-    for (Operation *op : llvm::reverse(ops))
-      if (op->use_empty())
-        op->erase();
-    for (func::FuncOp function : functions)
-      Lowering::eraseRoutingArguments(function);
-    lowering.annotate();
-    numCalls = lowering.numCalls;
-    if (failed(eraseAndCheck(module)))
+    KernelTarget target = {vectorBits / 32, computeBF16, *tiles};
+    Lowering lowering(module, target);
+    if (failed(lowerAll(module, lowering, target)))
       signalPassFailure();
-  }
-
-private:
-  /// Dead sources of packed weights go; every other moe op that is left has no kernel.
-  LogicalResult eraseAndCheck(ModuleOp module) {
-    bool ok = true;
-    SmallVector<Operation *> left;
-    module.walk([&](Operation *op) { left.push_back(op); });
-    for (Operation *op : llvm::reverse(left)) {
-      if (op->getNumResults() && op->use_empty() && isMemoryEffectFree(op)) {
-        op->erase();
-        continue;
-      }
-      if (Lowering::handles(op) || isa<DequantizeOp>(op)) {
-        emitUnsupported(op) << "has no CPU kernel in this form; compile with -O0";
-        ok = false;
-      }
-    }
-    return success(ok);
+    numCalls = lowering.numCalls;
   }
 };
 
