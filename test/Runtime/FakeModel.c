@@ -211,7 +211,8 @@ const moec_model_desc moec_model_description = {FAKE_ABI_VERSION,
                                                 "0123456789abcdef",
                                                 sizeof(features) / sizeof(features[0]),
                                                 0,
-                                                features};
+                                                features,
+                                                NULL};
 
 /* What the compiler emits into each library. */
 

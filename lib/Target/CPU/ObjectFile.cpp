@@ -239,8 +239,8 @@ Error Tables::addModel(const ModelDescription &description, const Machine &used)
       {integer(i32, MOEC_MODEL_ABI_VERSION), integer(i32, entries.size()), structures(entries),
        text(description.name), text(description.infoJSON), integer(i64, weights.fileBytes),
        integer(i64, weights.dataOffset), text(weights.digest), integer(i32, used.features.size()),
-       integer(i32, 0), strings(used.features)});
-  static_assert(sizeof(moec_model_desc) == 72 && sizeof(moec_entry_desc) == 80 &&
+       integer(i32, 0), strings(used.features), llvm::ConstantPointerNull::get(pointer)});
+  static_assert(sizeof(moec_model_desc) == 80 && sizeof(moec_entry_desc) == 80 &&
                     sizeof(moec_tensor_desc) == 24,
                 "a structure of model_abi.h changed: change the tables too");
   assert(module.getDataLayout().getTypeAllocSize(value->getType()) == sizeof(moec_model_desc));
