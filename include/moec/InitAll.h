@@ -9,6 +9,8 @@
 
 #include "mlir/IR/DialectRegistry.h"
 
+#include "moec/Conversion/GPUToRuntime/GPUToRuntime.h"
+#include "moec/Conversion/LinalgToGPU/LinalgToGPU.h"
 #include "moec/Conversion/LinalgToVector/LinalgToVector.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
@@ -39,6 +41,8 @@ inline void registerAllDialects(DialectRegistry &registry) {
 inline void registerAllPasses() {
   registerONNXTransformsPasses();
   registerMoETransformsPasses();
+  registerGPUToRuntimePass();
+  registerLinalgToGPUPass();
   registerLinalgToVectorPass();
   registerLowerEntryPass();
   registerMoEToCPUPass();
