@@ -5,6 +5,7 @@
 
 #include "Package.h"
 #include "Status.h"
+#include "SyntheticWeights.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
@@ -129,17 +130,32 @@ Error Package::readInfo() {
   return Error::success();
 }
 
-Expected<Package> Package::open(StringRef path, StringRef weights) {
+Error Package::openModel(const std::string &weights) {
+  moec_options options = MOEC_OPTIONS_INIT;
+  if (library->open(weights.empty() ? nullptr : weights.c_str(), &options, &model) != MOEC_OK)
+    return makePackageError(library->last_error());
+  return Error::success();
+}
+
+Expected<Package> Package::open(StringRef path, StringRef weights, std::optional<uint64_t> seed) {
   Package package;
   if (Error error = package.load(path))
     return std::move(error);
   if (Error error = package.readInfo())
     return std::move(error);
   std::string file = weights.str();
-  const moec_library &library = *package.library;
-  moec_options options = MOEC_OPTIONS_INIT;
-  if (library.open(weights.empty() ? nullptr : file.c_str(), &options, &package.model) != MOEC_OK)
-    return makePackageError(library.last_error());
+  std::optional<SyntheticWeights> synthetic;
+  if (seed) {
+    // It has been parsed once.
+    Expected<llvm::json::Value> info = llvm::json::parse(package.library->info());
+    auto made = SyntheticWeights::create(*cantFail(std::move(info)).getAsObject(), *seed);
+    if (!made)
+      return made.takeError();
+    synthetic.emplace(std::move(*made));
+    file = synthetic->getPath();
+  }
+  if (Error error = package.openModel(file))
+    return std::move(error);
   return std::move(package);
 }
 
