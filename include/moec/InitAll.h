@@ -14,6 +14,7 @@
 #include "moec/Conversion/LinalgToVector/LinalgToVector.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
+#include "moec/Conversion/MoEToGPU/MoEToGPU.h"
 #include "moec/Conversion/MoEToReference/MoEToReference.h"
 #include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
 #include "moec/Conversion/MoEToONNX/MoEToONNX.h"
@@ -29,6 +30,7 @@
 #include "moec/Pipelines/Pipelines.h"
 #include "moec/Target/CPU/PlanWeights.h"
 #include "moec/Target/CPU/ResolveWeights.h"
+#include "moec/Target/CUDA/Kernels.h"
 
 namespace mlir::moe {
 
@@ -39,6 +41,7 @@ inline void registerAllDialects(DialectRegistry &registry) {
 }
 
 inline void registerAllPasses() {
+  registerCUDAKernelsPasses();
   registerONNXTransformsPasses();
   registerMoETransformsPasses();
   registerGPUToRuntimePass();
@@ -46,6 +49,7 @@ inline void registerAllPasses() {
   registerLinalgToVectorPass();
   registerLowerEntryPass();
   registerMoEToCPUPass();
+  registerMoEToGPUPass();
   registerMoEToReferencePass();
   registerMoEToLLVMPass();
   registerMoEToONNXPass();

@@ -7,6 +7,7 @@
 // Loaded by jit.py. One program after the other; not for several threads.
 
 #include "Compilation.h"
+#include "Emulator.h"
 
 #include "mlir/IR/Verifier.h"
 #include "mlir/InitAllDialects.h"
@@ -39,6 +40,8 @@ static constexpr int32_t numWorkers = 3;
 int32_t moec_num_workers(void *) { return numWorkers; }
 
 void moec_parallel_for(void *, int64_t n, void (*body)(void *, int64_t, int32_t), void *ctx) {
+  if (isEmulatedLaunch())
+    return runEmulatedLaunch(body, ctx);
   for (int64_t task = 0; task < n; ++task)
     body(ctx, task, task % numWorkers);
 }
@@ -69,12 +72,16 @@ static llvm::Error fail(const llvm::Twine &message) {
   return llvm::createStringError(message.str());
 }
 
-static llvm::Error lower(Compilation &compilation) {
+/// With `gpu`, by the kernels for GPUs, emulated.
+static llvm::Error lower(Compilation &compilation, bool gpu) {
   // The first phase imports ONNX.
   for (const Phase &phase : getPhases().drop_front().drop_back()) {
     if (!phase.isRequested(compilation.options))
       continue;
-    if (failed(phase.run(compilation)) || failed(verify(*compilation.module)))
+    bool isEmulated = gpu && phase.name == "moe-to-cpu";
+    LogicalResult result =
+        isEmulated ? compilation.runPasses("moe-to-gpu,emulate-gpu") : phase.run(compilation);
+    if (failed(result) || failed(verify(*compilation.module)))
       return fail("phase '" + phase.name + "' failed");
   }
   return llvm::Error::success();
@@ -109,6 +116,8 @@ load(std::unique_ptr<llvm::MemoryBuffer> object) {
   add("moec_parallel_for", moec_parallel_for);
   add("moec_check", moec_check);
   add("moec_profile_mark", moec_profile_mark);
+  forEachEmulatorFunction(
+      [&](StringRef name, void *function) { add(name, static_cast<char *>(function)); });
   if (llvm::Error error = library.define(orc::absoluteSymbols(std::move(symbols))))
     return error;
   // Mathematics and memory of the C library.
@@ -141,7 +150,8 @@ static llvm::Error loadWeights(Compilation &compilation, const std::string &path
   return llvm::errorCodeToError(code);
 }
 
-static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions &options) {
+static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions &options,
+                                                            bool gpu) {
   DialectRegistry registry;
   mlir::registerAllDialects(registry);
   registerAllExtensions(registry);
@@ -166,7 +176,7 @@ static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions
       (!options.weightsFile.empty() &&
        failed(resolveWeights(*compilation.module, options.modelFolder, options.weightsFile))))
     return explained(fail("the module is not valid"));
-  if (llvm::Error error = lower(compilation))
+  if (llvm::Error error = lower(compilation, gpu))
     return explained(std::move(error));
   auto program = std::make_unique<Program>();
   if (llvm::Error error = loadWeights(compilation, options.output, *program))
@@ -188,17 +198,18 @@ static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions
 extern "C" {
 
 /// Compiles FOLDER/layers.mlir with the weights of FOLDER/w.safetensors, if `weights`,
-/// at this optimization level; writes FOLDER/packed.safetensors. Null: see
-/// moec_jit_error.
-void *moec_jit_compile(const char *folder, bool weights, unsigned level) {
+/// at this optimization level, for an emulated GPU when `gpu`; writes
+/// FOLDER/packed.safetensors. Null: see moec_jit_error.
+void *moec_jit_compile(const char *folder, bool weights, unsigned level, bool gpu) {
   llvm::InitializeNativeTarget();
+  [[maybe_unused]] static bool once = (registerEmulateGPU(), true);
   CompileOptions options;
   options.modelFolder = folder;
   options.input = options.modelFolder + "/layers.mlir";
   options.output = options.modelFolder + "/packed.safetensors";
   options.weightsFile = weights ? "w.safetensors" : "";
   options.optLevel = level;
-  auto program = makeProgram(options);
+  auto program = makeProgram(options, gpu);
   if (program)
     return program->release();
   lastError = toString(program.takeError());

@@ -658,9 +658,10 @@ func::FuncOp mlir::moe::cpu::getCombineKernel(ModuleOp module, MemRefType rows, 
                             })[0];
       b.storeVector(sum, y, {token, column}, count);
     };
-    b.parallelLoop(b.ceilDiv(tokens, kTokensPerTask), [&](Value task) {
-      Value first = b.mul(task, kTokensPerTask);
-      Value last = b.min(b.add(first, kTokensPerTask), tokens);
+    int64_t perTask = std::min(kTokensPerTask, target.tokensPerTask());
+    b.parallelLoop(b.ceilDiv(tokens, perTask), [&](Value task) {
+      Value first = b.mul(task, perTask);
+      Value last = b.min(b.add(first, perTask), tokens);
       b.forLoop(first, last, b.index(1), [&](Value token) {
         int64_t whole = llvm::alignDown(columns, target.lanes);
         b.forLoop(b.index(0), b.index(whole), b.index(target.lanes),

@@ -194,13 +194,44 @@ Value Lowering::down(KernelBuilder &b, Operation *op, const ExpertRows &rows, Va
   return results;
 }
 
-Value Lowering::feedForward(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value packed,
-                            const PackedWeight &up, const PackedWeight &downWeight,
-                            ActivationAttr activation) {
-  int64_t stride = hiddenColumns(up, activation);
+int64_t FFNOperands::experts() const {
+  auto type = cast<RankedTensorType>(up.weight.getType());
+  return type.getRank() == 2 ? 1 : type.getDimSize(0);
+}
+
+template <typename OpTy> static FFNOperands operandsOf(OpTy op) {
+  ActivationAttr activation = op.getActivation();
+  return {{op.getUp(), op.getUpBias(), op.getGate(), op.getGateBias(), activation.getGlu(),
+           op.getLayout()},
+          {op.getDown(), op.getDownBias(), {}, {}, Glu::None, op.getLayout()},
+          activation};
+}
+
+FailureOr<Value> Lowering::feedForward(KernelBuilder &b, Operation *op, const ExpertRows &rows,
+                                       Value source, Value rowOfSource, Value scales,
+                                       const FFNOperands &operands) {
+  StringAttr bank = nextBank();
+  FailureOr<PackedWeight> up = pack(b, op, operands.up, bank);
+  if (failed(up))
+    return failure();
+  FailureOr<PackedWeight> downWeight = pack(b, op, operands.down, bank);
+  if (failed(downWeight))
+    return failure();
+  Value packed = packRows(b, op, rows, source, rowOfSource, scales);
+  int64_t stride = hiddenColumns(*up, operands.activation);
   Value hidden = allocate(b, kDynamic, f32(), b.mul(rows.padded, stride));
-  product(b, op, rows, getUpKernel(module, up, activation, target), packed, hidden, up, "up");
-  return down(b, op, rows, hidden, stride, downWeight);
+  product(b, op, rows, getUpKernel(module, *up, operands.activation, target), packed, hidden, *up,
+          "up");
+  return down(b, op, rows, hidden, stride, *downWeight);
+}
+
+FailureOr<Value> Lowering::groupedProduct(KernelBuilder &b, Operation *op, const ExpertRows &rows,
+                                          Value source, const WeightOperands &from) {
+  FailureOr<PackedWeight> weight = pack(b, op, from, nextBank());
+  if (failed(weight))
+    return failure();
+  Value packed = packRows(b, op, rows, source, rows.self);
+  return down(b, op, rows, packed, weight->k, *weight);
 }
 
 /// Rows of a grouped product from their padded places to [S,N], zeros after them.
@@ -227,16 +258,15 @@ void Lowering::unpackRows(KernelBuilder &b, Operation *op, const ExpertRows &row
 LogicalResult Lowering::lowerOp(GroupedMatmulOp op) {
   OpBuilder builder(op);
   KernelBuilder b(op.getLoc(), builder, target);
-  FailureOr<PackedWeight> weight =
-      pack(b, op, {op.getWeight(), op.getBias(), {}, {}, Glu::None, op.getLayout()}, nextBank());
-  if (failed(weight))
-    return failure();
   ExpertRows &rows = rowsOf(b, op, op.getRouting());
   numberRows(b, op, routingOf(op.getRouting()), rows);
-  Value packed = packRows(b, op, rows, buffer(b, op.getRows()), rows.self);
-  Value results = down(b, op, rows, packed, weight->k, *weight);
+  FailureOr<Value> results =
+      groupedProduct(b, op, rows, buffer(b, op.getRows()),
+                     {op.getWeight(), op.getBias(), {}, {}, Glu::None, op.getLayout()});
+  if (failed(results))
+    return failure();
   Value out = destination(b, op.getResult(), rowBound(b, op.getRouting()));
-  unpackRows(b, op, rows, results, out);
+  unpackRows(b, op, rows, *results, out);
   replace(b, op.getResult(), out);
   return success();
 }
@@ -347,27 +377,30 @@ Value Lowering::sourceRows(KernelBuilder &b, Operation *op, const ExpertRows &al
 LogicalResult Lowering::lowerOp(ExpertFFNOp op) {
   OpBuilder builder(op);
   KernelBuilder b(op.getLoc(), builder, target);
-  FailureOr<FFNWeights> weights = packFFN(b, op);
-  if (failed(weights))
-    return failure();
+  FFNOperands operands = operandsOf(op);
   RoutingBuffers routing = routingOf(op.getRouting());
   ExpertRows &all = rowsOf(b, op, op.getRouting());
   numberRows(b, op, routing, all);
   Value input = buffer(b, op.getInput());
   Value out = destination(b, op.getResult(), rowBound(b, op.getRouting()));
   auto run = [&](const ExpertRows &rows, Value sources) {
-    Value packed = packRows(b, op, rows, input, sources);
-    return feedForward(b, op, rows, packed, weights->up, weights->down, op.getActivation());
+    return feedForward(b, op, rows, input, sources, /*scales=*/Value(), operands);
   };
   SmallVector<ExpertRange> kinds =
       expertRanges(op.getKindsAttr(), op.getRouting().getType().getExperts());
   if (isAllFFN(kinds)) {
-    unpackRows(b, op, all, run(all, all.self), out);
+    FailureOr<Value> results = run(all, all.self);
+    if (failed(results))
+      return failure();
+    unpackRows(b, op, all, *results, out);
   } else {
     RoutingBuffers withRows = onlyFFN(b, op, routing, kinds);
-    ExpertRows ffn = makeRows(b, op, withRows, weights->up.experts);
+    ExpertRows ffn = makeRows(b, op, withRows, operands.experts());
     numberRows(b, op, withRows, ffn);
-    placeRows(b, op, kinds, all, ffn, input, run(ffn, sourceRows(b, op, all, ffn)), out);
+    FailureOr<Value> results = run(ffn, sourceRows(b, op, all, ffn));
+    if (failed(results))
+      return failure();
+    placeRows(b, op, kinds, all, ffn, input, *results, out);
   }
   replace(b, op.getResult(), out);
   return success();
@@ -663,27 +696,10 @@ LogicalResult Lowering::lowerOp(CombineOp op) {
 // Whole layers
 //===----------------------------------------------------------------------===//
 
-template <typename OpTy> FailureOr<FFNWeights> Lowering::packFFN(KernelBuilder &b, OpTy op) {
-  StringAttr bank = nextBank();
-  FailureOr<PackedWeight> up = pack(b, op,
-                                    {op.getUp(), op.getUpBias(), op.getGate(), op.getGateBias(),
-                                     op.getActivation().getGlu(), op.getLayout()},
-                                    bank);
-  if (failed(up))
-    return failure();
-  FailureOr<PackedWeight> down =
-      pack(b, op, {op.getDown(), op.getDownBias(), {}, {}, Glu::None, op.getLayout()}, bank);
-  if (failed(down))
-    return failure();
-  return FFNWeights{*up, *down};
-}
-
 LogicalResult Lowering::lowerOp(ExpertsOp op) {
   OpBuilder builder(op);
   KernelBuilder b(op.getLoc(), builder, target);
-  FailureOr<FFNWeights> weights = packFFN(b, op);
-  if (failed(weights))
-    return failure();
+  FFNOperands operands = operandsOf(op);
   CombineForm form;
   form.routing = routingOf(op.getRouting());
   form.experts = op.getRouting().getType().getExperts();
@@ -692,14 +708,16 @@ LogicalResult Lowering::lowerOp(ExpertsOp op) {
   RoutingBuffers withRows = allFFN ? form.routing : onlyFFN(b, op, form.routing, kinds);
   ExpertRows some;
   if (!allFFN)
-    some = makeRows(b, op, withRows, weights->up.experts);
+    some = makeRows(b, op, withRows, operands.experts());
   ExpertRows &rows = allFFN ? rowsOf(b, op, op.getRouting()) : some;
   if (op.getScaleInput())
     numberRows(b, op, withRows, rows);
   Value input = buffer(b, op.getInput());
-  Value packed = packRows(b, op, rows, input, rows.lists.rowToken,
-                          op.getScaleInput() ? rows.weights : Value());
-  form.rows = feedForward(b, op, rows, packed, weights->up, weights->down, op.getActivation());
+  FailureOr<Value> results = feedForward(b, op, rows, input, rows.lists.rowToken,
+                                         op.getScaleInput() ? rows.weights : Value(), operands);
+  if (failed(results))
+    return failure();
+  form.rows = *results;
   form.position = rows.lists.position;
   form.applied = op.getWeight() == CombineWeight::AlreadyApplied;
   form.native = op.getAccum() == Accum::Native;
@@ -723,11 +741,9 @@ LogicalResult Lowering::lowerOp(ExpertsOp op) {
 LogicalResult Lowering::lowerOp(SharedOp op) {
   OpBuilder builder(op);
   KernelBuilder b(op.getLoc(), builder, target);
-  FailureOr<FFNWeights> weights = packFFN(b, op);
-  if (failed(weights))
-    return failure();
+  FFNOperands operands = operandsOf(op);
   // Every expert has every token.
-  int64_t experts = weights->up.experts;
+  int64_t experts = operands.experts();
   CombineForm form;
   RoutingBuffers &routing = form.routing;
   routing.tokens = numTokens(b, op.getInput());
@@ -746,8 +762,11 @@ LogicalResult Lowering::lowerOp(SharedOp op) {
            });
          });
   ExpertRows rows = makeRows(b, op, routing, experts);
-  Value packed = packRows(b, op, rows, buffer(b, op.getInput()), rows.lists.rowToken);
-  form.rows = feedForward(b, op, rows, packed, weights->up, weights->down, op.getActivation());
+  FailureOr<Value> results = feedForward(b, op, rows, buffer(b, op.getInput()), rows.lists.rowToken,
+                                         /*scales=*/Value(), operands);
+  if (failed(results))
+    return failure();
+  form.rows = *results;
   form.position = rows.lists.position;
   form.experts = experts;
   form.add = buffer(b, op.getAdd());

@@ -194,7 +194,7 @@ void KernelBuilder::storeVector(Value vector, Value memref, ValueRange indices, 
 
 void KernelBuilder::storeVector(Value vector, Value memref, ValueRange indices, Value count) {
   Type element = elementType(memref);
-  if (element.getIntOrFloatBitWidth() != 16) {
+  if (target.isWarp() || element.getIntOrFloatBitWidth() != 16) {
     Value mask =
         vector::CreateMaskOp::create(*this, getLoc(), vectorType(getI1Type()), ValueRange{count});
     vector::MaskedStoreOp::create(*this, getLoc(), memref, indices, mask, roundTo(element, vector));
@@ -241,11 +241,12 @@ void KernelBuilder::parallelLoop(Value upper, function_ref<void(Value)> body) {
 }
 
 void KernelBuilder::forTokens(Value tokens, function_ref<void(Value)> body) {
-  // Enough work that drawing a task costs little.
-  constexpr int64_t kTokensPerTask = 16;
-  parallelLoop(ceilDiv(tokens, kTokensPerTask), [&](Value task) {
-    Value first = mul(task, kTokensPerTask);
-    forLoop(first, min(add(first, kTokensPerTask), tokens), index(1), body);
+  int64_t perTask = target.tokensPerTask();
+  if (perTask == 1)
+    return parallelLoop(tokens, body);
+  parallelLoop(ceilDiv(tokens, perTask), [&](Value task) {
+    Value first = mul(task, perTask);
+    forLoop(first, min(add(first, perTask), tokens), index(1), body);
   });
 }
 

@@ -27,13 +27,18 @@ constexpr int64_t kPanelWidth = 32;
 
 /// What the kernels need to know of the machine.
 struct KernelTarget {
-  /// Lanes of f32 in a vector register: 4, 8 or 16.
+  /// Lanes of f32 in a vector register: 4, 8 or 16. 32 are the threads of a GPU's warp, each
+  /// of which holds one element of a vector (see --moe-to-gpu).
   int64_t lanes;
 
   /// Vector registers that hold one panel row.
   int64_t panelVectors() const { return kPanelWidth / lanes; }
   /// Logits of a token that stay in registers, half of those that there are.
-  int64_t expertsInRegisters() const { return lanes == 16 ? 256 : 8 * lanes; }
+  int64_t expertsInRegisters() const { return lanes >= 16 ? 16 * lanes : 8 * lanes; }
+  bool isWarp() const { return lanes == 32; }
+  /// Tokens of a parallel task: enough work that drawing the task costs little. A GPU does
+  /// not draw tasks.
+  int64_t tokensPerTask() const { return isWarp() ? 1 : 16; }
   /// Numbers of rows that a block may have, rising: accumulators of the largest, one
   /// panel row and a broadcast fit into the register file (32 with AVX-512, else 16).
   SmallVector<int64_t> blockRows() const {

@@ -60,13 +60,20 @@ Value Lowering::numTokens(KernelBuilder &b, Value tensor) {
   return b.createOrFold<tensor::DimOp>(tensor, 0);
 }
 
-Value Lowering::buffer(KernelBuilder &b, Value tensor) {
+Value Lowering::raw(KernelBuilder &b, Value tensor) {
   if (!tensor)
     return Value();
   auto type = cast<RankedTensorType>(tensor.getType());
-  Value memref = bufferization::ToBufferOp::create(
+  return bufferization::ToBufferOp::create(
       b, b.getLoc(), MemRefType::get(type.getShape(), type.getElementType()), tensor,
       /*read_only=*/true);
+}
+
+Value Lowering::buffer(KernelBuilder &b, Value tensor) {
+  Value memref = raw(b, tensor);
+  if (!memref)
+    return Value();
+  auto type = cast<RankedTensorType>(tensor.getType());
   if (type.getRank() < 2)
     return memref;
   SmallVector<int64_t> shape(type.getShape());

@@ -38,8 +38,13 @@ struct WeightOperands {
   Layout layout;
 };
 
-struct FFNWeights {
-  PackedWeight up, down;
+/// The weights of the experts' networks, and what is between them.
+struct FFNOperands {
+  WeightOperands up, down;
+  ActivationAttr activation;
+
+  /// Experts that have a network.
+  int64_t experts() const;
 };
 
 /// How rows become the results of tokens; see moe.combine.
@@ -93,6 +98,7 @@ private:
 class Lowering {
 public:
   Lowering(ModuleOp module, KernelTarget target);
+  virtual ~Lowering() = default;
 
   /// Replaces `op` by calls of kernels. Fails with an error when there is no kernel.
   LogicalResult lower(Operation *op);
@@ -110,7 +116,7 @@ public:
 
   int64_t numCalls = 0;
 
-private:
+protected:
   LogicalResult lowerOp(AuxOp op);
   LogicalResult lowerOp(BiasUpdateOp op);
   LogicalResult lowerOp(BlendOp op);
@@ -140,6 +146,8 @@ private:
   /// The buffer of a tensor operand, as a kernel sees it (dimension 0 dynamic from rank
   /// 2 on); null for null.
   Value buffer(KernelBuilder &b, Value tensor);
+  /// The same with the tensor's own shape.
+  Value raw(KernelBuilder &b, Value tensor);
   /// Scratch; dynamic sizes in order.
   Value allocate(KernelBuilder &b, ArrayRef<int64_t> shape, Type element, ValueRange sizes = {});
   /// Memory for a result of `rows` rows, as the kernel sees it.
@@ -152,8 +160,8 @@ private:
   RoutingBuffers routingOf(Value routing) { return routings.lookup(routing); }
   /// The rows of a routing by expert, made when first asked for.
   ExpertRows &rowsOf(KernelBuilder &b, Operation *op, Value routing);
-  ExpertRows makeRows(KernelBuilder &b, Operation *op, const RoutingBuffers &routing,
-                      int64_t experts);
+  virtual ExpertRows makeRows(KernelBuilder &b, Operation *op, const RoutingBuffers &routing,
+                              int64_t experts);
   void numberRows(KernelBuilder &b, Operation *op, const RoutingBuffers &routing, ExpertRows &rows);
   /// Rows that a tensor of dispatched rows has: T·k, the last of them unused.
   Value rowBound(KernelBuilder &b, Value routing);
@@ -162,7 +170,6 @@ private:
   /// A weight in panels; one that is not constant gets scratch for its panels.
   FailureOr<PackedWeight> pack(KernelBuilder &b, Operation *op, const WeightOperands &from,
                                StringAttr bank, bool perWorker = true);
-  template <typename OpTy> FailureOr<FFNWeights> packFFN(KernelBuilder &b, OpTy op);
   /// Rows `rowOfSource` of `source` (times `scales`, if not null) in packed blocks.
   Value packRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value source,
                  Value rowOfSource, Value scales = {});
@@ -171,9 +178,14 @@ private:
   /// Packed rows times a weight: padded rows f32 [P, N rounded up to panels].
   Value down(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value hidden, int64_t stride,
              const PackedWeight &weight);
-  /// The experts' networks on packed rows: padded rows.
-  Value feedForward(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value packed,
-                    const PackedWeight &up, const PackedWeight &down, ActivationAttr activation);
+  /// The experts' networks on the rows `rowOfSource` of `source` (times `scales`, if not
+  /// null): padded rows f32 [P, at least H].
+  virtual FailureOr<Value> feedForward(KernelBuilder &b, Operation *op, const ExpertRows &rows,
+                                       Value source, Value rowOfSource, Value scales,
+                                       const FFNOperands &operands);
+  /// Rows times the weight of their expert: padded rows f32 [P, at least N].
+  virtual FailureOr<Value> groupedProduct(KernelBuilder &b, Operation *op, const ExpertRows &rows,
+                                          Value source, const WeightOperands &weight);
   void unpackRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value results,
                   Value out);
   void placeRows(KernelBuilder &b, ExpertFFNOp op, ArrayRef<ExpertRange> kinds,
@@ -181,8 +193,8 @@ private:
                  Value out);
   Value sourceRows(KernelBuilder &b, Operation *op, const ExpertRows &all, const ExpertRows &ffn);
   /// x[T,K] · W + b into `y` [T,N].
-  LogicalResult linear(KernelBuilder &b, Operation *op, Value x, const WeightOperands &from,
-                       Value y, StringRef phase);
+  virtual LogicalResult linear(KernelBuilder &b, Operation *op, Value x, const WeightOperands &from,
+                               Value y, StringRef phase);
   void capLogits(KernelBuilder &b, LogitsOp op, Value from, Value to);
   void combine(KernelBuilder &b, Operation *op, const CombineForm &form, Value y);
   /// The same routing to the ffn experts only, numbered as in the weights.
@@ -213,8 +225,8 @@ private:
                       int64_t experts);
 
   /// Calls a kernel, between marks of the profile.
-  void call(KernelBuilder &b, func::FuncOp kernel, ValueRange operands, Operation *source,
-            StringRef phase);
+  virtual void call(KernelBuilder &b, func::FuncOp kernel, ValueRange operands, Operation *source,
+                    StringRef phase);
   /// Makes a kernel for `op` (shared by ops with the same attributes and types) and
   /// calls it. Operands are buffers or indices; null ones stay null in `body`.
   void kernel(KernelBuilder &b, Operation *op, StringRef phase, ArrayRef<Value> operands,
@@ -231,6 +243,10 @@ private:
   SmallVector<Attribute> regions;
   int64_t numBanks = 0;
 };
+
+/// Lowers all moe ops of a module. What is left without a kernel of `target` (its name) is an
+/// error.
+LogicalResult lowerAll(ModuleOp module, Lowering &lowering, StringRef target);
 
 } // namespace mlir::moe::cpu
 

@@ -18,6 +18,51 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::cpu;
 
+/// Dead sources of packed weights go; every other moe op that is left has no kernel.
+static LogicalResult eraseAndCheck(ModuleOp module, StringRef target) {
+  bool ok = true;
+  SmallVector<Operation *> left;
+  module.walk([&](Operation *op) { left.push_back(op); });
+  for (Operation *op : llvm::reverse(left)) {
+    if (op->getNumResults() && op->use_empty() && isMemoryEffectFree(op)) {
+      op->erase();
+      continue;
+    }
+    if (Lowering::handles(op) || isa<DequantizeOp>(op)) {
+      emitUnsupported(op) << "has no " << target << " kernel in this form; compile with -O0";
+      ok = false;
+    }
+  }
+  return success(ok);
+}
+
+LogicalResult mlir::moe::cpu::lowerAll(ModuleOp module, Lowering &lowering, StringRef target) {
+  // Kernels are added to the module meanwhile.
+  SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
+  SmallVector<Operation *> ops;
+  bool ok = true;
+  for (func::FuncOp function : functions) {
+    lowering.takeRoutings(function);
+    function.walk([&](Operation *op) {
+      if (Lowering::handles(op))
+        ops.push_back(op);
+    });
+  }
+  for (Operation *op : ops)
+    ok &= succeeded(lowering.lower(op));
+  if (!ok)
+    return failure();
+  for (func::FuncOp function : functions)
+    lowering.returnRoutings(function);
+  for (Operation *op : llvm::reverse(ops))
+    if (op->use_empty())
+      op->erase();
+  for (func::FuncOp function : functions)
+    Lowering::eraseRoutingArguments(function);
+  lowering.annotate();
+  return eraseAndCheck(module, target);
+}
+
 namespace {
 
 struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
@@ -30,51 +75,9 @@ struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
       return signalPassFailure();
     }
     Lowering lowering(module, KernelTarget{vectorBits / 32});
-    // Kernels are added to the module meanwhile.
-    SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
-    SmallVector<Operation *> ops;
-    bool ok = true;
-    for (func::FuncOp function : functions) {
-      lowering.takeRoutings(function);
-      function.walk([&](Operation *op) {
-        if (Lowering::handles(op))
-          ops.push_back(op);
-      });
-    }
-    for (Operation *op : ops)
-      ok &= succeeded(lowering.lower(op));
-    if (!ok)
-      return signalPassFailure();
-    for (func::FuncOp function : functions)
-      lowering.returnRoutings(function);
-    for (Operation *op : llvm::reverse(ops))
-      if (op->use_empty())
-        op->erase();
-    for (func::FuncOp function : functions)
-      Lowering::eraseRoutingArguments(function);
-    lowering.annotate();
-    numCalls = lowering.numCalls;
-    if (failed(eraseAndCheck(module)))
+    if (failed(lowerAll(module, lowering, "CPU")))
       signalPassFailure();
-  }
-
-private:
-  /// Dead sources of packed weights go; every other moe op that is left has no kernel.
-  LogicalResult eraseAndCheck(ModuleOp module) {
-    bool ok = true;
-    SmallVector<Operation *> left;
-    module.walk([&](Operation *op) { left.push_back(op); });
-    for (Operation *op : llvm::reverse(left)) {
-      if (op->getNumResults() && op->use_empty() && isMemoryEffectFree(op)) {
-        op->erase();
-        continue;
-      }
-      if (Lowering::handles(op) || isa<DequantizeOp>(op)) {
-        emitUnsupported(op) << "has no CPU kernel in this form; compile with -O0";
-        ok = false;
-      }
-    }
-    return success(ok);
+    numCalls = lowering.numCalls;
   }
 };
 

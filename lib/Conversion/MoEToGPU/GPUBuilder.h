@@ -1,0 +1,88 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// What all generators of GPU kernels share.
+
+#ifndef MOEC_LIB_CONVERSION_MOETOGPU_GPUBUILDER_H
+#define MOEC_LIB_CONVERSION_MOETOGPU_GPUBUILDER_H
+
+#include "../MoEToCPU/KernelBuilder.h"
+
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+
+namespace mlir::moe::cuda {
+
+constexpr int64_t kLanes = 32;
+/// Blocks of a launch whose work is only known on the device: enough to fill every GPU.
+constexpr int64_t kFullGrid = 512;
+/// Bytes of static shared memory that every GPU gives a block.
+constexpr int64_t kStaticShared = 48 * 1024;
+
+/// A kernel builder inside of a gpu.func.
+class GPUBuilder : public cpu::KernelBuilder {
+public:
+  GPUBuilder(gpu::GPUFuncOp function, OpBuilder &builder)
+      : KernelBuilder(function.getLoc(), builder, {kLanes}), function(function) {}
+
+  gpu::GPUFuncOp function;
+
+  // Places, as index.
+  Value thread() { return gpu::ThreadIdOp::create(*this, gpu::Dimension::x); }
+  Value block() { return gpu::BlockIdOp::create(*this, gpu::Dimension::x); }
+  Value numBlocks() { return gpu::GridDimOp::create(*this, gpu::Dimension::x); }
+  /// Of an index that is not negative; `b` a power of two becomes one instruction.
+  Value div(Value a, int64_t b) { return createOrFold<arith::DivUIOp>(a, index(b)); }
+  Value mod(Value a, int64_t b) { return createOrFold<arith::RemUIOp>(a, index(b)); }
+
+  // Waiting, with memory made visible.
+  void barrier() { gpu::BarrierOp::create(*this); }
+  void syncWarp() { NVVM::SyncWarpOp::create(*this, i32(-1)); }
+
+  // Between the lanes of a warp, f32 or i32.
+  Value shuffleXor(Value value, int64_t mask) {
+    return shuffle(value, i32(mask), gpu::ShuffleMode::XOR);
+  }
+  Value shuffleUp(Value value, int64_t lanes) {
+    return shuffle(value, i32(lanes), gpu::ShuffleMode::UP);
+  }
+  /// The value of lane `lane` (i32).
+  Value shuffleFrom(Value value, Value lane) { return shuffle(value, lane, gpu::ShuffleMode::IDX); }
+  /// step(a, b) over all lanes, in an order that gives all of them the same result.
+  Value reduce(Value value, function_ref<Value(Value, Value)> step) {
+    for (int64_t mask = kLanes / 2; mask > 0; mask /= 2)
+      value = step(value, shuffleXor(value, mask));
+    return value;
+  }
+
+  /// Shared memory of the block.
+  Value shared(ArrayRef<int64_t> shape, Type element) {
+    auto space =
+        gpu::AddressSpaceAttr::get(getContext(), gpu::GPUDialect::getWorkgroupAddressSpace());
+    unsigned number = function.getNumWorkgroupAttributions();
+    Value memory = function.addWorkgroupAttribution(
+        MemRefType::get(shape, element, MemRefLayoutAttrInterface(), space), getLoc());
+    // For copies of 16 bytes.
+    function.setWorkgroupAttributionAttr(number, LLVM::LLVMDialect::getAlignAttrName(),
+                                         getI64IntegerAttr(16));
+    return memory;
+  }
+
+private:
+  Value shuffle(Value value, Value offset, gpu::ShuffleMode mode) {
+    return gpu::ShuffleOp::create(*this, value, offset, i32(kLanes), mode).getShuffleResult();
+  }
+};
+
+/// The gpu.func `name` in the module of the kernels, made by `body(builder, arguments)` when it
+/// does not exist yet. It is for blocks of `threads` threads.
+gpu::GPUFuncOp getOrCreateGPUKernel(ModuleOp module, StringRef name, TypeRange arguments,
+                                    int64_t threads,
+                                    function_ref<void(GPUBuilder &, Block::BlockArgListType)> body);
+
+/// Launches `kernel` with `blocks` (index, at least 1) blocks.
+void launch(cpu::KernelBuilder &b, gpu::GPUFuncOp kernel, Value blocks, ValueRange operands);
+
+} // namespace mlir::moe::cuda
+
+#endif // MOEC_LIB_CONVERSION_MOETOGPU_GPUBUILDER_H

@@ -1,0 +1,70 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// The generators of kernels that are written for GPUs.
+
+#ifndef MOEC_LIB_CONVERSION_MOETOGPU_KERNELS_H
+#define MOEC_LIB_CONVERSION_MOETOGPU_KERNELS_H
+
+#include "GPUBuilder.h"
+
+namespace mlir::moe::cuda {
+
+/// Rows of the blocks that a product takes at once. An expert's rows are cut into blocks of
+/// the second size; a block that has no more rows than the first goes to a kernel of its own.
+constexpr int64_t kBlockRows[] = {16, 64};
+
+/// A routing's entries by expert, as cpu::RoutingLists but that rows are never padded:
+/// - blocks i32 [S, 4]: first row, first row, number of rows, expert, rows rising;
+/// - tiles i32 [2, S]: the numbers of the blocks of each size, rising;
+/// - counts i32 [4]: 0, blocks, tiles of each size;
+/// - rowToken i32 [S], position i32 [T, k], cursor i32 [2, E]: 0, first row of the expert.
+struct Lists {
+  Value blocks, tiles, counts, rowToken, position, cursor;
+};
+
+/// Most experts that the lists kernel has memory for.
+int64_t mostListedExperts();
+/// experts i32 [T,k] (-1: none), then the members of Lists. One block; the order of the rows
+/// does not depend on how it runs.
+gpu::GPUFuncOp getListsKernel(ModuleOp module, int64_t experts, int64_t k);
+
+/// A bank of weights as it is in the model: floats [E,N,K] (or [E,K,N]: `layout`), or codes
+/// [E,N,K·bits/8] with scales and zero points (see moe.dequantize); [N,K] is one expert's.
+struct Bank {
+  Value values;
+  Value scales, zeroPoints; ///< null unless quantized; zero points may be null
+  int64_t bits = 0;         ///< of a code; 0: floats
+  int64_t block = 0;        ///< columns with one scale; K when row-wise
+
+  SmallVector<Value> operands() const;
+  /// The same with values taken from the front of `arguments`.
+  Bank withArguments(Block::BlockArgListType &arguments) const;
+};
+
+/// The arguments of a product kernel. out[r, j] = Σ_k a[r, k] · w[j, k] + bias[j], and with an
+/// activation f of that (of the gate and linear columns of j).
+struct Product {
+  Value source;      ///< [., K], any float type
+  Value rowOfSource; ///< i32: the row of `source` that is row r; null: row r
+  Value scales;      ///< f32 [S]: factors of the rows; null: 1
+  Value out;         ///< [., N], any float type; N columns after the activation
+  // Null for one expert without routing: then every row of `source` is a row.
+  Value blocks, tiles, counts;
+  Bank weight, gate;    ///< `gate`: values null unless Glu::Separate
+  Value bias, gateBias; ///< [E,N] or [N]; null: 0
+  Layout layout = Layout::OutIn;
+  ActivationAttr activation; ///< null: none
+  int64_t experts = 1, n = 0, k = 0;
+};
+
+/// What the product computes with, from f32 sums: the rows' bf16 or f16 on tensor cores, where
+/// the weights are the same or codes; else f32.
+Type productType(const Product &product);
+
+/// Launches the kernels of a product, one for each size of blocks.
+void launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &product);
+
+} // namespace mlir::moe::cuda
+
+#endif // MOEC_LIB_CONVERSION_MOETOGPU_KERNELS_H

@@ -1,0 +1,237 @@
+// Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// --emulate-gpu
+
+#include "Emulator.h"
+
+#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/NVGPU/IR/NVGPUDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/AttrTypeSubElements.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/Pass/PassRegistry.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+
+namespace {
+
+struct EmulateGPU : PassWrapper<EmulateGPU, OperationPass<ModuleOp>> {
+  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(EmulateGPU)
+
+  StringRef getArgument() const override { return "emulate-gpu"; }
+  StringRef getDescription() const override { return "kernels as functions for the CPU"; }
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registry.insert<arith::ArithDialect, func::FuncDialect, LLVM::LLVMDialect,
+                    memref::MemRefDialect, scf::SCFDialect>();
+  }
+
+  void runOnOperation() override {
+    SmallVector<gpu::LaunchFuncOp> launches;
+    getOperation().walk([&](gpu::LaunchFuncOp op) { launches.push_back(op); });
+    for (gpu::GPUModuleOp kernels :
+         llvm::make_early_inc_range(getOperation().getOps<gpu::GPUModuleOp>())) {
+      for (gpu::GPUFuncOp kernel : llvm::make_early_inc_range(kernels.getOps<gpu::GPUFuncOp>()))
+        makeFunction(kernel);
+      kernels.erase();
+    }
+    getOperation()->removeAttr(gpu::GPUDialect::getContainerModuleAttrName());
+    for (gpu::LaunchFuncOp op : launches)
+      makeLoop(op);
+  }
+
+private:
+  /// Calls a function of the emulator, declared here.
+  Value call(ImplicitLocOpBuilder &b, StringRef name, ValueRange operands, Type result = {}) {
+    if (!getOperation().lookupSymbol(name)) {
+      OpBuilder atTop = OpBuilder::atBlockBegin(getOperation().getBody());
+      auto type = b.getFunctionType(operands.getTypes(), result ? TypeRange(result) : TypeRange());
+      func::FuncOp::create(atTop, b.getLoc(), name, type).setPrivate();
+    }
+    auto op = func::CallOp::create(b, name, result ? TypeRange(result) : TypeRange(), operands);
+    return result ? op.getResult(0) : Value();
+  }
+
+  Value i32(ImplicitLocOpBuilder &b, int64_t value) {
+    return arith::ConstantOp::create(b, b.getI32IntegerAttr(value));
+  }
+  Value index(ImplicitLocOpBuilder &b, int64_t value) {
+    return arith::ConstantIndexOp::create(b, value);
+  }
+
+  void makeLoop(gpu::LaunchFuncOp op) {
+    ImplicitLocOpBuilder b(op.getLoc(), op);
+    Value shared = index(b, sharedBytes.lookup(op.getKernelName()));
+    // Fewer blocks than asked for: see the emulator.
+    call(b, "emulate_launch", {op.getGridSizeX(), op.getBlockSizeX(), shared});
+    Value threads = arith::MulIOp::create(b, op.getGridSizeX(), op.getBlockSizeX());
+    auto loop = scf::ParallelOp::create(b, ValueRange{index(b, 0)}, ValueRange{threads},
+                                        ValueRange{index(b, 1)});
+    b.setInsertionPoint(loop.getBody()->getTerminator());
+    func::CallOp::create(b, op.getKernelName(), TypeRange(), op.getKernelOperands());
+    op.erase();
+  }
+
+  void makeFunction(gpu::GPUFuncOp kernel) {
+    OpBuilder builder = OpBuilder::atBlockEnd(getOperation().getBody());
+    auto type = builder.getFunctionType(kernel.getFunctionType().getInputs(), {});
+    auto function = func::FuncOp::create(builder, kernel.getLoc(), kernel.getName(), type);
+    function.setPrivate();
+    function.getBody().takeBody(kernel.getBody());
+    Block &entry = function.front();
+    ImplicitLocOpBuilder b(kernel.getLoc(), builder);
+    b.setInsertionPointToStart(&entry);
+    int64_t bytes = 0;
+    unsigned inputs = type.getNumInputs();
+    for (BlockArgument memory : entry.getArguments().drop_front(inputs))
+      memory.replaceAllUsesWith(makeShared(b, memory, bytes));
+    entry.eraseArguments(inputs, entry.getNumArguments() - inputs);
+    sharedBytes[kernel.getName()] = bytes;
+    Type f32 = b.getF32Type();
+    sums = LLVM::AllocaOp::create(b, LLVM::LLVMPointerType::get(&getContext()),
+                                  LLVM::LLVMArrayType::get(f32, 4), i32(b, 1));
+    SmallVector<Operation *> ops;
+    function.walk([&](Operation *op) { ops.push_back(op); });
+    for (Operation *op : ops)
+      replace(op);
+    AttrTypeReplacer replacer;
+    replacer.addReplacement([](MemRefType type) -> std::optional<Type> {
+      if (!gpu::GPUDialect::hasWorkgroupMemoryAddressSpace(type))
+        return std::nullopt;
+      return MemRefType::get(type.getShape(), type.getElementType(), type.getLayout());
+    });
+    replacer.recursivelyReplaceElementsIn(function, /*replaceAttrs=*/true, /*replaceLocs=*/false,
+                                          /*replaceTypes=*/true);
+  }
+
+  Value makeShared(ImplicitLocOpBuilder &b, BlockArgument memory, int64_t &bytes) {
+    auto type = cast<MemRefType>(memory.getType());
+    auto plain = MemRefType::get(type.getShape(), type.getElementType());
+    LLVMTypeConverter converter(&getContext());
+    Value pointer =
+        call(b, "emulate_shared", index(b, bytes), LLVM::LLVMPointerType::get(&getContext()));
+    bytes += llvm::alignTo(
+        type.getNumElements() * llvm::divideCeil(type.getElementTypeBitWidth(), 8), 16);
+    Value descriptor = MemRefDescriptor::fromStaticShape(b, b.getLoc(), converter, plain, pointer);
+    return UnrealizedConversionCastOp::create(b, TypeRange{plain}, ValueRange{descriptor})
+        .getResult(0);
+  }
+
+  void replace(Operation *op) {
+    ImplicitLocOpBuilder b(op->getLoc(), op);
+    auto with = [&](Value value) {
+      op->getResult(0).replaceAllUsesWith(value);
+      op->erase();
+    };
+    auto withCall = [&](StringRef name, ValueRange operands = {}) {
+      call(b, name, operands);
+      op->erase();
+    };
+    llvm::TypeSwitch<Operation *>(op)
+        .Case<gpu::ThreadIdOp>([&](auto) { with(call(b, "emulate_thread", {}, b.getIndexType())); })
+        .Case<gpu::BlockIdOp>([&](auto) { with(call(b, "emulate_block", {}, b.getIndexType())); })
+        .Case<gpu::GridDimOp>(
+            [&](auto) { with(call(b, "emulate_num_blocks", {}, b.getIndexType())); })
+        .Case<gpu::BlockDimOp>(
+            [&](auto) { with(call(b, "emulate_num_threads", {}, b.getIndexType())); })
+        .Case<gpu::BarrierOp>([&](auto) { withCall("emulate_barrier"); })
+        .Case<NVVM::SyncWarpOp>([&](auto) { withCall("emulate_sync_warp"); })
+        .Case<gpu::ReturnOp>([&](auto) {
+          func::ReturnOp::create(b);
+          op->erase();
+        })
+        .Case<gpu::ShuffleOp>([&](auto shuffle) { replaceShuffle(b, shuffle); })
+        .Case<NVVM::ReduxOp>([&](auto redux) {
+          int64_t kind = redux.getKind() == NVVM::ReduxKind::ADD   ? 0
+                         : redux.getKind() == NVVM::ReduxKind::MAX ? 1
+                                                                   : 2;
+          with(call(b, "emulate_redux", {redux.getVal(), i32(b, kind)}, b.getI32Type()));
+        })
+        .Case<NVVM::MatchSyncOp>(
+            [&](auto match) { with(call(b, "emulate_match", {match.getVal()}, b.getI32Type())); })
+        .Case<NVVM::MmaOp>([&](auto mma) { replaceMMA(b, mma); })
+        .Case<nvgpu::DeviceAsyncCopyOp>([&](auto copy) { replaceCopy(b, copy); })
+        .Case<NVVM::CpAsyncCommitGroupOp>([&](auto) { withCall("emulate_commit"); })
+        .Case<NVVM::CpAsyncWaitGroupOp>(
+            [&](auto wait) { withCall("emulate_wait", index(b, wait.getN())); })
+        .Default([&](Operation *op) {
+          if (!isa<gpu::GPUDialect, nvgpu::NVGPUDialect, NVVM::NVVMDialect>(op->getDialect()))
+            return;
+          op->emitError("is not emulated");
+          signalPassFailure();
+        });
+  }
+
+  void replaceShuffle(ImplicitLocOpBuilder &b, gpu::ShuffleOp op) {
+    Type type = op.getValue().getType(), i32Type = b.getI32Type();
+    Value value = type == i32Type ? op.getValue()
+                                  : arith::BitcastOp::create(b, i32Type, op.getValue()).getResult();
+    Value result =
+        call(b, "emulate_shuffle", {value, op.getOffset(), i32(b, int64_t(op.getMode()))}, i32Type);
+    if (type != i32Type)
+      result = arith::BitcastOp::create(b, type, result);
+    op.getShuffleResult().replaceAllUsesWith(result);
+    op.erase();
+  }
+
+  void replaceMMA(ImplicitLocOpBuilder &b, NVVM::MmaOp op) {
+    Type i32Type = b.getI32Type(), f32 = b.getF32Type();
+    bool isBF16 = op.getMultiplicandAPtxType() == NVVM::MMATypes::bf16;
+    SmallVector<Value> operands = {i32(b, isBF16)};
+    for (Value value : llvm::concat<Value>(op.getOperandA(), op.getOperandB()))
+      operands.push_back(value.getType() == i32Type
+                             ? value
+                             : LLVM::BitcastOp::create(b, i32Type, value).getResult());
+    operands.push_back(sums);
+    auto place = [&](int32_t i) {
+      return LLVM::GEPOp::create(b, sums.getType(), f32, sums, ArrayRef<LLVM::GEPArg>{i});
+    };
+    for (auto [i, value] : llvm::enumerate(op.getOperandC()))
+      LLVM::StoreOp::create(b, value, place(i));
+    call(b, "emulate_mma", operands);
+    Value result = LLVM::PoisonOp::create(b, op.getType());
+    for (int64_t i = 0; i < 4; ++i)
+      result = LLVM::InsertValueOp::create(b, result, LLVM::LoadOp::create(b, f32, place(i)), i);
+    op.replaceAllUsesWith(result);
+    op.erase();
+  }
+
+  /// The address of an element.
+  Value addressOf(ImplicitLocOpBuilder &b, Value memref, ValueRange at) {
+    auto type = cast<MemRefType>(memref.getType());
+    auto parts = memref::ExtractStridedMetadataOp::create(b, memref);
+    Value element = parts.getOffset();
+    for (auto [i, stride] : llvm::zip(at, parts.getStrides()))
+      element = arith::AddIOp::create(b, element, arith::MulIOp::create(b, i, stride));
+    Value bytes = arith::MulIOp::create(b, element, index(b, type.getElementTypeBitWidth() / 8));
+    Value base = memref::ExtractAlignedPointerAsIndexOp::create(b, memref);
+    return arith::AddIOp::create(b, base, bytes);
+  }
+
+  void replaceCopy(ImplicitLocOpBuilder &b, nvgpu::DeviceAsyncCopyOp op) {
+    Value size = index(b, cast<MemRefType>(op.getSrc().getType()).getElementTypeBitWidth() / 8);
+    Value bytes = arith::MulIOp::create(b, size, index(b, op.getDstElements().getSExtValue()));
+    Value existing = op.getSrcElements()
+                         ? arith::MulIOp::create(b, size, op.getSrcElements()).getResult()
+                         : bytes;
+    call(b, "emulate_copy",
+         {addressOf(b, op.getDst(), op.getDstIndices()),
+          addressOf(b, op.getSrc(), op.getSrcIndices()), bytes, existing});
+    op.erase();
+  }
+
+  llvm::StringMap<int64_t> sharedBytes;
+  Value sums; ///< f32 [4] on the stack of the kernel that is made
+};
+
+} // namespace
+
+void mlir::moe::registerEmulateGPU() { PassRegistration<EmulateGPU>(); }
