@@ -100,6 +100,8 @@ public:
 private:
   LogicalResult checkOptions();
   LogicalResult checkWeightOptions();
+  LogicalResult checkTarget();
+  LogicalResult checkGPUOptions();
   LogicalResult choosePaths();
   LogicalResult loadModule(size_t &first);
   LogicalResult findFirstPhase(size_t &first);
@@ -112,6 +114,8 @@ private:
   bool emitsONNX() const { return options.emit == Emit::ONNX; }
   std::string print() const;
   std::string getSummary() const;
+  std::string summarizeTarget() const;
+  std::string describeRequest(const Phase &phase) const;
 
   const CompileOptions &options;
   Compilation compilation;
@@ -150,6 +154,15 @@ LogicalResult Driver::checkWeightOptions() {
   return success();
 }
 
+/// With what a phase does not run, which a level alone does not say.
+std::string Driver::describeRequest(const Phase &phase) const {
+  if (emitsONNX())
+    return " with --emit=onnx";
+  if (phase.target && options.target != phase.target)
+    return " with --target=" + options.target;
+  return phase.isAskedFor ? " with these options" : "";
+}
+
 LogicalResult Driver::checkOptions() {
   // What was set without setOption is checked here.
   std::string level = std::to_string(options.optLevel);
@@ -158,6 +171,7 @@ LogicalResult Driver::checkOptions() {
                              {"O", level},
                              {"weight-type", options.weightType},
                              {"weight-block", block},
+                             {"gpu-format", options.gpuFormat},
                              {"compile-to", options.compileTo}})
     if (!value.empty())
       if (llvm::Error error = checkChoice(name, value))
@@ -167,17 +181,44 @@ LogicalResult Driver::checkOptions() {
   if (!options.compileTo.empty() && !findPhase(options.compileTo)->isRequested(options))
     return compilation.fail(CompileStatus::Usage,
                             "phase '" + options.compileTo + "' does not run at -O" + level +
-                                (emitsONNX()                                ? " with --emit=onnx"
-                                 : findPhase(options.compileTo)->isAskedFor ? " with these options"
-                                                                            : ""));
+                                describeRequest(*findPhase(options.compileTo)));
   if (!isONNXFileName(options.input) && !(options.dims.empty() && options.keep.empty()))
     return compilation.fail(CompileStatus::Usage, "--dim and --keep need an .onnx model");
   if (isONNXFileName(options.input) && !options.weightsFile.empty())
     return compilation.fail(CompileStatus::Usage, "--weights needs an .mlir input");
-  auto machine = Machine::get(options.cpu);
+  return checkTarget();
+}
+
+/// The machines that code is for.
+LogicalResult Driver::checkTarget() {
+  bool isCUDA = options.target == "cuda";
+  if (isCUDA && failed(checkGPUOptions()))
+    return failure();
+  if (!isCUDA && !(options.gpuArchs.empty() && options.gpuFormat.empty()))
+    return compilation.fail(CompileStatus::Usage, "--gpu-arch and --gpu-format need --target=cuda");
+  // On the host of a GPU nothing is worth more than the least common CPU.
+  auto machine = Machine::get(isCUDA ? StringRef("x86-64") : StringRef(options.cpu));
   if (!machine)
     return compilation.fail(CompileStatus::Usage, machine.takeError());
   compilation.machine = std::move(*machine);
+  return success();
+}
+
+LogicalResult Driver::checkGPUOptions() {
+  if (emitsONNX())
+    return compilation.fail(CompileStatus::Usage, "--emit=onnx has no target: leave out --target");
+  if (options.cpu != "native" || options.threads != Threads::OpenMP)
+    return compilation.fail(CompileStatus::Usage, "--cpu and --threads need --target=cpu");
+  for (StringRef name : options.gpuArchs) {
+    auto machine = GPUMachine::get(name);
+    if (!machine)
+      return compilation.fail(CompileStatus::Usage, machine.takeError());
+    if (llvm::any_of(compilation.gpus, [&](const GPUMachine &gpu) { return gpu.name == name; }))
+      return compilation.fail(CompileStatus::Usage, "--gpu-arch names '" + name + "' twice");
+    compilation.gpus.push_back(*machine);
+  }
+  llvm::sort(compilation.gpus,
+             [](const GPUMachine &a, const GPUMachine &b) { return a.capability < b.capability; });
   return success();
 }
 
@@ -220,6 +261,14 @@ LogicalResult Driver::findFirstPhase(size_t &first) {
                             "'" + options.input + "' was written after phase '" + done.getValue() +
                                 "', which this moec does not have");
   first = phase - getPhases().begin() + 1;
+  auto target = (*compilation.module)->getAttrOfType<StringAttr>(kTargetAttr);
+  StringRef lowered = target ? target.getValue() : "cpu";
+  // What comes before is the same for all.
+  bool isLowered = phase > findPhase("raise-moe");
+  if (isLowered && lowered != options.target)
+    return compilation.fail(CompileStatus::Usage, "'" + options.input +
+                                                      "' was lowered for --target=" + lowered +
+                                                      ", not " + options.target);
   for (const Phase &asked : getPhases().take_front(first))
     if (asked.isAskedFor && asked.isAskedFor(options))
       return compilation.fail(CompileStatus::Usage, "'" + options.input +
@@ -318,6 +367,8 @@ LogicalResult Driver::runPhase(size_t index) {
       llvm::json::Object{{"phase", phase.name}, {"ms", millisecondsSince(begin)}});
   ModuleOp module = *compilation.module;
   module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
+  if (options.target != "cpu")
+    module->setAttr(kTargetAttr, StringAttr::get(&compilation.context, options.target));
   // What the report tells of the model, as the hooks left it.
   if (phase.name == "import")
     compilation.report["operators"] = countOperators(module);
@@ -371,13 +422,18 @@ std::string Driver::getSummary() const {
                          summarizeBlocks(listToJSON(module, kBlocksAttr)),
                          summarizeContribNodes(module), formatBytes(compilation.weightsBytes),
                          millisecondsSince(start) / 1000);
-  const Machine &machine = compilation.machine;
-  return llvm::formatv("{0}: {1}, {2} ({3}-bit vectors), threads {4}, library {5}, weights {6}, "
-                       "{7:f1} s",
-                       compilation.outputPath, summarizeBlocks(listToJSON(module, kBlocksAttr)),
-                       machine.name, machine.vectorBits, stringifyThreads(options.threads),
+  return llvm::formatv("{0}: {1}, {2}, library {3}, weights {4}, {5:f1} s", compilation.outputPath,
+                       summarizeBlocks(listToJSON(module, kBlocksAttr)), summarizeTarget(),
                        formatBytes(compilation.libraryBytes), formatBytes(compilation.weightsBytes),
                        millisecondsSince(start) / 1000);
+}
+
+std::string Driver::summarizeTarget() const {
+  const Machine &machine = compilation.machine;
+  if (options.target == "cuda")
+    return llvm::formatv("CUDA {0} ({1})", llvm::join(options.gpuArchs, " "), options.gpuFormat);
+  return llvm::formatv("{0} ({1}-bit vectors), threads {2}", machine.name, machine.vectorBits,
+                       stringifyThreads(options.threads));
 }
 
 /// JSON has neither infinity nor NaN.
@@ -490,8 +546,19 @@ static void enableRemarks(MLIRContext &context) {
   (void)enabled;
 }
 
+/// What is left of the target's options when they were not given.
+static void completeGPUOptions(CompileOptions &options) {
+  if (options.target != "cuda")
+    return;
+  if (options.gpuArchs.empty())
+    options.gpuArchs = {"sm_80", "sm_90a"};
+  if (options.gpuFormat.empty())
+    options.gpuFormat = "fatbin";
+}
+
 CompileResult mlir::moe::compile(const CompileOptions &given) {
   CompileOptions options = given;
+  completeGPUOptions(options);
   if (options.modelFolder.empty())
     options.modelFolder = path::parent_path(options.input).str();
   if (options.runtimeFolder.empty())

@@ -36,6 +36,11 @@ private:
   LogicalResult link();
   LogicalResult writeHeaders();
   Object getInfo(const Machine &used);
+  Object getTargetInfo(const Machine &used);
+  /// The host of a GPU has nothing to do in parallel.
+  Threads getThreads() const {
+    return description.cuda ? Threads::None : compilation.options.threads;
+  }
   Object getWeightsInfo();
   Array getBlocksInfo();
   llvm::json::Value getTracedInfo();
@@ -102,6 +107,21 @@ llvm::json::Value PackageWriter::getTracedInfo() {
   return listToJSON(module, kTracedAttr);
 }
 
+Object PackageWriter::getTargetInfo(const Machine &used) {
+  const CompileOptions &options = compilation.options;
+  const Machine &machine = compilation.machine;
+  Object target{{"name", options.target},
+                {"cpu", machine.name},
+                {"features", Array(used.features)},
+                {"vector_bits", machine.vectorBits},
+                {"threads", stringifyThreads(getThreads())}};
+  if (description.cuda)
+    target["cuda"] = Object{{"architectures", Array(options.gpuArchs)},
+                            {"format", options.gpuFormat},
+                            {"kernels", Array(description.cuda->kernels)}};
+  return target;
+}
+
 Object PackageWriter::getInfo(const Machine &used) {
   Object source;
   if (auto model = module->getAttrOfType<StringAttr>("onnx.model"))
@@ -110,14 +130,10 @@ Object PackageWriter::getInfo(const Machine &used) {
     source["ir_version"] = attributeToJSON(version);
   if (Attribute opsets = module->getAttr("onnx.opsets"))
     source["opsets"] = attributeToJSON(opsets);
-  const Machine &machine = compilation.machine;
   return Object{{"name", compilation.name},
                 {"version", MOEC_VERSION},
                 {"abi", int64_t(MOEC_MODEL_ABI_VERSION)},
-                {"target", Object{{"cpu", machine.name},
-                                  {"features", Array(used.features)},
-                                  {"vector_bits", machine.vectorBits},
-                                  {"threads", stringifyThreads(compilation.options.threads)}}},
+                {"target", getTargetInfo(used)},
                 {"opt_level", int64_t(compilation.options.optLevel)},
                 {"entries", entriesToJSON(description.entries)},
                 {"weights", getWeightsInfo()},
@@ -183,8 +199,8 @@ LogicalResult PackageWriter::writeObject() {
 }
 
 LogicalResult PackageWriter::link() {
-  LinkOptions options{compilation.name, compilation.options.runtimeFolder,
-                      compilation.options.threads, compilation.options.sanitizer};
+  LinkOptions options{compilation.name, compilation.options.runtimeFolder, getThreads(),
+                      compilation.options.sanitizer, description.cuda.has_value()};
   std::string shared = file("lib" + compilation.name + ".so");
   std::string archive = file("lib" + compilation.name + ".a");
   llvm::Error error = linkSharedLibrary(object(), shared, options);
@@ -247,6 +263,8 @@ LogicalResult PackageWriter::write() {
   }
   description.name = compilation.name;
   description.entries = std::move(*entries);
+  if (module->hasAttr(kImagesAttr))
+    description.cuda = readImages(module);
   for (const EntryDescription &entry : description.entries) {
     Object activations = workspaceToJSON(entry);
     activations["entry"] = entry.name;

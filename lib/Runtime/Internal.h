@@ -176,6 +176,8 @@ bool rt_is_contiguous(const DLTensor *tensor);
 /* Can generated code use it where it is? With gaps, but none in the last dimension, too if
  * may_have_gaps. */
 bool rt_is_usable_in_place(const DLTensor *tensor, bool may_have_gaps);
+/* What kernels read and write at once. */
+#define RT_DEVICE_ALIGNMENT 16u
 /* Tensors on a device are not copied: is it usable in place? */
 moec_status rt_check_in_place(const rt_tensor_name *name, const DLTensor *tensor,
                               bool may_have_gaps);

@@ -213,10 +213,16 @@ bool rt_is_usable_in_place(const DLTensor *tensor, bool may_have_gaps) {
 
 moec_status rt_check_in_place(const rt_tensor_name *name, const DLTensor *tensor,
                               bool may_have_gaps) {
-  if (name->device.device_type == kDLCPU || rt_is_usable_in_place(tensor, may_have_gaps))
+  if (name->device.device_type == kDLCPU)
     return MOEC_OK;
-  return rt_fail(MOEC_ERROR_TENSOR,
-                 "%s: %s '%s' is strided or not aligned to its elements, which is not supported "
-                 "on a CUDA device: give a row-major copy",
-                 name->entry, name->kind, name->desc->name);
+  if (!rt_is_usable_in_place(tensor, may_have_gaps))
+    return rt_fail(MOEC_ERROR_TENSOR,
+                   "%s: %s '%s' is strided, which is not supported on a CUDA device: give a "
+                   "row-major copy",
+                   name->entry, name->kind, name->desc->name);
+  if (!rt_is_empty(tensor) && (uintptr_t)rt_tensor_data(tensor) % RT_DEVICE_ALIGNMENT != 0)
+    return rt_fail(MOEC_ERROR_TENSOR,
+                   "%s: %s '%s' is not aligned to %u bytes, as a CUDA device needs it: give a copy",
+                   name->entry, name->kind, name->desc->name, RT_DEVICE_ALIGNMENT);
+  return MOEC_OK;
 }

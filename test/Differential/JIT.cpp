@@ -72,15 +72,15 @@ static llvm::Error fail(const llvm::Twine &message) {
   return llvm::createStringError(message.str());
 }
 
-/// With `gpu`, by the kernels for GPUs, emulated.
-static llvm::Error lower(Compilation &compilation, bool gpu) {
+/// For CUDA, the kernels are emulated instead of compiled.
+static llvm::Error lower(Compilation &compilation) {
   // The first phase imports ONNX.
   for (const Phase &phase : getPhases().drop_front().drop_back()) {
     if (!phase.isRequested(compilation.options))
       continue;
-    bool isEmulated = gpu && phase.name == "moe-to-cpu";
+    bool isEmulated = phase.name == "gpu-to-runtime";
     LogicalResult result =
-        isEmulated ? compilation.runPasses("moe-to-gpu,emulate-gpu") : phase.run(compilation);
+        isEmulated ? compilation.runPasses("emulate-gpu") : phase.run(compilation);
     if (failed(result) || failed(verify(*compilation.module)))
       return fail("phase '" + phase.name + "' failed");
   }
@@ -150,8 +150,7 @@ static llvm::Error loadWeights(Compilation &compilation, const std::string &path
   return llvm::errorCodeToError(code);
 }
 
-static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions &options,
-                                                            bool gpu) {
+static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions &options) {
   DialectRegistry registry;
   mlir::registerAllDialects(registry);
   registerAllExtensions(registry);
@@ -176,7 +175,7 @@ static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions
       (!options.weightsFile.empty() &&
        failed(resolveWeights(*compilation.module, options.modelFolder, options.weightsFile))))
     return explained(fail("the module is not valid"));
-  if (llvm::Error error = lower(compilation, gpu))
+  if (llvm::Error error = lower(compilation))
     return explained(std::move(error));
   auto program = std::make_unique<Program>();
   if (llvm::Error error = loadWeights(compilation, options.output, *program))
@@ -209,7 +208,8 @@ void *moec_jit_compile(const char *folder, bool weights, unsigned level, bool gp
   options.output = options.modelFolder + "/packed.safetensors";
   options.weightsFile = weights ? "w.safetensors" : "";
   options.optLevel = level;
-  auto program = makeProgram(options, gpu);
+  options.target = gpu ? "cuda" : "cpu";
+  auto program = makeProgram(options);
   if (program)
     return program->release();
   lastError = toString(program.takeError());

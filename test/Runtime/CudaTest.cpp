@@ -484,6 +484,19 @@ TEST_F(CudaTest, RefusesStrides) {
   EXPECT_EQ(runMain(x.dl, y.dl), MOEC_OK);
 }
 
+TEST_F(CudaTest, RefusesMisalignedTensors) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  Tensor<float> x({3, 8}), y({2, 8});
+  moveToDevice(x.dl);
+  moveToDevice(y.dl);
+  x.shape[0] = 2;
+  x.dl.byte_offset = (16 - reinterpret_cast<uintptr_t>(x.dl.data) % 16) % 16;
+  x.dl.byte_offset += 4;
+  EXPECT_TRUE(failsWith(runMain(x.dl, y.dl), MOEC_ERROR_TENSOR,
+                        "main: input 'x' is not aligned to 16 bytes"));
+}
+
 TEST_F(CudaTest, RefusesOptionsOfTheCPU) {
   ASSERT_EQ(open(), MOEC_OK);
   moec_context_options options = MOEC_CONTEXT_OPTIONS_INIT;

@@ -223,7 +223,8 @@ typedef struct moec_library {
    * and gaps between rows need no copy. Memory is allocated in the first run at
    * a size, not in later ones of the same or a smaller size.
    *
-   * In a library for CUDA tensors are on the model's device and row-major, and run returns when
+   * In a library for CUDA tensors are on the model's device, row-major and aligned to 16
+   * bytes, and run returns when
    * all work is in the context's stream: the outputs are valid when the stream has come so far,
    * and inputs and outputs must live until then. From the second run at a size on, run neither
    * waits nor allocates, so it can be captured into a CUDA graph. */

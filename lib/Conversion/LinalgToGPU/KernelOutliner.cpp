@@ -18,6 +18,9 @@ using namespace mlir::moe;
 /// Threads of a block of a kernel with a thread per element.
 static constexpr int64_t kBlockSize = 256;
 
+/// Threads that run together, of which one may do all the work.
+static constexpr int64_t kWarpSize = 32;
+
 Value moe::getRoot(Value memref) {
   while (auto view = memref.getDefiningOp<ViewLikeOpInterface>())
     memref = view.getViewSource();
@@ -243,10 +246,13 @@ public:
     Value count = arith::ConstantIndexOp::create(builder, loc, 1);
     for (unsigned loop : parallel)
       count = arith::MulIOp::create(builder, loc, count, sizes[loop]);
-    Value isInside = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::ult, index, count);
-    auto guard = scf::IfOp::create(builder, loc, isInside);
+    // As many blocks as the launch has go through all points.
+    Value blocks = gpu::GridDimOp::create(builder, loc, gpu::Dimension::x);
+    Value step = arith::MulIOp::create(builder, loc, blocks, threads);
+    auto points = scf::ForOp::create(builder, loc, index, count, step);
     OpBuilder::InsertionGuard insertion(builder);
-    builder.setInsertionPointToStart(guard.thenBlock());
+    builder.setInsertionPointToStart(points.getBody());
+    index = points.getInductionVar();
     splitIndex(index);
     SmallVector<Value> results;
     for (OpOperand &init : op.getDpsInitsMutable())
@@ -381,8 +387,15 @@ LogicalResult KernelOutliner::outlineSequential(ArrayRef<Operation *> ops) {
     return failure();
   Location loc = ops.front()->getLoc();
   gpu::GPUFuncOp kernel = makeKernel(loc, "sequential", [&](KernelBody body) {
+    OpBuilder &builder = body.builder;
+    Value thread = gpu::ThreadIdOp::create(builder, loc, gpu::Dimension::x);
+    Value zero = arith::ConstantIndexOp::create(builder, loc, 0);
+    Value isFirst = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::eq, thread, zero);
+    auto guard = scf::IfOp::create(builder, loc, isFirst);
+    OpBuilder::InsertionGuard insertion(builder);
+    builder.setInsertionPointToStart(guard.thenBlock());
     for (Operation *op : ops)
-      body.builder.clone(*op, body.mapping);
+      builder.clone(*op, body.mapping);
   });
   SmallVector<linalg::LinalgOp> inner;
   kernel.walk([&](linalg::LinalgOp op) { inner.push_back(op); });
@@ -397,7 +410,7 @@ LogicalResult KernelOutliner::outlineSequential(ArrayRef<Operation *> ops) {
   }
   OpBuilder builder(ops.front());
   Value one = arith::ConstantIndexOp::create(builder, loc, 1);
-  launch(builder, loc, getShared(kernel, "sequential"), one, /*blockSize=*/1);
+  launch(builder, loc, getShared(kernel, "sequential"), one, kWarpSize);
   for (Operation *op : llvm::reverse(ops))
     op->erase();
   return success();

@@ -55,6 +55,7 @@ public:
   LogicalResult lower() {
     dropMarks();
     writeResultsInPlace(entry);
+    copyConstants();
     generalize();
     Block &body = entry.getBody().front();
     hoistBuffers(body);
@@ -86,6 +87,28 @@ private:
       llvm::append_range(worklist, op->getOperands());
     }
     return false;
+  }
+
+  static bool reachesLaunch(Value memref) {
+    return llvm::any_of(memref.getUsers(), [](Operation *user) {
+      return isa<gpu::LaunchFuncOp>(user) ||
+             (isa<ViewLikeOpInterface>(user) && llvm::any_of(user->getResults(), reachesLaunch));
+    });
+  }
+
+  /// Constants that a launch passes to a kernel are copied to memory by a kernel that has them.
+  void copyConstants() {
+    SmallVector<memref::GetGlobalOp> constants;
+    entry.walk([&](memref::GetGlobalOp op) {
+      if (reachesLaunch(op))
+        constants.push_back(op);
+    });
+    for (memref::GetGlobalOp op : constants) {
+      rewriter.setInsertionPointAfter(op);
+      auto buffer = memref::AllocOp::create(rewriter, op.getLoc(), op.getType());
+      auto copy = memref::CopyOp::create(rewriter, op.getLoc(), op, buffer);
+      rewriter.replaceAllUsesExcept(op, buffer, copy);
+    }
   }
 
   /// Copies and named operations become linalg.generic.
@@ -256,17 +279,8 @@ private:
         fail(op, "is a kernel for the CPU: not supported on a GPU");
       else if (isa<AllocateOp>(op))
         fail(op, "has a size that depends on data: not supported on a GPU");
-      else if (auto launch = dyn_cast<gpu::LaunchFuncOp>(op))
-        checkLaunch(launch);
       return WalkResult::advance();
     });
-  }
-
-  void checkLaunch(gpu::LaunchFuncOp launch) {
-    for (Value operand : launch.getKernelOperands())
-      if (isa<MemRefType>(operand.getType()) &&
-          getRoot(operand).getDefiningOp<memref::GetGlobalOp>())
-        fail(launch, "passes a constant of the host to a kernel");
   }
 
   void fail(Operation *op, StringRef message) {

@@ -78,14 +78,21 @@ static Expected<std::string> findLibrary(StringRef name, StringRef package) {
   return createStringError("the library " + name + " was not found; install " + package);
 }
 
-Expected<std::string> mlir::moe::findRuntime(const LinkOptions &options) {
-  SmallString<128> path(options.runtimeFolder);
-  if (options.sanitizer != Sanitizer::None)
-    sys::path::append(path, stringifySanitizer(options.sanitizer));
-  sys::path::append(path, "runtime_" + stringifyThreads(options.threads) + ".o");
-  if (sys::fs::exists(path))
-    return std::string(path);
-  return createStringError("the runtime '" + path + "' was not found");
+Expected<std::vector<std::string>> mlir::moe::findRuntime(const LinkOptions &options) {
+  SmallVector<StringRef> names = {stringifyThreads(options.threads)};
+  if (options.forCUDA)
+    names.push_back("cuda");
+  std::vector<std::string> paths;
+  for (StringRef name : names) {
+    SmallString<128> path(options.runtimeFolder);
+    if (options.sanitizer != Sanitizer::None)
+      sys::path::append(path, stringifySanitizer(options.sanitizer));
+    sys::path::append(path, "runtime_" + name + ".o");
+    if (!sys::fs::exists(path))
+      return createStringError("the runtime '" + path + "' was not found");
+    paths.push_back(std::string(path));
+  }
+  return paths;
 }
 
 Expected<std::vector<std::string>> mlir::moe::findSystemLibraries(Threads threads) {
@@ -186,8 +193,8 @@ Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const Lin
                                    "-O2",
                                    "--icf=safe",
                                    "--version-script=" + std::string(script->path),
-                                   object.str(),
-                                   *runtime};
+                                   object.str()};
+  append_range(line, *runtime);
   if (options.sanitizer == Sanitizer::None)
     line.push_back("--no-undefined");
   auto libraries = findSystemLibraries(options.threads);
@@ -226,8 +233,10 @@ Error mlir::moe::linkStaticLibrary(StringRef object, StringRef output, const Lin
   auto merged = TemporaryFile::create("o");
   if (!merged)
     return merged.takeError();
-  if (Error error = runLinker(
-          {"-m", "elf_x86_64", "-r", "-o", std::string(merged->path), object.str(), *runtime}))
+  std::vector<std::string> line = {"-m",        "elf_x86_64", "-r", "-o", std::string(merged->path),
+                                   object.str()};
+  append_range(line, *runtime);
+  if (Error error = runLinker(line))
     return error;
   auto buffer = localizeSymbols(merged->path, options.name + "_moec");
   if (!buffer)

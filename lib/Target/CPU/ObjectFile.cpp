@@ -161,6 +161,11 @@ private:
   llvm::Expected<Constant *> tensors(ArrayRef<TensorDescription> tensors);
   llvm::Expected<Constant *> function(StringRef entry, StringRef suffix);
   llvm::Expected<Constant *> entry(const EntryDescription &entry);
+  Constant *image(const ImageDescription &image);
+  /// Null for a model without.
+  Constant *cuda(const std::optional<CUDADescription> &cuda);
+  /// A constant of the runtime.
+  Constant *external(StringRef name);
 
   llvm::Module &module;
   llvm::LLVMContext &context;
@@ -226,6 +231,36 @@ llvm::Expected<Constant *> Tables::entry(const EntryDescription &entry) {
                     functions[1], functions[2], array(i32, extends)});
 }
 
+Constant *Tables::external(StringRef name) {
+  auto *global = new llvm::GlobalVariable(module, i8, /*isConstant=*/true,
+                                          llvm::GlobalValue::ExternalLinkage, nullptr, name);
+  global->setVisibility(llvm::GlobalValue::HiddenVisibility);
+  return global;
+}
+
+Constant *Tables::image(const ImageDescription &image) {
+  // PTX ends with a zero byte, which does no harm to the others.
+  auto *data =
+      cast<llvm::GlobalVariable>(global(llvm::ConstantDataArray::getString(context, image.bytes)));
+  data->setAlignment(llvm::Align(16));
+  return structure({integer(i32, image.capability), integer(i32, image.isExact),
+                    integer(i32, image.kind), integer(i32, 0), data,
+                    integer(i64, image.bytes.size())});
+}
+
+Constant *Tables::cuda(const std::optional<CUDADescription> &cuda) {
+  static_assert(sizeof(moec_cuda_desc) == 32 && sizeof(moec_image_desc) == 32,
+                "a structure of model_abi.h changed: change the tables too");
+  if (!cuda)
+    return llvm::ConstantPointerNull::get(pointer);
+  SmallVector<Constant *> images;
+  for (const ImageDescription &description : cuda->images)
+    images.push_back(image(description));
+  return global(
+      structure({external("moec_cuda_device"), integer(i32, images.size()),
+                 integer(i32, cuda->kernels.size()), structures(images), strings(cuda->kernels)}));
+}
+
 Error Tables::addModel(const ModelDescription &description, const Machine &used) {
   SmallVector<Constant *> entries;
   for (const EntryDescription &source : description.entries) {
@@ -239,7 +274,7 @@ Error Tables::addModel(const ModelDescription &description, const Machine &used)
       {integer(i32, MOEC_MODEL_ABI_VERSION), integer(i32, entries.size()), structures(entries),
        text(description.name), text(description.infoJSON), integer(i64, weights.fileBytes),
        integer(i64, weights.dataOffset), text(weights.digest), integer(i32, used.features.size()),
-       integer(i32, 0), strings(used.features), llvm::ConstantPointerNull::get(pointer)});
+       integer(i32, 0), strings(used.features), cuda(description.cuda)});
   static_assert(sizeof(moec_model_desc) == 80 && sizeof(moec_entry_desc) == 80 &&
                     sizeof(moec_tensor_desc) == 24,
                 "a structure of model_abi.h changed: change the tables too");
@@ -253,10 +288,7 @@ Error Tables::addModel(const ModelDescription &description, const Machine &used)
 
 /// const moec_library *NAME_moec(void), and the alias for generic loaders.
 void Tables::addAccessor(StringRef name) {
-  auto *table =
-      new llvm::GlobalVariable(module, i8, /*isConstant=*/true, llvm::GlobalValue::ExternalLinkage,
-                               nullptr, "moec_runtime_library");
-  table->setVisibility(llvm::GlobalValue::HiddenVisibility);
+  Constant *table = external("moec_runtime_library");
   auto *function =
       llvm::Function::Create(llvm::FunctionType::get(pointer, /*isVarArg=*/false),
                              llvm::GlobalValue::ExternalLinkage, name + "_moec", module);

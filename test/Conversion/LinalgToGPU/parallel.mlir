@@ -16,12 +16,12 @@
 // CHECK: return
 // CHECK: gpu.func @parallel(%[[A:.*]]: memref<?x16xf32>, %[[B:.*]]: memref<?xf32>) kernel
 // CHECK: %[[ID:.*]] = arith.addi %{{.*}}, %thread_id_x
-// CHECK: arith.cmpi ult, %[[ID]]
-// CHECK: scf.if
-// CHECK: %[[FIRST:.*]] = memref.load %[[B]][%[[ID]]]
+// CHECK: %[[STEP:.*]] = arith.muli %grid_dim_x, %block_dim_x
+// CHECK: scf.for %[[I:.*]] = %[[ID]] to %{{.*}} step %[[STEP]]
+// CHECK: %[[FIRST:.*]] = memref.load %[[B]][%[[I]]]
 // CHECK: %[[SUM:.*]] = scf.for %[[J:.*]] = {{.*}} iter_args(%[[PART:.*]] = %[[FIRST]])
-// CHECK: memref.load %[[A]][%[[ID]], %[[J]]]
-// CHECK: memref.store %[[SUM]], %[[B]][%[[ID]]]
+// CHECK: memref.load %[[A]][%[[I]], %[[J]]]
+// CHECK: memref.store %[[SUM]], %[[B]][%[[I]]]
 func.func @sum(%x: memref<?x16xf32>, %y: memref<?xf32> {moe.output}) attributes {moe.entry} {
   linalg.generic {indexing_maps = [#in, #out], iterator_types = ["parallel", "reduction"]} ins(%x : memref<?x16xf32>) outs(%y : memref<?xf32>) {
   ^bb0(%a: f32, %s: f32):

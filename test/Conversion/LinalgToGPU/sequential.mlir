@@ -7,10 +7,12 @@
 // CHECK-SAME: %[[X:.*]]: memref<?xf32>, %[[Y:.*]]: memref<?xindex>
 // CHECK-DAG: %[[RESULT:.*]] = memref.alloc() : memref<index>
 // CHECK-DAG: %[[TEMPORARY:.*]] = memref.alloc() : memref<2xf32>
-// CHECK: gpu.launch_func @kernels::@sequential blocks in (%[[C1:.*]], %[[C1]], %[[C1]]) threads in (%[[C1]], %[[C1]], %[[C1]])
+// CHECK: gpu.launch_func @kernels::@sequential blocks in (%[[C1:.*]], %[[C1]], %[[C1]]) threads in (%c32, %[[C1]], %[[C1]])
 // CHECK-NOT: memref.load
 // CHECK: gpu.launch_func @kernels::@parallel
 // CHECK: gpu.func @sequential
+// CHECK: arith.cmpi eq, %thread_id_x
+// CHECK: scf.if
 // CHECK: scf.for
 // CHECK: memref.load
 // CHECK: memref.store %{{.*}}[] : memref<index>
@@ -85,4 +87,29 @@ gpu.module @mine {
     gpu.return
   }
 }
+}
+
+// -----
+
+// A constant that a launch passes is copied to memory.
+
+// CHECK-LABEL: func.func @constant
+// CHECK: %[[BUFFER:.*]] = memref.alloc() : memref<2xf32>
+// CHECK: gpu.launch_func @mine::@parallel {{.*}} args(%[[BUFFER]] : memref<2xf32>)
+// CHECK: gpu.launch_func @mine::@kernel {{.*}} args(%[[BUFFER]] : memref<2xf32>)
+// CHECK: gpu.func @parallel
+// CHECK: memref.get_global @table
+module attributes {gpu.container_module} {
+  memref.global "private" constant @table : memref<2xf32> = dense<[1.0, 2.0]>
+  func.func @constant(%y: memref<4xf32> {moe.output}) attributes {moe.entry} {
+    %c1 = arith.constant 1 : index
+    %t = memref.get_global @table : memref<2xf32>
+    gpu.launch_func @mine::@kernel blocks in (%c1, %c1, %c1) threads in (%c1, %c1, %c1) args(%t : memref<2xf32>)
+    return
+  }
+  gpu.module @mine {
+    gpu.func @kernel(%x: memref<2xf32>) kernel {
+      gpu.return
+    }
+  }
 }

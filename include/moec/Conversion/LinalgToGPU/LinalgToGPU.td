@@ -20,7 +20,8 @@ def LinalgToGPU : Pass<"linalg-to-gpu", "::mlir::ModuleOp"> {
       A loop or condition that launches kernels itself stays on the host.
     - A scalar that is loaded from memory is loaded again in the kernels that use it, together
       with the arithmetic between.
-    - Constants (`memref.get_global`) become constants of the kernels' module.
+    - Constants (`memref.get_global`) become constants of the kernels' module; those that a launch
+      passes are copied to memory first.
     - `moe.check` of a value in memory is left out: nobody could report it without waiting
       for the device. The code goes on with clamped values, as it does on the CPU.
     - `moe.profile_mark` is left out.

@@ -41,11 +41,28 @@ struct EntryDescription {
   std::optional<int64_t> liveBytes;
 };
 
+/// Code for GPUs, as in moec_image_desc.
+struct ImageDescription {
+  uint32_t capability = 0;
+  bool isExact = false;
+  uint32_t kind = 0;
+  std::string bytes;
+};
+
+/// What a model for CUDA devices has in addition: images of its kernels, and their names by their
+/// numbers.
+struct CUDADescription {
+  std::vector<ImageDescription> images;
+  std::vector<std::string> kernels;
+};
+
 struct ModelDescription {
   std::string name;
   std::string infoJSON;
   std::vector<EntryDescription> entries;
   WeightsFileInfo weights;
+  /// nullopt: the entries run on the CPU.
+  std::optional<CUDADescription> cuda;
 };
 
 /// DLPack's code and bits of an element type; false when it has none.
