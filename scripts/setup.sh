@@ -13,8 +13,8 @@ packages=(
   cmake ninja-build ccache g++ git
   # The ONNX reader and the unit tests.
   libprotobuf-dev protobuf-compiler libgtest-dev libgmock-dev zlib1g-dev
-  # ldd and readelf for the tests, and the Python environment.
-  binutils libc-bin python3 python3-venv
+  # ldd, readelf and other CPUs for the tests, and the Python environment.
+  binutils libc-bin qemu-user python3 python3-venv
 )
 
 is_installed() {

@@ -34,7 +34,7 @@ reports=(lit.xml googletest.xml pytest.xml)
 if [ "$build" = build ]; then
   echo "== fuzz"
   MOEC_PRESET=fuzz scripts/build.sh &&
-    .venv/bin/python test/fuzz/run.py --seconds "${MOEC_FUZZ_SECONDS:-60}" --junit "$results/fuzz.xml"
+    .venv/bin/python test/fuzz/run.py --seconds "${MOEC_FUZZ_SECONDS:-60}" --seed 1 --junit "$results/fuzz.xml"
   reports+=(fuzz.xml)
 fi
 

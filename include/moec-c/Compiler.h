@@ -109,6 +109,14 @@ MOEC_COMPILER_API const char *moec_compiler_result_summary(const moec_compiler_r
 MOEC_COMPILER_API const char *moec_compiler_result_package(const moec_compiler_result *result);
 MOEC_COMPILER_API void moec_compiler_result_destroy(moec_compiler_result *result);
 
+/* Writes the tensors of the model that a package was compiled from to the
+ * safetensors file `output`, bit for bit and under their names. Constants of at most
+ * 4 KiB are in the package's code and not among them. Returns 0,
+ * MOEC_COMPILER_BAD_MODEL for a package that is missing or damaged,
+ * MOEC_COMPILER_UNSUPPORTED when its weights were converted while compiling, or
+ * MOEC_COMPILER_OUTPUT. */
+MOEC_COMPILER_API int32_t moec_compiler_unpack(const char *package, const char *output);
+
 #ifdef __cplusplus
 }
 #endif

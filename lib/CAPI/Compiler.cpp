@@ -3,6 +3,7 @@
 
 #include "moec-c/Compiler.h"
 #include "moec/Compiler/Options.h"
+#include "moec/Compiler/Unpack.h"
 
 using namespace mlir::moe;
 
@@ -101,6 +102,14 @@ int32_t moec_compiler_compile(const moec_compiler_options *options, const char *
   if (result)
     *result = new moec_compiler_result{std::move(compiled)};
   return 0;
+}
+
+int32_t moec_compiler_unpack(const char *package, const char *output) {
+  if (!package || !output)
+    return fail(CompileStatus::Usage, "package or output is NULL");
+  std::string message;
+  CompileStatus status = unpackPackage(package, output, message);
+  return status == CompileStatus::Success ? 0 : fail(status, message);
 }
 
 const char *moec_compiler_result_summary(const moec_compiler_result *result) {

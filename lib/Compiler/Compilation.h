@@ -37,13 +37,25 @@ inline constexpr llvm::StringLiteral kImagesAttr = "moe.images";
 /// Optional list of {name, op}: what `moe.profile_mark` numbers.
 inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
 
+/// A level of instructions that the library has code for: the machine, and the program from the
+/// first phase on that depends on it.
+struct Level {
+  Machine machine;
+  OwningOpRef<ModuleOp> module;
+};
+
 struct Compilation {
   const CompileOptions &options;
   MLIRContext &context;
+  /// The first level, and, until there is a module of each level, the program of all.
   Machine machine;
   /// What kernels for GPUs are compiled for; empty unless the target is cuda.
   std::vector<GPUMachine> gpus;
   OwningOpRef<ModuleOp> module;
+  /// The others. Their modules are null until they are needed.
+  std::vector<Level> otherLevels;
+  /// Number of the level that `machine` and `module` are now: see forEachLevel.
+  unsigned level = 0;
 
   /// The model's name (a C identifier), and the package's folder or the ONNX file.
   std::string name, outputPath;
@@ -64,6 +76,8 @@ struct Compilation {
   Compilation(const CompileOptions &options, MLIRContext &context)
       : options(options), context(context) {}
 
+  /// Calls `run` for each level, with its machine and module in place of the first one's.
+  LogicalResult forEachLevel(llvm::function_ref<LogicalResult()> run);
   /// Runs a pass pipeline as written for `moe-opt --pass-pipeline`.
   LogicalResult runPasses(llvm::StringRef pipeline);
   /// Tells the caller how far the phase is; fails when it wants to stop.
@@ -88,6 +102,8 @@ struct Phase {
   /// The only target that it is for; null: any.
   const char *target = nullptr;
 
+  /// Whether its result depends on the machine: it runs on the module of each level.
+  bool isPerLevel() const;
   /// Whether it runs with these options at some optimization level.
   bool isPossible(const CompileOptions &options) const {
     return emit.value_or(options.emit) == options.emit && (!isAskedFor || isAskedFor(options)) &&

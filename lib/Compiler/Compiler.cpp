@@ -19,6 +19,7 @@
 #include "moec/Frontend/ONNX/Importer.h"
 #include "moec/InitAll.h"
 #include "moec/Target/CPU/ResolveWeights.h"
+#include "moec/Target/CPU/UnpackWeights.h"
 #include "moec/Target/CPU/WeightTransforms.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Config/llvm-config.h"
@@ -102,12 +103,14 @@ private:
   LogicalResult checkWeightOptions();
   LogicalResult checkTarget();
   LogicalResult checkGPUOptions();
+  LogicalResult chooseLevels();
   LogicalResult choosePaths();
   LogicalResult loadModule(size_t &first);
   LogicalResult findFirstPhase(size_t &first);
   LogicalResult checkHooks(size_t first);
   LogicalResult runHooks(const Phase &phase);
   LogicalResult runPhase(size_t index);
+  LogicalResult runPhaseOnModule(size_t index);
   LogicalResult dump(size_t index);
   LogicalResult writeReport();
   const Phase &getLastPhase() const;
@@ -196,11 +199,23 @@ LogicalResult Driver::checkTarget() {
     return failure();
   if (!isCUDA && !(options.gpuArchs.empty() && options.gpuFormat.empty()))
     return compilation.fail(CompileStatus::Usage, "--gpu-arch and --gpu-format need --target=cuda");
+  return chooseLevels();
+}
+
+LogicalResult Driver::chooseLevels() {
   // On the host of a GPU nothing is worth more than the least common CPU.
-  auto machine = Machine::get(isCUDA ? StringRef("x86-64") : StringRef(options.cpu));
-  if (!machine)
-    return compilation.fail(CompileStatus::Usage, machine.takeError());
-  compilation.machine = std::move(*machine);
+  auto machines = Machine::getLevels(options.target == "cuda" ? "x86-64" : StringRef(options.cpu));
+  if (!machines)
+    return compilation.fail(CompileStatus::Usage, machines.takeError());
+  compilation.machine = std::move(machines->front());
+  for (Machine &machine : llvm::drop_begin(*machines))
+    compilation.otherLevels.push_back({std::move(machine), nullptr});
+  const Phase *last = options.compileTo.empty() ? nullptr : findPhase(options.compileTo);
+  if (last && last->isPerLevel() && !compilation.otherLevels.empty())
+    return compilation.fail(CompileStatus::Usage,
+                            "phase '" + options.compileTo +
+                                "' has a program for each CPU of --cpu=" + options.cpu +
+                                "; choose one CPU, or --dump-phases");
   return success();
 }
 
@@ -274,6 +289,10 @@ LogicalResult Driver::findFirstPhase(size_t &first) {
       return compilation.fail(CompileStatus::Usage, "'" + options.input +
                                                         "' already is past phase '" + asked.name +
                                                         "', which an option asks for");
+  if (phase->isPerLevel() && !compilation.otherLevels.empty())
+    return compilation.fail(
+        CompileStatus::Usage,
+        "'" + options.input + "' was lowered for one CPU; --cpu=" + options.cpu + " names several");
   const Phase *last = options.compileTo.empty() ? &getLastPhase() : findPhase(options.compileTo);
   if (phase >= last)
     return compilation.fail(CompileStatus::Usage,
@@ -293,6 +312,7 @@ LogicalResult Driver::loadModule(size_t &first) {
       failed(resolveWeights(*compilation.module, options.modelFolder, options.weightsFile)))
     return failure();
   compilation.report["operators"] = countOperators(*compilation.module);
+  recordTensors(*compilation.module);
   return findFirstPhase(first);
 }
 
@@ -316,7 +336,10 @@ LogicalResult Driver::dump(size_t index) {
   SmallString<256> file(options.dumpFolder);
   size_t number = llvm::count_if(getPhases().take_front(index),
                                  [&](const Phase &phase) { return phase.isPossible(options); });
-  path::append(file, llvm::formatv("{0,0+2}-{1}.mlir", number, getPhases()[index].name).str());
+  bool isOfLevel = getPhases()[index].isPerLevel() && !compilation.otherLevels.empty();
+  path::append(file, llvm::formatv("{0,0+2}-{1}{2}{3}.mlir", number, getPhases()[index].name,
+                                   isOfLevel ? "." : "", isOfLevel ? compilation.machine.name : "")
+                         .str());
   if (llvm::Error error = writeTextFile(file, print()))
     return compilation.fail(CompileStatus::Output, std::move(error));
   return success();
@@ -361,17 +384,29 @@ LogicalResult Driver::runPhase(size_t index) {
   Clock::time_point begin = Clock::now();
   compilation.failure = phase.failure;
   compilation.phase = phase.name;
-  if (failed(compilation.advance()) || failed(phase.run(compilation)) || failed(runHooks(phase)))
+  if (failed(compilation.advance()))
+    return failure();
+  auto runOnModule = [&] { return runPhaseOnModule(index); };
+  if (failed(phase.isPerLevel() ? compilation.forEachLevel(runOnModule) : runOnModule()))
     return failure();
   compilation.timings.push_back(
       llvm::json::Object{{"phase", phase.name}, {"ms", millisecondsSince(begin)}});
+  return success();
+}
+
+LogicalResult Driver::runPhaseOnModule(size_t index) {
+  const Phase &phase = getPhases()[index];
+  if (failed(phase.run(compilation)) || failed(runHooks(phase)))
+    return failure();
   ModuleOp module = *compilation.module;
   module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
   if (options.target != "cpu")
     module->setAttr(kTargetAttr, StringAttr::get(&compilation.context, options.target));
   // What the report tells of the model, as the hooks left it.
-  if (phase.name == "import")
+  if (phase.name == "import") {
     compilation.report["operators"] = countOperators(module);
+    recordTensors(module);
+  }
   if (phase.name == "raise-moe" || phase.name == "convert-weights")
     recordBlocks(module);
   if (failed(mlir::verify(module))) {
@@ -429,11 +464,15 @@ std::string Driver::getSummary() const {
 }
 
 std::string Driver::summarizeTarget() const {
-  const Machine &machine = compilation.machine;
   if (options.target == "cuda")
     return llvm::formatv("CUDA {0} ({1})", llvm::join(options.gpuArchs, " "), options.gpuFormat);
-  return llvm::formatv("{0} ({1}-bit vectors), threads {2}", machine.name, machine.vectorBits,
-                       stringifyThreads(options.threads));
+  auto summarizeMachine = [](const Machine &machine) {
+    return llvm::formatv("{0} ({1}-bit vectors)", machine.name, machine.vectorBits).str();
+  };
+  std::string machines = summarizeMachine(compilation.machine);
+  for (const Level &level : compilation.otherLevels)
+    machines += ", " + summarizeMachine(level.machine);
+  return llvm::formatv("{0}, threads {1}", machines, stringifyThreads(options.threads));
 }
 
 /// JSON has neither infinity nor NaN.
@@ -471,18 +510,26 @@ static llvm::json::Object describeFiles(StringRef folder) {
   return files;
 }
 
+static llvm::json::Object describeMachine(const Machine &machine) {
+  return llvm::json::Object{{"cpu", machine.name},
+                            {"vector_bits", machine.vectorBits},
+                            {"features", llvm::json::Array(machine.features)}};
+}
+
 LogicalResult Driver::writeReport() {
   if (options.reportFile.empty())
     return success();
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const Machine &machine = compilation.machine;
   llvm::json::Object &report = compilation.report;
   report["model"] = llvm::json::fixUTF8(path::filename(options.input));
-  report["target"] = llvm::json::Object{{"name", options.target},
-                                        {"cpu", machine.name},
-                                        {"vector_bits", machine.vectorBits},
-                                        {"features", llvm::json::Array(machine.features)}};
+  llvm::json::Object target = describeMachine(compilation.machine);
+  target["name"] = options.target;
+  llvm::json::Array others;
+  for (const Level &level : compilation.otherLevels)
+    others.push_back(describeMachine(level.machine));
+  target["other_levels"] = std::move(others);
+  report["target"] = std::move(target);
   report["opt_level"] = int64_t(options.optLevel);
   report["moe_blocks"] = listToJSON(*compilation.module, kBlocksAttr);
   report["lowerings"] = std::move(compilation.lowerings);

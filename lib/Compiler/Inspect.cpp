@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include "moec/Compiler/Inspect.h"
+#include "PackageDescription.h"
 #include "Text.h"
 
 #include "moec/Support/DimExpression.h"
@@ -24,8 +25,7 @@ using llvm::json::Object;
 // Finding
 //===----------------------------------------------------------------------===//
 
-/// The one NAME.json of a package. Its name need not be the folder's.
-static Expected<std::string> findDescription(StringRef path) {
+Expected<std::string> mlir::moe::findDescription(StringRef path) {
   if (!sys::fs::exists(path))
     return createStringError("there is no package '" + path + "'");
   if (sys::path::extension(path) == ".json")
@@ -48,7 +48,7 @@ static Expected<std::string> findDescription(StringRef path) {
   return found.front();
 }
 
-static Expected<json::Value> readDescription(StringRef file) {
+Expected<json::Value> mlir::moe::readDescription(StringRef file) {
   auto buffer = MemoryBuffer::getFile(file);
   if (!buffer)
     return createStringError("cannot open '" + file + "': " + buffer.getError().message());
@@ -148,6 +148,8 @@ void Page::printHead() {
   row("CPU", getText(target, "cpu") + ", " + getText(target, "vector_bits") + "-bit vectors");
   const Array *features = target.getArray("features");
   row("needs", features && !features->empty() ? join(map_range(*features, toText), " ") : "");
+  if (const Array *levels = target.getArray("levels"); levels && levels->size() > 1)
+    row("levels", join(map_range(*levels, toText), ", ") + ", chosen when opened");
   row("threads", getText(target, "threads"));
 }
 

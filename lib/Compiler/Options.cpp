@@ -173,7 +173,8 @@ static std::vector<OptionDescription> makeOptions() {
   cpu.choices = {{"native", "this machine's, by CPUID (default)"},
                  {"x86-64-v3", "AVX2"},
                  {"x86-64-v4", "AVX-512"},
-                 {"sapphirerapids", "AVX-512 and AMX"}};
+                 {"sapphirerapids", "AVX-512 and AMX"},
+                 {"multi", "these three in one library, as a list is: x86-64-v3,znver4"}};
   add("threads", "kind", "Target", "Who runs parallel work", setThreads).choices = {
       {"openmp", "the OpenMP runtime (default)"},
       {"none", "the calling thread alone"},

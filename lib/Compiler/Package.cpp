@@ -32,26 +32,34 @@ public:
 
 private:
   LogicalResult writeWeights();
+  LogicalResult checkLayouts();
   LogicalResult writeObject();
+  LogicalResult writeObject(llvm::Module &llvmModule, const Machine &used);
+  LogicalResult describeModel(const LevelDescription &level, StringRef text,
+                              llvm::Module &llvmModule);
   LogicalResult link();
   LogicalResult writeHeaders();
-  Object getInfo(const Machine &used);
-  Object getTargetInfo(const Machine &used);
+  Object getInfo(const LevelDescription &level, const Machine &used);
+  Object getTargetInfo(const LevelDescription &level, const Machine &used);
+  bool isForCUDA() const { return compilation.options.target == "cuda"; }
   /// The host of a GPU has nothing to do in parallel.
-  Threads getThreads() const {
-    return description.cuda ? Threads::None : compilation.options.threads;
-  }
+  Threads getThreads() const { return isForCUDA() ? Threads::None : compilation.options.threads; }
   Object getWeightsInfo();
   Array getBlocksInfo();
   llvm::json::Value getTracedInfo();
 
   std::string file(StringRef name) { return folder.getPath(name); }
-  std::string object() { return file(compilation.name + ".o"); }
+  /// Of the current level.
+  std::string object() {
+    return file(compilation.name + "." + std::to_string(compilation.level) + ".o");
+  }
 
   Compilation &compilation;
   PackageFolder &folder;
+  /// Of the first level. Its weights are those of all.
   ModuleOp module;
   ModelDescription description;
+  std::vector<std::string> levels, objects;
 };
 } // namespace
 
@@ -107,22 +115,52 @@ llvm::json::Value PackageWriter::getTracedInfo() {
   return listToJSON(module, kTracedAttr);
 }
 
-Object PackageWriter::getTargetInfo(const Machine &used) {
+Object PackageWriter::getTargetInfo(const LevelDescription &level, const Machine &used) {
   const CompileOptions &options = compilation.options;
   const Machine &machine = compilation.machine;
   Object target{{"name", options.target},
                 {"cpu", machine.name},
+                {"levels", Array(levels)},
                 {"features", Array(used.features)},
                 {"vector_bits", machine.vectorBits},
                 {"threads", stringifyThreads(getThreads())}};
-  if (description.cuda)
+  if (level.cuda)
     target["cuda"] = Object{{"architectures", Array(options.gpuArchs)},
                             {"format", options.gpuFormat},
-                            {"kernels", Array(description.cuda->kernels)}};
+                            {"kernels", Array(level.cuda->kernels)}};
   return target;
 }
 
-Object PackageWriter::getInfo(const Machine &used) {
+/// The regions of the profile, those of one operation as one object: the names in a region
+/// are "source: phase".
+static Array groupRegions(const Array &regions) {
+  Array groups;
+  for (const llvm::json::Value &value : regions) {
+    const Object *region = value.getAsObject();
+    StringRef name = region ? region->getString("name").value_or("") : "";
+    StringRef op = region ? region->getString("op").value_or("") : "";
+    auto [source, phase] = name.rsplit(": ");
+    Object *last = groups.empty() ? nullptr : groups.back().getAsObject();
+    Array *phases = last ? last->getArray("phases") : nullptr;
+    bool continues = phases && !phase.empty() && last->getString("name") == source &&
+                     last->getString("op").value_or(source) == op;
+    if (!continues) {
+      Object group{{"name", source.str()}};
+      if (!op.empty() && op != source)
+        group["op"] = op.str();
+      if (!phase.empty())
+        group["phases"] = Array();
+      groups.push_back(std::move(group));
+      phases = groups.back().getAsObject()->getArray("phases");
+    }
+    if (phases)
+      phases->push_back(phase.str());
+  }
+  return groups;
+}
+
+/// What runs on a CPU of the level; the rest is the same for all.
+Object PackageWriter::getInfo(const LevelDescription &level, const Machine &used) {
   Object source;
   if (auto model = module->getAttrOfType<StringAttr>("onnx.model"))
     source["model"] = attributeToJSON(model);
@@ -133,15 +171,24 @@ Object PackageWriter::getInfo(const Machine &used) {
   return Object{{"name", compilation.name},
                 {"version", MOEC_VERSION},
                 {"abi", int64_t(MOEC_MODEL_ABI_VERSION)},
-                {"target", getTargetInfo(used)},
+                {"target", getTargetInfo(level, used)},
                 {"opt_level", int64_t(compilation.options.optLevel)},
-                {"entries", entriesToJSON(description.entries)},
+                {"entries", entriesToJSON(level.entries)},
                 {"weights", getWeightsInfo()},
                 {"moe_blocks", listToJSON(module, kBlocksAttr)},
                 {"traced", getTracedInfo()},
                 {"lowerings", listToJSON(module, kLoweringsAttr)},
-                {"regions", listToJSON(module, kRegionsAttr)},
+                {"regions", groupRegions(listToJSON(module, kRegionsAttr))},
                 {"source", std::move(source)}};
+}
+
+/// What no run asks for and what grows with the model stays out of the library.
+static void removeCompileTimeInfo(Object &info) {
+  info.erase("moe_blocks");
+  info.erase("lowerings");
+  Object *weights = info.getObject("weights");
+  weights->erase("tensors");
+  weights->erase("blocks");
 }
 
 //===----------------------------------------------------------------------===//
@@ -168,26 +215,30 @@ LogicalResult PackageWriter::writeWeights() {
   return success();
 }
 
-LogicalResult PackageWriter::writeObject() {
-  llvm::LLVMContext context;
-  auto llvmModule = translateForMachine(module, context, compilation.machine);
-  if (!llvmModule)
-    return failure();
-  Machine used = getUsedMachine(*llvmModule, compilation.machine);
-  llvm::json::Value info(getInfo(used));
-  description.infoJSON = llvm::formatv("{0}", info);
-  if (llvm::Error error = folder.writeFile(compilation.name + ".json", description.infoJSON + "\n"))
-    return compilation.fail(CompileStatus::Output, std::move(error));
-  if (llvm::Error error = addModelDescription(*llvmModule, description, used))
-    return compilation.fail(CompileStatus::Internal, std::move(error));
+/// There is one weights file.
+LogicalResult PackageWriter::checkLayouts() {
+  auto getKey = [](WeightOp weight) {
+    return std::make_tuple(weight.getSources(), weight.getTransforms());
+  };
+  return compilation.forEachLevel([&]() -> LogicalResult {
+    ModuleOp other = *compilation.module;
+    if (getWeightsLayout(other) == getWeightsLayout(module) &&
+        llvm::equal(llvm::map_range(other.getOps<WeightOp>(), getKey),
+                    llvm::map_range(module.getOps<WeightOp>(), getKey)))
+      return success();
+    return compilation.fail(CompileStatus::Internal, "the weights of '" + compilation.machine.name +
+                                                         "' are laid out like no other level's");
+  });
+}
 
+LogicalResult PackageWriter::writeObject(llvm::Module &llvmModule, const Machine &used) {
   std::error_code code;
   llvm::raw_fd_ostream out(object(), code);
   if (code)
     return compilation.fail(CompileStatus::Output,
                             "cannot write '" + object() + "': " + code.message());
   unsigned level = std::max(1u, compilation.options.optLevel);
-  if (llvm::Error error = emitObject(*llvmModule, used, level, compilation.options.sanitizer, out))
+  if (llvm::Error error = emitObject(llvmModule, used, level, compilation.options.sanitizer, out))
     return compilation.fail(CompileStatus::Internal, std::move(error));
   out.flush();
   code = out.error();
@@ -195,17 +246,59 @@ LogicalResult PackageWriter::writeObject() {
   if (code)
     return compilation.fail(CompileStatus::Output,
                             "cannot write '" + object() + "': " + code.message());
+  objects.push_back(object());
+  return compilation.advance();
+}
+
+/// The object of the current level; the first one's has the model's tables, too.
+LogicalResult PackageWriter::writeObject() {
+  auto entries = readInterface(*compilation.module);
+  if (failed(entries)) {
+    compilation.failure = CompileStatus::BadModel;
+    return failure();
+  }
+  llvm::LLVMContext context;
+  auto llvmModule = translateForMachine(*compilation.module, context, compilation.machine);
+  if (!llvmModule)
+    return failure();
+  Machine used = getUsedMachine(*llvmModule, compilation.machine);
+  LevelDescription level{compilation.level, compilation.machine.name, "", std::move(*entries),
+                         std::nullopt};
+  if (isForCUDA())
+    level.cuda = readImages(*compilation.module);
+  llvm::json::Value info(getInfo(level, used));
+  std::string text = llvm::formatv("{0}\n", info);
+  removeCompileTimeInfo(*info.getAsObject());
+  level.infoJSON = llvm::formatv("{0}", info);
+  if (llvm::Error error = addLevelDescription(*llvmModule, level, used))
+    return compilation.fail(CompileStatus::Internal, std::move(error));
+  if (level.number == 0 && failed(describeModel(level, text, *llvmModule)))
+    return failure();
+  return writeObject(*llvmModule, used);
+}
+
+/// What is once in a package.
+LogicalResult PackageWriter::describeModel(const LevelDescription &level, StringRef text,
+                                           llvm::Module &llvmModule) {
+  for (const EntryDescription &entry : level.entries) {
+    Object activations = workspaceToJSON(entry);
+    activations["entry"] = entry.name;
+    compilation.activations.push_back(std::move(activations));
+  }
+  if (llvm::Error error = folder.writeFile(compilation.name + ".json", text))
+    return compilation.fail(CompileStatus::Output, std::move(error));
+  addModelDescription(llvmModule, description);
   return success();
 }
 
 LogicalResult PackageWriter::link() {
   LinkOptions options{compilation.name, compilation.options.runtimeFolder, getThreads(),
-                      compilation.options.sanitizer, description.cuda.has_value()};
+                      compilation.options.sanitizer, isForCUDA()};
   std::string shared = file("lib" + compilation.name + ".so");
   std::string archive = file("lib" + compilation.name + ".a");
-  llvm::Error error = linkSharedLibrary(object(), shared, options);
+  llvm::Error error = linkSharedLibrary(objects, shared, options);
   if (!error)
-    error = linkStaticLibrary(object(), archive, options);
+    error = linkStaticLibrary(objects, archive, options);
   // The interrupt of a terminal also ends the linker.
   if (failed(compilation.advance())) {
     consumeError(std::move(error));
@@ -213,7 +306,8 @@ LogicalResult PackageWriter::link() {
   }
   if (error)
     return compilation.fail(CompileStatus::Output, std::move(error));
-  (void)llvm::sys::fs::remove(object());
+  for (const std::string &object : objects)
+    (void)llvm::sys::fs::remove(object);
   (void)llvm::sys::fs::file_size(shared, compilation.libraryBytes);
   return success();
 }
@@ -256,22 +350,14 @@ LogicalResult PackageWriter::writeHeaders() {
 }
 
 LogicalResult PackageWriter::write() {
-  auto entries = readInterface(module);
-  if (failed(entries)) {
-    compilation.failure = CompileStatus::BadModel;
-    return failure();
-  }
   description.name = compilation.name;
-  description.entries = std::move(*entries);
-  if (module->hasAttr(kImagesAttr))
-    description.cuda = readImages(module);
-  for (const EntryDescription &entry : description.entries) {
-    Object activations = workspaceToJSON(entry);
-    activations["entry"] = entry.name;
-    compilation.activations.push_back(std::move(activations));
-  }
-  if (failed(writeWeights()) || failed(compilation.advance()) || failed(writeObject()) ||
-      failed(compilation.advance()) || failed(link()) || failed(writeHeaders()))
+  description.numLevels = 1 + compilation.otherLevels.size();
+  levels.push_back(compilation.machine.name);
+  for (const Level &level : compilation.otherLevels)
+    levels.push_back(level.machine.name);
+  auto writeLevel = [&] { return writeObject(); };
+  if (failed(checkLayouts()) || failed(writeWeights()) || failed(compilation.advance()) ||
+      failed(compilation.forEachLevel(writeLevel)) || failed(link()) || failed(writeHeaders()))
     return failure();
   // The last chance to stop.
   if (failed(compilation.advance()))

@@ -13,6 +13,7 @@
 #include "moec/Frontend/ONNX/Importer.h"
 #include "moec/InitAll.h"
 #include "moec/Target/CPU/PlanWeights.h"
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 
 #include <mutex>
@@ -37,6 +38,28 @@ LogicalResult Compilation::advance(uint64_t done, uint64_t all) {
   if (!interrupted && options.progress)
     interrupted = !options.progress(phase, done, all);
   return mlir::failure(interrupted);
+}
+
+LogicalResult Compilation::forEachLevel(llvm::function_ref<LogicalResult()> run) {
+  for (Level &other : otherLevels)
+    if (!other.module)
+      other.module = module->clone();
+  if (failed(run()))
+    return mlir::failure();
+  for (auto [i, other] : llvm::enumerate(otherLevels)) {
+    auto swapLevels = [&, &other = other] {
+      std::swap(machine, other.machine);
+      std::swap(module, other.module);
+    };
+    swapLevels();
+    level = i + 1;
+    LogicalResult result = run();
+    swapLevels();
+    level = 0;
+    if (failed(result))
+      return mlir::failure();
+  }
+  return success();
 }
 
 LogicalResult Compilation::runPasses(StringRef pipeline) {
@@ -64,7 +87,9 @@ static LogicalResult lower(Compilation &compilation, StringRef pipeline, StringR
   if (failed(compilation.runPasses(pipeline)))
     return failure();
   Operations after = collectOperations(*compilation.module);
-  appendLowerings(before, after, lowering, compilation.lowerings);
+  // The same at each level.
+  if (compilation.level == 0)
+    appendLowerings(before, after, lowering, compilation.lowerings);
   recordLowerings(*compilation.module, before, after, lowering);
   return success();
 }
@@ -222,6 +247,13 @@ ArrayRef<Phase> mlir::moe::getPhases() {
        writePackage},
   };
   return phases;
+}
+
+bool Phase::isPerLevel() const {
+  // From the first that lowers what the program means to code; all levels are one package.
+  static const Phase *first =
+      llvm::find_if(getPhases(), [](const Phase &phase) { return phase.run == lowerToReference; });
+  return this >= first && run != writePackage;
 }
 
 std::vector<PhaseDescription> mlir::moe::getPhaseDescriptions() {

@@ -7,13 +7,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-const moec_entry_desc *rt_find_entry(const char *name) {
-  const moec_model_desc *model = &moec_model_description;
-  for (uint32_t i = 0; i < model->num_entries; ++i)
-    if (!name || strcmp(name, model->entries[i].name) == 0)
-      return &model->entries[i];
-  (void)rt_fail(MOEC_ERROR_ARGUMENT, "the library '%s' has no entry '%s'", model->name,
-                name ? name : "");
+const moec_entry_desc *rt_find_entry(const moec_level_desc *level, const char *name) {
+  for (uint32_t i = 0; i < level->num_entries; ++i)
+    if (!name || strcmp(name, level->entries[i].name) == 0)
+      return &level->entries[i];
+  (void)rt_fail(MOEC_ERROR_ARGUMENT, "the library '%s' has no entry '%s'",
+                moec_model_description.name, name ? name : "");
   return NULL;
 }
 

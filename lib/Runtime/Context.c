@@ -89,10 +89,10 @@ static size_t sum_ranks(const moec_tensor_desc *tensors, int32_t count, size_t *
   return sum;
 }
 
-static rt_limits find_limits(void) {
+static rt_limits find_limits(const moec_level_desc *level) {
   rt_limits limits = {0, 0, 0, 0};
-  for (uint32_t i = 0; i < moec_model_description.num_entries; ++i) {
-    const moec_entry_desc *entry = &moec_model_description.entries[i];
+  for (uint32_t i = 0; i < level->num_entries; ++i) {
+    const moec_entry_desc *entry = &level->entries[i];
     limits.args = max_size(limits.args, (size_t)entry->num_inputs + (size_t)entry->num_outputs);
     limits.symbols = max_size(limits.symbols, (size_t)entry->num_symbols);
     (void)sum_ranks(entry->inputs, entry->num_inputs, &limits.rank);
@@ -109,8 +109,9 @@ static size_t reserve(size_t *bytes, size_t count, size_t element) {
   return at;
 }
 
-static moec_context *make_context(const moec_context_options *options) {
-  rt_limits limits = find_limits();
+static moec_context *make_context(const moec_level_desc *level,
+                                  const moec_context_options *options) {
+  rt_limits limits = find_limits(level);
   size_t slot_bytes = sizeof(rt_descriptor) + 2 * limits.rank * sizeof(int64_t);
   size_t bytes = 0;
   (void)reserve(&bytes, 1, sizeof(moec_context));
@@ -160,7 +161,7 @@ moec_status rt_context_create(moec_model *model, const moec_context_options *giv
     options.allocate = NULL;
     options.deallocate = NULL;
   }
-  moec_context *context = make_context(&options);
+  moec_context *context = make_context(model->level, &options);
   if (!context)
     return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a context");
   context->model = model;

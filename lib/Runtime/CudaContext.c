@@ -101,7 +101,7 @@ static bool set_size(unsigned *to, int64_t size) {
 static moec_status launch_kernel(moec_context *context, const moec_launch_desc *launch,
                                  void **arguments) {
   const rt_cuda_model *cuda = get_cuda(context);
-  const char *name = moec_model_description.cuda->kernels[launch->kernel];
+  const char *name = cuda->desc->kernels[launch->kernel];
   rt_cu_launch_config config = {{0}, {0}, launch->shared_bytes, context->options.stream, NULL, 0};
   rt_cu_launch_attribute cluster = {.id = RT_CU_CLUSTER_DIMENSION};
   bool fits = true;

@@ -128,6 +128,7 @@ moec_status rt_cu_check(const rt_cu_driver *driver, rt_cu_result result, const c
 
 /* model->on_device of a model for CUDA. */
 typedef struct {
+  const moec_cuda_desc *desc;
   rt_cu_driver driver;
   rt_cu_device device;
   int32_t device_id;

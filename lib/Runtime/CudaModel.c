@@ -50,8 +50,7 @@ static bool fits(const moec_image_desc *image, uint32_t capability) {
 }
 
 /* The one for the highest capability that fits; of two, what need not be compiled. */
-static const moec_image_desc *find_image(uint32_t capability) {
-  const moec_cuda_desc *desc = moec_model_description.cuda;
+static const moec_image_desc *find_image(const moec_cuda_desc *desc, uint32_t capability) {
   const moec_image_desc *best = NULL;
   for (uint32_t i = 0; i < desc->num_images; ++i) {
     const moec_image_desc *image = &desc->images[i];
@@ -66,8 +65,7 @@ static const moec_image_desc *find_image(uint32_t capability) {
 }
 
 /* "sm_80 and newer, sm_90a" */
-static void list_architectures(char *text, size_t size) {
-  const moec_cuda_desc *desc = moec_model_description.cuda;
+static void list_architectures(const moec_cuda_desc *desc, char *text, size_t size) {
   size_t length = 0;
   text[0] = 0;
   for (uint32_t i = 0; i < desc->num_images && length < size; ++i) {
@@ -83,7 +81,7 @@ static void list_architectures(char *text, size_t size) {
 static moec_status fail_architecture(const rt_cuda_model *cuda) {
   char name[256] = "unknown", found[256];
   (void)cuda->driver.DeviceGetName(name, sizeof(name), cuda->device);
-  list_architectures(found, sizeof(found));
+  list_architectures(cuda->desc, found, sizeof(found));
   return rt_fail(MOEC_ERROR_DEVICE,
                  "CUDA device %d (%s) is of architecture sm_%d, but the library '%s' has code for "
                  "%s; compile the model again with --gpu-arch for this device",
@@ -92,7 +90,7 @@ static moec_status fail_architecture(const rt_cuda_model *cuda) {
 
 static moec_status load_module(rt_cuda_model *cuda) {
   const rt_cu_driver *driver = &cuda->driver;
-  const moec_image_desc *image = find_image((uint32_t)cuda->capability);
+  const moec_image_desc *image = find_image(cuda->desc, (uint32_t)cuda->capability);
   if (!image)
     return fail_architecture(cuda);
   char log[384] = "";
@@ -121,7 +119,7 @@ static moec_status allow_shared_memory(const rt_cuda_model *cuda, rt_cu_function
 }
 
 static moec_status find_kernels(rt_cuda_model *cuda) {
-  const moec_cuda_desc *desc = moec_model_description.cuda;
+  const moec_cuda_desc *desc = cuda->desc;
   int shared_bytes = 0;
   moec_status status = get_attribute(cuda, RT_CU_MAX_SHARED_BYTES_OPTIN, &shared_bytes);
   if (status != MOEC_OK)
@@ -184,6 +182,7 @@ static moec_status open_model(moec_model *model, const moec_options *options) {
   if (!cuda)
     return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a model");
   model->on_device = cuda;
+  cuda->desc = model->level->cuda;
   cuda->device_id = options->device_id;
   moec_status status = rt_cu_open(&cuda->driver);
   if (status == MOEC_OK)

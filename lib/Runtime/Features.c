@@ -131,38 +131,62 @@ static const rt_feature *find_feature(const char *name) {
   return NULL;
 }
 
-static moec_status check_feature(const char *name, uint32_t saved) {
+typedef enum { FOUND, UNKNOWN, MISSING, NOT_ENABLED, REFUSED } rt_availability;
+
+static rt_availability find_availability(const char *name, uint32_t saved) {
   const rt_feature *feature = find_feature(name);
   if (!feature)
-    return rt_fail(MOEC_ERROR_CPU,
-                   "this library was compiled for CPU feature '%s', which this "
-                   "runtime cannot check",
-                   name);
+    return UNKNOWN;
   if (!has_bit(feature))
-    return rt_fail(MOEC_ERROR_CPU,
-                   "this CPU does not have '%s', which this library was "
-                   "compiled for; compile the model again with --cpu for this "
-                   "machine",
-                   name);
+    return MISSING;
   if ((feature->state & saved) != feature->state)
-    return rt_fail(MOEC_ERROR_CPU,
-                   "the operating system does not enable CPU feature '%s', "
-                   "which this library was compiled for",
-                   name);
-  if (feature->state == STATE_AMX && !request_tiles())
-    return rt_fail(MOEC_ERROR_CPU,
-                   "the operating system refuses the tile registers of CPU "
-                   "feature '%s': %s",
-                   name, strerror(errno));
-  return MOEC_OK;
+    return NOT_ENABLED;
+  return feature->state == STATE_AMX && !request_tiles() ? REFUSED : FOUND;
 }
 
-moec_status rt_check_features(const char *const *features, uint32_t count) {
+/* What keeps the level from running here; FOUND: nothing. */
+static rt_availability find_obstacle(const moec_level_desc *level, const char **name) {
   uint32_t saved = get_saved_state();
-  for (uint32_t i = 0; i < count; ++i) {
-    moec_status status = check_feature(features[i], saved);
-    if (status != MOEC_OK)
-      return status;
+  for (uint32_t i = 0; i < level->num_features; ++i) {
+    *name = level->features[i];
+    rt_availability availability = find_availability(*name, saved);
+    if (availability != FOUND)
+      return availability;
   }
-  return MOEC_OK;
+  return FOUND;
+}
+
+bool rt_has_features(const moec_level_desc *level) {
+  const char *name;
+  return find_obstacle(level, &name) == FOUND;
+}
+
+moec_status rt_check_features(const moec_level_desc *level, const char *which) {
+  const char *name;
+  switch (find_obstacle(level, &name)) {
+  case FOUND:
+    return MOEC_OK;
+  case UNKNOWN:
+    return rt_fail(MOEC_ERROR_CPU,
+                   "this library%s was compiled for CPU feature '%s', which this "
+                   "runtime cannot check",
+                   which, name);
+  case MISSING:
+    return rt_fail(MOEC_ERROR_CPU,
+                   "this CPU does not have '%s', which this library%s was "
+                   "compiled for; compile the model again with --cpu for this "
+                   "machine",
+                   name, which);
+  case NOT_ENABLED:
+    return rt_fail(MOEC_ERROR_CPU,
+                   "the operating system does not enable CPU feature '%s', "
+                   "which this library%s was compiled for",
+                   name, which);
+  case REFUSED:
+    break;
+  }
+  return rt_fail(MOEC_ERROR_CPU,
+                 "the operating system refuses the tile registers of CPU "
+                 "feature '%s', which this library%s was compiled for: %s",
+                 name, which, strerror(errno));
 }

@@ -24,6 +24,7 @@ struct moec_model {
   const moec_device *device; /* NULL: the CPU */
   int32_t device_id;
   void *on_device; /* what the device has of the model */
+  const moec_level_desc *level;
 };
 
 /* Where memory on a device comes from; NULL: from its driver. */
@@ -108,8 +109,21 @@ const char *rt_last_error(void);
 
 /* Features.c */
 
-/* Checks that this CPU and operating system have every feature of the model. */
-moec_status rt_check_features(const char *const *features, uint32_t count);
+/* Checks that this CPU and operating system have every feature of the level's code, which
+ * errors call "this library", then `which`. */
+moec_status rt_check_features(const moec_level_desc *level, const char *which);
+/* The same, without an error. */
+bool rt_has_features(const moec_level_desc *level);
+
+/* Level.c */
+
+/* The environment variable that names the level to take. */
+#define RT_LEVEL_VARIABLE "MOEC_CPU_LEVEL"
+
+/* The level that the environment names, else the last one that runs here. */
+moec_status rt_choose_level(const moec_level_desc **level);
+/* info of the library. */
+const char *rt_info(void);
 
 /* WeightsHeader.c */
 
@@ -199,7 +213,7 @@ void rt_scatter(const DLTensor *tensor, const void *buffer);
 /* Arguments.c */
 
 /* The entry of that name (NULL: the first); NULL and an error if none. */
-const moec_entry_desc *rt_find_entry(const char *name);
+const moec_entry_desc *rt_find_entry(const moec_level_desc *level, const char *name);
 /* Checks the inputs, copies strided ones, and fills the input descriptors. */
 moec_status rt_prepare_inputs(moec_context *context, const moec_entry_desc *entry,
                               const DLTensor *const *in, int32_t n_in);

@@ -5,8 +5,6 @@
  */
 #include "Internal.h"
 
-static const char *get_info(void) { return moec_model_description.info_json; }
-
 __attribute__((visibility("hidden"))) extern const moec_library moec_runtime_library;
 
 const moec_library moec_runtime_library = {
@@ -17,7 +15,7 @@ const moec_library moec_runtime_library = {
     .output_shapes = rt_output_shapes,
     .workspace_size = rt_workspace_size,
     .run = rt_run,
-    .info = get_info,
+    .info = rt_info,
     .last_error = rt_last_error,
     .context_destroy = rt_context_destroy,
     .close = rt_close,

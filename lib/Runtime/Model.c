@@ -45,11 +45,11 @@ static moec_status check_model(void) {
                    "the code of '%s' has version %u of the interface between "
                    "model and runtime, the runtime has version %u",
                    desc->name, desc->abi_version, MOEC_MODEL_ABI_VERSION);
-  return rt_check_features(desc->features, desc->num_features);
+  return MOEC_OK;
 }
 
 static moec_status open_device(moec_model *model, const moec_options *options) {
-  const moec_cuda_desc *cuda = moec_model_description.cuda;
+  const moec_cuda_desc *cuda = model->level->cuda;
   if (!cuda) {
     if (options->device_id != 0)
       return rt_fail(MOEC_ERROR_ARGUMENT,
@@ -80,13 +80,17 @@ moec_status rt_open(const char *weights_path, const moec_options *given, moec_mo
   moec_status status = read_options(given, &options);
   if (status != MOEC_OK)
     return status;
+  const moec_level_desc *level = NULL;
   status = check_model();
+  if (status == MOEC_OK)
+    status = rt_choose_level(&level);
   if (status != MOEC_OK)
     return status;
   moec_model *model = calloc(1, sizeof(*model));
   if (!model)
     return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a model");
   atomic_init(&model->references, 1);
+  model->level = level;
   status = rt_map_weights(model, weights_path, options.flags);
   if (status == MOEC_OK)
     status = open_device(model, &options);

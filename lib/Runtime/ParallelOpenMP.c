@@ -10,16 +10,32 @@ int32_t rt_choose_workers(int32_t wanted) {
   return wanted > 0 ? wanted : (int32_t)omp_get_max_threads();
 }
 
+/* The tasks that a worker begins with; alone on its cache line. */
+typedef struct {
+  _Alignas(64) atomic_int_fast64_t next;
+  int64_t end;
+} rt_range;
+
 void rt_parallel_for(int32_t workers, int64_t n, moec_task_fn body, void *ctx) {
-  atomic_int_fast64_t next = 0;
+  /* Neighbouring tasks read neighbouring memory: a worker goes through a range of them,
+   * then helps the others with what is left of theirs. */
+  rt_range ranges[workers];
+  for (int32_t i = 0; i < workers; ++i) {
+    atomic_init(&ranges[i].next, n / workers * i + (i < n % workers ? i : n % workers));
+    ranges[i].end = n / workers * (i + 1) + (i + 1 < n % workers ? i + 1 : n % workers);
+  }
   /* Always the same number of threads: a team that changes its size is set up
-   * anew. Threads draw tasks, so that fewer threads than asked for are right. */
-#pragma omp parallel num_threads(workers) default(none) shared(next, n, body, ctx)
+   * anew. Any thread may run any task, so that fewer threads than asked for are right. */
+#pragma omp parallel num_threads(workers) default(none) shared(ranges, workers, body, ctx)
   {
     int32_t worker = (int32_t)omp_get_thread_num();
     uint32_t state = rt_enter_float_state();
-    for (int64_t task = atomic_fetch_add(&next, 1); task < n; task = atomic_fetch_add(&next, 1))
-      body(ctx, task, worker);
+    for (int32_t i = 0; i < workers; ++i) {
+      rt_range *range = &ranges[(worker + i) % workers];
+      for (int64_t task = atomic_fetch_add(&range->next, 1); task < range->end;
+           task = atomic_fetch_add(&range->next, 1))
+        body(ctx, task, worker);
+    }
     rt_leave_float_state(state);
   }
 }

@@ -10,7 +10,7 @@ static moec_status begin_call(moec_context *context, const char *entry_name,
                               const moec_entry_desc **entry) {
   if (!context)
     return rt_fail(MOEC_ERROR_ARGUMENT, "the context is a null pointer");
-  *entry = rt_find_entry(entry_name);
+  *entry = rt_find_entry(context->model->level, entry_name);
   if (!*entry)
     return MOEC_ERROR_ARGUMENT;
   if (atomic_flag_test_and_set_explicit(&context->busy, memory_order_acquire))

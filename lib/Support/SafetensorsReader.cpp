@@ -261,6 +261,10 @@ const SafetensorsTensor *SafetensorsFile::find(StringRef name) const {
   return it == indices.end() ? nullptr : &tensors[it->second];
 }
 
+ArrayRef<char> SafetensorsFile::getAllData() const {
+  return ArrayRef<char>(buffer->getBufferStart() + dataOffset, buffer->getBufferEnd());
+}
+
 ArrayRef<char> SafetensorsFile::getData(const SafetensorsTensor &tensor) const {
   return ArrayRef<char>(buffer->getBufferStart() + dataOffset + tensor.begin, tensor.getNumBytes());
 }

@@ -8,7 +8,7 @@
 What runs models is in moec.runtime, which needs no compiler and can be shipped alone.
 """
 
-from ._compile import CompileError, CompileWarning, Diagnostic, compile
+from ._compile import CompileError, CompileWarning, Diagnostic, compile, unpack
 from .runtime import Array, Context, Entry, Model, MoecError, Tensor, TensorInfo, load
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "TensorInfo",
     "compile",
     "load",
+    "unpack",
 ]

@@ -234,3 +234,17 @@ def compile(
             _logger.info("%s", one)
     _logger.info("%s", result.summary)
     return Model(result.package)
+
+
+def unpack(package: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+    """Writes the tensors of the model that a package was compiled from to a safetensors file, bit for
+    bit and under their names. Constants of at most 4 KiB are in the package's code and not among them.
+
+    Raises CompileError: "BAD_MODEL" for a package that is missing or damaged, "UNSUPPORTED" when its
+    weights were converted while compiling, "OUTPUT"; MoecError "COMPILER" when the compiler is not
+    installed.
+    """
+    library = load_compiler()
+    status = library.unpack(os.fsencode(package), os.fsencode(output))
+    if status:
+        raise CompileError(STATUS_NAMES[status], _text(library.last_error()))

@@ -45,6 +45,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "options_on_diagnostic": (None, _OBJECT, ON_DIAGNOSTIC, ctypes.c_void_p),
     "options_on_progress": (None, _OBJECT, ON_PROGRESS, ctypes.c_void_p),
     "compile": (ctypes.c_int32, _OBJECT, ctypes.c_char_p, ctypes.POINTER(_OBJECT)),
+    "unpack": (ctypes.c_int32, ctypes.c_char_p, ctypes.c_char_p),
     "result_summary": (ctypes.c_char_p, _OBJECT),
     "result_package": (ctypes.c_char_p, _OBJECT),
     "result_destroy": (None, _OBJECT),

@@ -101,19 +101,11 @@ static const moec_image_desc images[] = {
 static const char *const kernels[] = {"scale", "add", "rows"};
 static const moec_cuda_desc cuda = {&moec_cuda_device, 4, 3, images, kernels};
 
-__attribute__((visibility("hidden")))
-const moec_model_desc moec_model_description = {MOEC_MODEL_ABI_VERSION,
-                                                3,
-                                                entries,
-                                                "fake",
-                                                "{\"name\":\"fake\"}",
-                                                4096 + WEIGHTS_BYTES,
-                                                4096,
-                                                "0123456789abcdef",
-                                                0,
-                                                0,
-                                                NULL,
-                                                &cuda};
+static const moec_level_desc level = {"x86-64", "{\"name\":\"fake\"}", 3, 0, entries, NULL, &cuda};
+static const moec_level_desc *const levels[] = {&level};
+
+__attribute__((visibility("hidden"))) const moec_model_desc moec_model_description = {
+    MOEC_MODEL_ABI_VERSION, 1, levels, "fake", 4096 + WEIGHTS_BYTES, 4096, "0123456789abcdef"};
 
 __attribute__((visibility("hidden"))) extern const moec_library moec_runtime_library;
 const moec_library *fake_moec(void);

@@ -60,6 +60,52 @@ TEST(Package, RefusesCPUsWithoutAFeature) {
   EXPECT_NE(std::string(get()->last_error()).find("'no-such-feature'"), std::string::npos);
 }
 
+/// Levels: empty (has no entries), least, fast (needs what no CPU has).
+TEST(Package, ChoosesALevel) {
+  void *handle = dlopen(MOEC_TEST_LEVELS, RTLD_NOW | RTLD_LOCAL);
+  ASSERT_TRUE(handle) << dlerror();
+  const moec_library *library = reinterpret_cast<moec_library_fn>(dlsym(handle, "moec_library"))();
+  std::string path = writeTestFile("levels", makeFakeWeights());
+  moec_model *model = nullptr;
+  auto open = [&] {
+    library->close(model);
+    return library->open(path.c_str(), nullptr, &model);
+  };
+  auto failsWith = [&](const char *message) {
+    return std::string(library->last_error()).find(message) != std::string::npos;
+  };
+
+  unsetenv("MOEC_CPU_LEVEL");
+  EXPECT_EQ(open(), MOEC_OK) << library->last_error();
+  EXPECT_STREQ(library->info(), "{\"level\":\"least\"}");
+
+  // A model keeps the level that it was opened with.
+  setenv("MOEC_CPU_LEVEL", "empty", 1);
+  EXPECT_STREQ(library->info(), "{\"level\":\"empty\"}");
+  auto hasEntry = [&] {
+    moec_context *context = nullptr;
+    EXPECT_EQ(library->context_create(model, nullptr, &context), MOEC_OK);
+    // Either way it fails: there is no such entry, or there are no inputs.
+    EXPECT_NE(library->run(context, "iota", nullptr, 0, nullptr, 0), MOEC_OK);
+    library->context_destroy(context);
+    return !failsWith("has no entry 'iota'");
+  };
+  EXPECT_TRUE(hasEntry());
+  EXPECT_EQ(open(), MOEC_OK) << library->last_error();
+  EXPECT_FALSE(hasEntry());
+
+  setenv("MOEC_CPU_LEVEL", "fast", 1);
+  EXPECT_EQ(open(), MOEC_ERROR_CPU);
+  EXPECT_TRUE(failsWith("'no-such-feature'"));
+  EXPECT_TRUE(failsWith("this library (level 'fast', which MOEC_CPU_LEVEL asks for) was"));
+  setenv("MOEC_CPU_LEVEL", "slow", 1);
+  EXPECT_EQ(open(), MOEC_ERROR_ARGUMENT);
+  EXPECT_TRUE(failsWith("MOEC_CPU_LEVEL is 'slow', but the library 'fake' has code for empty, "
+                        "least, fast"));
+  unsetenv("MOEC_CPU_LEVEL");
+  remove(path.c_str());
+}
+
 /// A package in the temporary folder with the fake shared library.
 class MoeRun : public testing::Test {
 protected:

@@ -8,6 +8,7 @@
 
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Dialect/ONNX/IR/ONNX.h"
+#include "moec/Frontend/ONNX/Importer.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -28,6 +29,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   Errors errors(context);
   // A copy: MLIR's lexer needs the zero after the text.
   std::string text(reinterpret_cast<const char *>(data), size);
+  bool survives = succeeded(checkText(text, "fuzz.mlir", &context));
+  errors.check(survives, "the check of the text");
+  if (!survives)
+    return 0;
   auto module = parseSourceString<ModuleOp>(text, ParserConfig(&context));
   errors.check(bool(module), "parsing");
   if (module)

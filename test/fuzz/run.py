@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Runs the fuzz targets of build-fuzz, all at once:
 
-    python test/fuzz/run.py [--seconds N] [--junit FILE] [TARGET...]
+    python test/fuzz/run.py [--seconds N] [--seed N] [--junit FILE] [TARGET...]
 
 Each starts from its kept corpus, from the inputs that were findings once, from the
 models (MOEC_MODELS or ../shared/models) when they are there, and from what earlier
 runs found, in build-fuzz/fuzz/TARGET/corpus. A finding fails the target; its input is
 kept in build-fuzz/fuzz/TARGET/findings. With 0 seconds the inputs are only replayed.
+A seed repeats a run of the same program on the same inputs: the tests give one, so
+that what they find belongs to the change that is tested. Without it each run differs.
 """
 
 import argparse
@@ -46,7 +48,7 @@ def seeds():
     return folder
 
 
-def start(target, seconds):
+def start(target, seconds, seed):
     folder = BUILD / "fuzz" / target
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     for name in ("corpus", "findings", "tmp"):
@@ -55,6 +57,7 @@ def start(target, seconds):
     command = [
         BUILD / "bin" / target,
         f"-max_total_time={seconds}" if seconds else "-runs=0",
+        f"-seed={seed}",
         f"-dict={make.FUZZ / make.TARGETS[target]}",
         f"-max_len={make.SEED_BYTES}",
         f"-artifact_prefix={folder / 'findings'}/",
@@ -96,10 +99,11 @@ def finish(run):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="0: a random one")
     parser.add_argument("--junit", type=pathlib.Path)
     parser.add_argument("targets", nargs="*", default=list(make.TARGETS), metavar="TARGET")
     arguments = parser.parse_args()
-    runs = [start(target, arguments.seconds) for target in arguments.targets]
+    runs = [start(target, arguments.seconds, arguments.seed) for target in arguments.targets]
     suite = ElementTree.Element("testsuite", name="fuzz")
     suite.extend(finish(run) for run in runs)
     if arguments.junit:

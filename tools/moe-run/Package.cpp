@@ -5,11 +5,11 @@
 
 #include "Package.h"
 #include "Status.h"
-#include "SyntheticWeights.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/JSON.h"
+#include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Path.h"
 #include <dlfcn.h>
 
@@ -50,6 +50,7 @@ Error Package::load(StringRef path) {
   Expected<std::string> file = findLibrary(path);
   if (!file)
     return file.takeError();
+  this->file = *file;
   llvm::SmallString<256> absolute(*file);
   fs::make_absolute(absolute);
   void *handle = dlopen(absolute.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -103,6 +104,20 @@ static bool parseEntry(const llvm::json::Value &json, EntryInfo &entry) {
          parseTensors(object->getArray("outputs"), entry.outputs);
 }
 
+/// The regions of one operation: as many as it has phases.
+static void addRegions(const llvm::json::Value &json, std::vector<RegionInfo> &regions) {
+  const llvm::json::Object *fields = json.getAsObject();
+  std::string name = fields ? fields->getString("name").value_or("").str() : "";
+  const llvm::json::Array *phases = fields ? fields->getArray("phases") : nullptr;
+  if (!phases) {
+    regions.push_back({name, fields ? fields->getString("op").value_or("").str() : ""});
+    return;
+  }
+  std::string op = fields->getString("op").value_or(name).str();
+  for (const llvm::json::Value &phase : *phases)
+    regions.push_back({name + ": " + phase.getAsString().value_or("").str(), op});
+}
+
 Error Package::readInfo() {
   Expected<llvm::json::Value> root = llvm::json::parse(library->info());
   if (!root)
@@ -114,14 +129,9 @@ Error Package::readInfo() {
                  });
   if (!isValid || entries.empty())
     return makePackageError("the library's description has no valid entries");
-  const llvm::json::Array *names = object->getArray("regions");
-  for (const llvm::json::Value &json : names ? *names : llvm::json::Array()) {
-    RegionInfo &region = regions.emplace_back();
-    if (const llvm::json::Object *fields = json.getAsObject()) {
-      region.name = fields->getString("name").value_or("").str();
-      region.op = fields->getString("op").value_or("").str();
-    }
-  }
+  if (const llvm::json::Array *groups = object->getArray("regions"))
+    for (const llvm::json::Value &group : *groups)
+      addRegions(group, regions);
   if (const llvm::json::Array *blocks = object->getArray("traced")) {
     traced.emplace();
     for (const llvm::json::Value &name : *blocks)
@@ -137,6 +147,24 @@ Error Package::openModel(const std::string &weights) {
   return Error::success();
 }
 
+/// The library itself does not say how its weights lie; NAME.json does.
+Expected<SyntheticWeights> Package::makeWeights(uint64_t seed) const {
+  StringRef name = llvm::sys::path::stem(file);
+  name.consume_front("lib");
+  llvm::SmallString<256> path(llvm::sys::path::parent_path(file));
+  llvm::sys::path::append(path, name + ".json");
+  auto text = llvm::MemoryBuffer::getFile(path);
+  if (!text)
+    return makePackageError("--synthetic-weights needs '" + path +
+                            "': " + text.getError().message());
+  Expected<llvm::json::Value> info = llvm::json::parse((*text)->getBuffer());
+  const llvm::json::Object *object = info ? info->getAsObject() : nullptr;
+  if (!object)
+    return makePackageError("'" + path + "' is not valid: " +
+                            (info ? std::string("no object") : toString(info.takeError())));
+  return SyntheticWeights::create(*object, seed);
+}
+
 Expected<Package> Package::open(StringRef path, StringRef weights, std::optional<uint64_t> seed) {
   Package package;
   if (Error error = package.load(path))
@@ -146,9 +174,7 @@ Expected<Package> Package::open(StringRef path, StringRef weights, std::optional
   std::string file = weights.str();
   std::optional<SyntheticWeights> synthetic;
   if (seed) {
-    // It has been parsed once.
-    Expected<llvm::json::Value> info = llvm::json::parse(package.library->info());
-    auto made = SyntheticWeights::create(*cantFail(std::move(info)).getAsObject(), *seed);
+    auto made = package.makeWeights(*seed);
     if (!made)
       return made.takeError();
     synthetic.emplace(std::move(*made));
@@ -160,9 +186,9 @@ Expected<Package> Package::open(StringRef path, StringRef weights, std::optional
 }
 
 Package::Package(Package &&other)
-    : library(other.library), model(std::exchange(other.model, nullptr)),
-      entries(std::move(other.entries)), regions(std::move(other.regions)),
-      traced(std::move(other.traced)) {}
+    : file(std::move(other.file)), library(other.library),
+      model(std::exchange(other.model, nullptr)), entries(std::move(other.entries)),
+      regions(std::move(other.regions)), traced(std::move(other.traced)) {}
 
 Package::~Package() {
   if (library)

@@ -6,6 +6,7 @@
 #ifndef MOEC_TOOLS_MOERUN_PACKAGE_H
 #define MOEC_TOOLS_MOERUN_PACKAGE_H
 
+#include "SyntheticWeights.h"
 #include "Values.h"
 #include <optional>
 
@@ -61,7 +62,10 @@ private:
   llvm::Error load(llvm::StringRef path);
   llvm::Error readInfo();
   llvm::Error openModel(const std::string &weights);
+  llvm::Expected<SyntheticWeights> makeWeights(uint64_t seed) const;
 
+  /// Path of the library.
+  std::string file;
   const moec_library *library = nullptr;
   moec_model *model = nullptr;
   std::vector<EntryInfo> entries;

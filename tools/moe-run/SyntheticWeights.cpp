@@ -191,7 +191,7 @@ static Error writeFile(int file, uint64_t bytes, const std::string &header,
 
 Expected<SyntheticWeights> SyntheticWeights::create(const llvm::json::Object &info, uint64_t seed) {
   auto invalid = [] {
-    return makeError(Status::Package, "the library does not describe its weights as "
+    return makeError(Status::Package, "NAME.json does not describe the weights as "
                                       "--synthetic-weights needs it");
   };
   const llvm::json::Object *weights = info.getObject("weights");

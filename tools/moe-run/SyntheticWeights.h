@@ -12,7 +12,7 @@
 
 namespace mlir::moe::run {
 
-/// A weights file in memory for a library with this description (its info), which goes when
+/// A weights file in memory for the package that has this NAME.json, which goes when
 /// it is destroyed.
 ///
 /// Element i of a tensor, in the order of its bytes in the file, comes from

@@ -5,6 +5,7 @@
 
 #include "moec/Compiler/Doctor.h"
 #include "moec/Compiler/Inspect.h"
+#include "moec/Compiler/Unpack.h"
 #include "moec/Support/Suggest.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -55,6 +56,21 @@ static CompileStatus runInspect(Words words, std::string &error) {
   return CompileStatus::Success;
 }
 
+static CompileStatus runUnpack(Words words, std::string &error) {
+  for (StringRef word : words)
+    if (word.starts_with("-"))
+      return fail(error, "unknown option '" + word + "' of moec unpack, which has none");
+  if (words.size() != 2)
+    return fail(error, "moec unpack needs a package and a file: moec unpack NAME.moec "
+                       "OUT.safetensors");
+  std::string message;
+  CompileStatus status = unpackPackage(words[0], words[1], message);
+  if (status != CompileStatus::Success)
+    return fail(error, message, status);
+  outs() << message << "\n";
+  return status;
+}
+
 static CompileStatus runCompletion(Words words, std::string &error) {
   std::string names = join(getShells(), ", ");
   if (words.size() != 1)
@@ -70,6 +86,12 @@ static CompileStatus runCompletion(Words words, std::string &error) {
 ArrayRef<Command> mlir::moe::getCommands() {
   static const Command commands[] = {
       {"inspect", "NAME.moec [--json]", "Show what is in a package", {"--json"}, true, runInspect},
+      {"unpack",
+       "NAME.moec OUT.safetensors",
+       "Write the weights of a package's model as they were",
+       {},
+       true,
+       runUnpack},
       {"doctor",
        "",
        "Show what is installed, and whether compiling works here",

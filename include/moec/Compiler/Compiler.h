@@ -81,7 +81,7 @@ struct CompileOptions {
   std::vector<std::string> gpuArchs;
   /// cuda: "ptx", "cubin" or "fatbin"; the last two need the CUDA Toolkit. Default: fatbin.
   std::string gpuFormat;
-  /// See Machine::get.
+  /// See Machine::getLevels.
   std::string cpu = "native";
   /// 0: the reference lowering of each MoE op; 1 to 3: the CPU kernels, and
   /// LLVM's levels.

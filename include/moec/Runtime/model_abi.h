@@ -87,24 +87,30 @@ typedef struct {
   const char *const *kernels; /* names */
 } moec_cuda_desc;
 
+/* The code for one level of instructions. */
+typedef struct {
+  const char *cpu; /* its name: "x86-64-v3" */
+  const char *info_json;
+  uint32_t num_entries, num_features;
+  const moec_entry_desc *entries;
+  /* x86 features that the code uses, by LLVM's names: "avx2", "fma", ... */
+  const char *const *features;
+  /* NULL: the entries run on the CPU. */
+  const moec_cuda_desc *cuda;
+} moec_level_desc;
+
 typedef struct {
   uint32_t abi_version; /* MOEC_MODEL_ABI_VERSION */
-  uint32_t num_entries;
-  const moec_entry_desc *entries;
+  uint32_t num_levels;
+  /* At least one, the most demanding last. All have the same entries and weights. */
+  const moec_level_desc *const *levels;
   const char *name;
-  const char *info_json;
   /* The weights file: its size in bytes (0: the model has none), the offset of
    * its data section (a multiple of 4096), and the hexadecimal digest, which is
    * "moec.digest" in the file's __metadata__. */
   uint64_t weights_file_size;
   uint64_t weights_data_offset;
   const char *weights_digest;
-  /* x86 features that the code uses, by LLVM's names: "avx2", "fma", ... */
-  uint32_t num_features;
-  uint32_t reserved;
-  const char *const *features;
-  /* NULL: the entries run on the CPU. */
-  const moec_cuda_desc *cuda;
 } moec_model_desc;
 
 /* A launch of a kernel. Nothing is launched when a size of the grid is 0. */
@@ -149,7 +155,7 @@ void moec_release(void *call, void *memory);
  * when the launch fails: does not return then. Only in models for CUDA; not to be called from a
  * task. */
 void moec_launch(void *call, const moec_launch_desc *launch, void **arguments);
-/* The time from here on belongs to `region`, an index into "regions" of the
+/* The time from here on belongs to `region`, a number of the regions in the
  * info JSON. Does nothing unless the context profiles. Not for tasks. */
 void moec_profile_mark(void *call, int32_t region);
 

@@ -191,8 +191,12 @@ typedef struct moec_library {
 
   /* Checks the CPU, maps the weights file, checks that it is this model's
    * (without reading the data: takes milliseconds at any size) and returns a
-   * model. A library for CUDA also finds its device, loads its kernels and copies the weights
-   * to the device, and needs the file no longer then. weights_path NULL: NAME.safetensors in the folder of the library, or
+   * model. A library may have code for several levels of instructions (moec
+   * --cpu=multi): the last one that this CPU and operating system can run is used,
+   * or the one that the environment variable MOEC_CPU_LEVEL names, which then must
+   * run here. A library for CUDA also finds its device, loads its kernels and copies
+   * the weights to the device, and needs the file no longer then.
+   * weights_path NULL: NAME.safetensors in the folder of the library, or
    * of the program when linked statically. options may be NULL. */
   moec_status (*open)(const char *weights_path, const moec_options *options, moec_model **model);
 
@@ -232,7 +236,9 @@ typedef struct moec_library {
                      int32_t n_in, DLTensor *const *out, int32_t n_out);
 
   /* JSON: entries with names, dtypes and symbolic dimensions of their inputs
-   * and outputs, target, plan, regions, digest of the weights. */
+   * and outputs, target, plan, regions, digest of the weights. Of a library with
+   * several levels: "levels" of "target" lists them, and the rest is that of the
+   * level that open would choose now. */
   const char *(*info)(void);
 
   /* Message of the last failure of this library in the calling thread; "" when
@@ -246,7 +252,8 @@ typedef struct moec_library {
 
   /* Times of the regions 0 ... in all runs of a context that was made with
    * MOEC_CONTEXT_PROFILE: writes at most `capacity` of them and returns their
-   * number, which is at most the number of "regions" in info. */
+   * number, which is at most the number of regions in info (one for each of the "phases"
+   * of an element of "regions", or one without). */
   int32_t (*profile)(const moec_context *context, moec_region_time *times, int32_t capacity);
   /* Sets all of them to zero. */
   void (*profile_reset)(moec_context *context);

@@ -84,6 +84,8 @@ public:
   const SafetensorsTensor *find(llvm::StringRef name) const;
   /// The bytes of one of this file's tensors.
   llvm::ArrayRef<char> getData(const SafetensorsTensor &tensor) const;
+  /// The data section.
+  llvm::ArrayRef<char> getAllData() const;
   const std::map<std::string, std::string> &getMetadata() const { return metadata; }
   /// File offset of the data section in bytes.
   uint64_t getDataOffset() const { return dataOffset; }

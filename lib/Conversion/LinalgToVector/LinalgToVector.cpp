@@ -130,6 +130,42 @@ static bool canVectorize(linalg::GenericOp op) {
          (!isReduction(op) || getCombiner(op));
 }
 
+/// Whether the loops of `op` read and write each element of its only result once: all of
+/// its reductions take place in registers.
+static bool visitsResultsOnce(linalg::GenericOp op) {
+  auto iterators = op.getIteratorTypesArray();
+  AffineMap map = op.getMatchingIndexingMap(&op.getDpsInitsMutable()[0]);
+  if (op.getNumDpsInits() != 1 || !map.isProjectedPermutation() ||
+      map.getNumResults() != op.getNumParallelLoops())
+    return false;
+  if (isReduction(op))
+    return op.getNumReductionLoops() == 1;
+  auto isParallel = [](utils::IteratorType type) { return type == utils::IteratorType::parallel; };
+  auto middle = ArrayRef(iterators).drop_back().drop_while(isParallel);
+  return isParallel(iterators.front()) && !middle.empty() && llvm::none_of(middle, isParallel);
+}
+
+/// The value that a loop nest just before `op` gives to all results of `op`, which are
+/// sums (or the like) that start there; null when there is none. `fill` is that nest.
+static Value findStart(linalg::GenericOp op, linalg::GenericOp &fill) {
+  if (!visitsResultsOnce(op))
+    return Value();
+  Operation *before = op->getPrevNode();
+  while (before && (isMemoryEffectFree(before) || isa<memref::AllocOp>(before)))
+    before = before->getPrevNode();
+  fill = dyn_cast_or_null<linalg::GenericOp>(before);
+  if (!fill || fill.getNumDpsInits() != 1 || fill.getDpsInits()[0] != op.getDpsInits()[0] ||
+      fill.getNumLoops() != fill.getNumParallelLoops() ||
+      !fill.getMatchingIndexingMap(&fill.getDpsInitsMutable()[0]).isIdentity())
+    return Value();
+  Value value = fill.getBody()->getTerminator()->getOperand(0);
+  if (auto argument = dyn_cast<BlockArgument>(value);
+      argument && argument.getOwner() == fill.getBody())
+    value = fill.getMatchingOpOperand(argument)->get();
+  bool isOutside = value.getParentBlock() != fill.getBody() && !isa<MemRefType>(value.getType());
+  return isOutside ? value : Value();
+}
+
 //===----------------------------------------------------------------------===//
 // Loops
 //===----------------------------------------------------------------------===//
@@ -139,8 +175,9 @@ namespace {
 /// Makes the loops of one operation.
 class Vectorizer {
 public:
-  Vectorizer(linalg::GenericOp op, int64_t lanes, bool parallel)
-      : b(op.getLoc(), op), op(op), lanes(lanes), parallel(parallel) {}
+  /// `start`, if not null, is what all results are before.
+  Vectorizer(linalg::GenericOp op, int64_t lanes, bool parallel, Value start)
+      : b(op.getLoc(), op), op(op), lanes(lanes), parallel(parallel), start(start) {}
 
   void run();
 
@@ -179,6 +216,7 @@ private:
   linalg::GenericOp op;
   int64_t lanes;
   bool parallel;
+  Value start;
   SmallVector<Value> sizes, ivs;
   /// Leading loops that are parallel, without the innermost one.
   unsigned numOuter = 0;
@@ -341,8 +379,11 @@ void Vectorizer::accumulate(int64_t rows, int64_t vectors, Value position) {
   };
   SmallVector<Value> accs;
   forEach([&](ArrayRef<Value> at) {
-    accs.push_back(type ? vector::LoadOp::create(b, type, result.get(), at).getResult()
-                        : memref::LoadOp::create(b, result.get(), at).getResult());
+    if (start)
+      accs.push_back(type ? vector::BroadcastOp::create(b, type, start).getResult() : start);
+    else
+      accs.push_back(type ? vector::LoadOp::create(b, type, result.get(), at).getResult()
+                          : memref::LoadOp::create(b, result.get(), at).getResult());
   });
   accs = sumUp(numOuter, rows, vectors, position, accs);
   auto *next = accs.begin();
@@ -515,7 +556,7 @@ void Vectorizer::reductionLoops(Value from, Value middle, Value to) {
     return loop.getResult(0);
   };
   SmallVector<Value> indices = indicesOf(result, Value());
-  Value before = memref::LoadOp::create(b, result.get(), indices);
+  Value before = start ? start : memref::LoadOp::create(b, result.get(), indices).getResult();
   auto type = cast<VectorType>(typeOf(element, true));
   // Every lane starts at what was there before, or at nothing.
   Value init = kind == vector::CombiningKind::ADD
@@ -575,13 +616,27 @@ struct LinalgToVectorPass : moe::impl::LinalgToVectorBase<LinalgToVectorPass> {
       if (canVectorize(op))
         ops.push_back(op);
     });
+    DenseMap<Operation *, Value> starts;
+    DenseSet<Operation *> fills;
     for (linalg::GenericOp op : ops) {
+      linalg::GenericOp fill;
+      if (Value start = findStart(op, fill)) {
+        starts[op] = start;
+        fills.insert(fill);
+      }
+    }
+    for (linalg::GenericOp op : ops) {
+      if (fills.contains(op))
+        continue;
       bool parallel = getMarkedArgument(getOperation(), kCallAttr) != nullptr;
+      Value start = starts.lookup(op);
       op = flatten(op);
-      Vectorizer(op, vectorBits / 32, parallel).run();
+      Vectorizer(op, vectorBits / 32, parallel, start).run();
       op.erase();
       ++numVectorized;
     }
+    for (Operation *fill : fills)
+      fill->erase();
   }
 };
 } // namespace

@@ -26,11 +26,11 @@ constexpr int64_t kTaskWork = 1024 * 1024;
 /// Elements that a task brings into packed order at least, if there are as many.
 constexpr int64_t kPackedPerTask = 32 * 1024;
 
-/// From this number of rows on a step computes long enough for the next weights to arrive
-/// meanwhile, if they are asked for this far ahead; with fewer, memory alone counts.
-constexpr int64_t kPrefetchRows = 8;
+/// Weights are asked for this far ahead, where that pays.
 constexpr int64_t kPrefetchBytes = 8 * 1024;
 constexpr int64_t kLineBytes = 64;
+/// What memory delivers to one core in a cycle: 29 GB/s at 3.6 GHz.
+constexpr int64_t kBytesPerCycle = 8;
 
 constexpr int64_t kDynamic = ShapedType::kDynamic;
 
@@ -107,55 +107,137 @@ void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value ba
   });
 }
 
-/// One step of a panel product: the panel row(s) at `step` as f32 vectors. Code panels
-/// of 2 bits hold two rows of K.
+/// What the codes of a range of columns with one scale have in common: vectors for the
+/// columns of the panel. Nothing for floats.
+struct Coding {
+  SmallVector<Value> scale; ///< f32
+  SmallVector<Value> zero;  ///< f32, where codes become floats through a table; else i32
+};
+
+/// Whether a code of 4 bits becomes a float through a table in a register, which
+/// AVX-512 looks up in one instruction, whatever the other bits of the lane.
+bool usesTable(const KernelBuilder &b, const PackedWeight &weight) {
+  return weight.bits == 4 && b.target.lanes == 16;
+}
+
+Coding emitCoding(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
+                  Value column) {
+  Coding coding;
+  if (!weight.bits)
+    return coding;
+  int64_t lanes = b.target.lanes;
+  Value block = arith::DivUIOp::create(b, b.getLoc(), column, b.index(weight.block));
+  for (int64_t v = 0; v < b.target.panelVectors(); ++v) {
+    SmallVector<Value> at = {expert, panel, block, b.index(v * lanes)};
+    coding.scale.push_back(b.loadVector(weight.scales, at));
+    if (!weight.zeroPoints)
+      continue;
+    if (usesTable(b, weight)) {
+      coding.zero.push_back(b.loadVector(weight.zeroPoints, at));
+      continue;
+    }
+    Value bytes =
+        vector::LoadOp::create(b, b.getLoc(), b.vectorType(b.getI8Type()), weight.zeroPoints, at);
+    coding.zero.push_back(
+        arith::ExtUIOp::create(b, b.getLoc(), b.vectorType(b.getI32Type()), bytes));
+  }
+  return coding;
+}
+
+/// Entry (index mod 16) of a table of 16 floats, in each lane.
+Value emitLookUp(KernelBuilder &b, Value table, Value indices) {
+  return LLVM::CallIntrinsicOp::create(b, b.getLoc(), Type(b.vectorType()),
+                                       b.getStringAttr("llvm.x86.avx512.permvar.sf.512"),
+                                       ValueRange{table, indices})
+      .getResults();
+}
+
+/// Codes without their zero points, exactly, as f32. `word` has the code from bit
+/// `firstBit` on, and other fields, or zeros, around it.
+Value emitCentered(KernelBuilder &b, const PackedWeight &weight, const Coding &coding, int64_t v,
+                   Value word, int64_t firstBit) {
+  int64_t middle = int64_t(1) << (weight.bits - 1);
+  if (firstBit > 0)
+    word = arith::ShRUIOp::create(b, b.getLoc(), word, b.splatI32(firstBit));
+  if (usesTable(b, weight)) {
+    SmallVector<float> entries;
+    for (int64_t code = 0; code < 16; ++code)
+      entries.push_back(weight.zeroPoints ? code : code - middle);
+    Value table = arith::ConstantOp::create(
+        b, b.getLoc(), DenseElementsAttr::get(b.vectorType(), ArrayRef<float>(entries)));
+    Value value = emitLookUp(b, table, word);
+    return weight.zeroPoints ? b.subf(value, coding.zero[v]) : value;
+  }
+  if (weight.bits < 8)
+    word = arith::AndIOp::create(b, b.getLoc(), word, b.splatI32(2 * middle - 1));
+  word = arith::SubIOp::create(b, b.getLoc(), word,
+                               weight.zeroPoints ? coding.zero[v] : b.splatI32(middle));
+  // Small numbers: the signed conversion is one instruction on every ISA.
+  return arith::SIToFPOp::create(b, b.getLoc(), b.vectorType(), word);
+}
+
+/// bf16 [2·lanes]: two rows of K of the columns of vector `v`, side by side.
+Value emitPairs(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel, Value step,
+                int64_t v) {
+  int64_t width = 2 * b.target.lanes;
+  auto type = VectorType::get({width}, b.getBF16Type());
+  return vector::LoadOp::create(b, b.getLoc(), type, weight.panels,
+                                ValueRange{expert, panel, step, b.index(v * width)});
+}
+
+/// One step of a panel product: the panel row(s) at `step` as f32 vectors, codes without
+/// zero points and scales; rowsPerStep() of them.
 SmallVector<SmallVector<Value>> emitPanelRows(KernelBuilder &b, const PackedWeight &weight,
-                                              Value expert, Value panel, Value step) {
+                                              const Coding &coding, Value expert, Value panel,
+                                              Value step) {
   int64_t lanes = b.target.lanes, vectors = b.target.panelVectors();
-  SmallVector<SmallVector<Value>> rows(weight.bits == 2 ? 2 : 1);
-  auto column = [&](int64_t c) { return SmallVector<Value>{expert, panel, step, b.index(c)}; };
-  if (weight.bits == 0 || weight.bits == 8) {
-    for (int64_t v = 0; v < vectors; ++v)
-      rows[0].push_back(b.loadVector(weight.panels, column(v * lanes)));
+  SmallVector<SmallVector<Value>> rows(weight.rowsPerStep());
+  auto column = [&](int64_t v) {
+    return SmallVector<Value>{expert, panel, step, b.index(v * lanes)};
+  };
+  if (weight.pairs) {
+    for (int64_t v = 0; v < vectors; ++v) {
+      Value words = b.bitcast(emitPairs(b, weight, expert, panel, step, v), b.getI32Type());
+      Value low = arith::ShLIOp::create(b, b.getLoc(), words, b.splatI32(16));
+      Value high = arith::AndIOp::create(b, b.getLoc(), words, b.splatI32(~0xffff));
+      rows[0].push_back(b.bitcast(low, b.getF32Type()));
+      rows[1].push_back(b.bitcast(high, b.getF32Type()));
+    }
     return rows;
   }
-  // Byte c holds columns c and c + 16; field f of a byte is row f / 2, half f % 2.
-  VectorType bytes = b.vectorType(b.getI8Type()), words = b.vectorType(b.getI32Type());
-  int64_t perHalf = vectors / 2;
-  Value mask = arith::ConstantOp::create(
-      b, b.getLoc(), DenseElementsAttr::get(words, int32_t((1 << weight.bits) - 1)));
-  SmallVector<Value> packed;
+  if (weight.bits == 0) {
+    for (int64_t v = 0; v < vectors; ++v)
+      rows[0].push_back(b.loadVector(weight.panels, column(v)));
+    return rows;
+  }
+  // A byte of 8 bits is a column. Else byte c holds columns c and c + 16; field f of a
+  // byte is row f / 2, half f % 2.
+  int64_t halves = weight.bits == 8 ? 1 : 2, perHalf = vectors / halves;
+  SmallVector<Value> words;
   for (int64_t v = 0; v < perHalf; ++v) {
-    Value byte = vector::LoadOp::create(b, b.getLoc(), bytes, weight.panels, column(v * lanes));
-    packed.push_back(arith::ExtUIOp::create(b, b.getLoc(), words, byte));
+    Value bytes = vector::LoadOp::create(b, b.getLoc(), b.vectorType(b.getI8Type()), weight.panels,
+                                         column(v));
+    words.push_back(arith::ExtUIOp::create(b, b.getLoc(), b.vectorType(b.getI32Type()), bytes));
   }
-  for (int64_t field = 0, fields = 2 * rows.size(); field < fields; ++field) {
-    for (Value word : packed) {
-      Value code = word;
-      if (field > 0)
-        code = arith::ShRUIOp::create(
-            b, b.getLoc(), code,
-            arith::ConstantOp::create(b, b.getLoc(),
-                                      DenseElementsAttr::get(words, int32_t(field * weight.bits))));
-      code = arith::AndIOp::create(b, b.getLoc(), code, mask);
-      // Codes are small: the signed conversion is one instruction on every ISA.
-      rows[field / 2].push_back(arith::SIToFPOp::create(b, b.getLoc(), b.vectorType(), code));
+  for (int64_t field = 0, fields = halves * rows.size(); field < fields; ++field)
+    for (Value word : words) {
+      SmallVector<Value> &row = rows[field / halves];
+      row.push_back(emitCentered(b, weight, coding, row.size(), word, field * weight.bits));
     }
-  }
   return rows;
 }
 
-/// Asks for the row of the panel that is used some steps later, or that of the next panel.
-void emitPrefetch(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
-                  Value step) {
-  auto type = cast<MemRefType>(weight.panels.getType());
-  int64_t rowBytes = type.getDimSize(3) * type.getElementTypeBitWidth() / 8;
-  int64_t perLine = kLineBytes * type.getDimSize(3) / rowBytes;
-  Value later = b.add(step, kPrefetchBytes / rowBytes);
-  for (int64_t column = 0; column < type.getDimSize(3); column += perLine)
-    memref::PrefetchOp::create(b, b.getLoc(), weight.panels,
-                               ValueRange{expert, panel, later, b.index(column)},
-                               /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+/// Asks for `count` rows of a panel (or of its scales) from `row` on, or of what follows.
+void emitPrefetch(KernelBuilder &b, Value panels, Value expert, Value panel, Value row,
+                  int64_t count) {
+  auto type = cast<MemRefType>(panels.getType());
+  int64_t columns = type.getDimSize(3);
+  int64_t perLine = kLineBytes * 8 / type.getElementTypeBitWidth();
+  for (int64_t element = 0; element < count * columns; element += perLine)
+    memref::PrefetchOp::create(
+        b, b.getLoc(), panels,
+        ValueRange{expert, panel, b.add(row, element / columns), b.index(element % columns)},
+        /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
 }
 
 /// acc[r][v] += a[k, r] · w[v] for one row of K.
@@ -203,7 +285,7 @@ std::string PackedWeight::key() const {
   if (bits)
     os << "int" << bits << "_block" << block << "_" << element(scales) << (zeroPoints ? "_zp" : "");
   else
-    os << element(panels);
+    os << element(panels) << (pairs ? "_pairs" : "");
   if (raw) {
     os << "_raw_" << stringifyLayout(layout) << "_" << stringifyGlu(glu);
     for (Value value : {raw, rawGate, rawBias, rawGateBias})
@@ -232,68 +314,162 @@ int64_t mlir::moe::cpu::hiddenColumns(const PackedWeight &up, ActivationAttr act
   return up.numPanels() * (activation.getGlu() == Glu::None ? kPanelWidth : kPanelWidth / 2);
 }
 
-/// acc += a · w over the columns [begin, end) of K, which share one scale.
-static SmallVector<Value> emitAccumulateRange(KernelBuilder &b, const PackedWeight &weight,
-                                              Value expert, Value panel, Value a, Value aBase,
-                                              int64_t rows, Value begin, Value end,
-                                              ValueRange init) {
-  int64_t vectors = b.target.panelVectors(), lanes = b.target.lanes;
-  // w = (q - zp) · s = q · s + (-zp · s), the last term once per block; exact for the
-  // default zero points, which are powers of two.
-  SmallVector<Value> scale, shift;
-  if (weight.bits) {
-    Value block = arith::DivUIOp::create(b, b.getLoc(), begin, b.index(weight.block));
-    for (int64_t v = 0; v < vectors; ++v) {
-      SmallVector<Value> at = {expert, panel, block, b.index(v * lanes)};
-      scale.push_back(b.loadVector(weight.scales, at));
-      Value zero = weight.zeroPoints ? b.loadVector(weight.zeroPoints, at)
-                                     : b.splat(double(1 << (weight.bits - 1)));
-      shift.push_back(b.mulf(b.mulf(zero, b.splat(-1.0)), scale.back()));
-    }
+namespace {
+/// The product of `rows` rows of `a` and a panel. Sums are over chunks of K, which are
+/// then added in order: the rounding error of one long chain grows with K. Several chunks
+/// may be under way side by side, as chains; that changes no result.
+struct PanelProduct {
+  KernelBuilder &b;
+  const PackedWeight &weight;
+  Value expert, panel, a, aBase;
+  int64_t rows;
+
+  SmallVector<Value> emit();
+
+private:
+  int64_t numAccumulators() { return rows * b.target.panelVectors(); }
+  bool scalesSums();
+  int64_t numChains();
+  SmallVector<Value> zeros(int64_t chains) {
+    return SmallVector<Value>(chains * numAccumulators(), b.splat(0.0));
   }
-  int64_t columnsPerStep = weight.bits == 2 ? 2 : 1;
-  return b.forLoop(begin, end, b.index(columnsPerStep), init, [&](Value k, ValueRange carried) {
-    SmallVector<Value> acc(carried);
-    Value step = columnsPerStep == 1 ? k : b.shiftRight(k, 1);
-    if (rows >= kPrefetchRows && !weight.raw)
-      emitPrefetch(b, weight, expert, panel, step);
-    auto panelRows = emitPanelRows(b, weight, expert, panel, step);
-    for (auto [i, row] : llvm::enumerate(panelRows)) {
-      if (weight.bits)
-        for (int64_t v = 0; v < vectors; ++v)
-          row[v] = b.fma(row[v], scale[v], shift[v]);
-      emitAccumulate(b, a, b.add(aBase, b.mul(b.add(k, int64_t(i)), rows)), rows, row, acc);
+  bool prefetches();
+  SmallVector<Value> range(ArrayRef<Value> begins, Value length, Value ahead, ValueRange init);
+  SmallVector<Value> chunks(ArrayRef<Value> begins, Value length);
+  SmallVector<Value> overChunks(Value begin, Value end, int64_t chains, ValueRange init);
+};
+} // namespace
+
+/// Whether the sum of a range with one scale is made first, and multiplied with the scale
+/// then: saves a multiplication of every weight, but takes twice the accumulators.
+bool PanelProduct::scalesSums() {
+  return weight.bits && 2 * numAccumulators() <= b.target.maxAccumulators();
+}
+
+/// Few sums alone cannot hide the latency of a multiply-add. That matters where memory
+/// could deliver faster: weights of less than 16 bits.
+int64_t PanelProduct::numChains() {
+  if (!weight.bits)
+    return 1;
+  int64_t wanted = llvm::divideCeil(b.target.minAccumulators(), numAccumulators());
+  int64_t registers = numAccumulators() * (scalesSums() ? 2 : 1);
+  int64_t fitting = std::max<int64_t>(1, b.target.maxAccumulators() / registers);
+  return std::min({wanted, fitting, std::max<int64_t>(1, weight.k / kColumnsPerChunk)});
+}
+
+/// Whether the arithmetic of a step takes about as long as its weights take to arrive, so
+/// that they should be on their way before. Where memory alone counts, asking brings nothing.
+bool PanelProduct::prefetches() {
+  if (weight.raw)
+    return false;
+  auto type = cast<MemRefType>(weight.panels.getType());
+  int64_t rowBytes = type.getDimSize(3) * type.getElementTypeBitWidth() / 8;
+  int64_t cycles =
+      numAccumulators() * (weight.pairs ? 2 : 1) + (weight.bits ? b.target.panelVectors() : 0);
+  return cycles * kBytesPerCycle >= rowBytes;
+}
+
+/// init + a · w over `length` columns from each of `begins` on; those of one range share
+/// their scale. From `ahead` on are the columns that are used some time later.
+SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Value ahead,
+                                       ValueRange init) {
+  int64_t chains = begins.size();
+  SmallVector<Coding> codings;
+  for (Value begin : begins)
+    codings.push_back(emitCoding(b, weight, expert, panel, begin));
+  if (weight.bits && prefetches())
+    emitPrefetch(b, weight.scales, expert, panel,
+                 arith::DivUIOp::create(b, b.getLoc(), ahead, b.index(weight.block)), chains);
+  int64_t columnsPerStep = weight.rowsPerStep(), vectors = b.target.panelVectors();
+  bool scalesRows = weight.bits && !scalesSums();
+  SmallVector<Value> start = scalesSums() ? zeros(begins.size()) : SmallVector<Value>(init);
+  SmallVector<Value> sums = b.forLoop(
+      b.index(0), length, b.index(columnsPerStep), start, [&](Value i, ValueRange carried) {
+        SmallVector<Value> acc(carried);
+        auto rowOf = [&](Value k) { return columnsPerStep == 1 ? k : b.shiftRight(k, 1); };
+        if (prefetches())
+          emitPrefetch(b, weight.panels, expert, panel, rowOf(b.add(ahead, b.mul(i, chains))),
+                       chains);
+        for (auto [chain, begin] : llvm::enumerate(begins)) {
+          Value k = b.add(begin, i), step = rowOf(k);
+          auto panelRows = emitPanelRows(b, weight, codings[chain], expert, panel, step);
+          for (auto [n, row] : llvm::enumerate(panelRows)) {
+            if (scalesRows)
+              for (int64_t v = 0; v < vectors; ++v)
+                row[v] = b.mulf(row[v], codings[chain].scale[v]);
+            emitAccumulate(
+                b, a, b.add(aBase, b.mul(b.add(k, int64_t(n)), rows)), rows, row,
+                MutableArrayRef(acc).slice(chain * numAccumulators(), numAccumulators()));
+          }
+        }
+        return acc;
+      });
+  if (!scalesSums())
+    return sums;
+  for (auto [i, sum] : llvm::enumerate(sums)) {
+    Value scale = codings[i / numAccumulators()].scale[i % vectors];
+    sum = b.fma(sum, scale, init[i]);
+  }
+  return sums;
+}
+
+/// The sums over one chunk of `length` columns from each of `begins` on.
+SmallVector<Value> PanelProduct::chunks(ArrayRef<Value> begins, Value length) {
+  int64_t chains = begins.size();
+  SmallVector<Value> init = zeros(chains);
+  // Chains go through a part of the panel at once: the one after it is asked for in order.
+  auto type = cast<MemRefType>(weight.panels.getType());
+  int64_t distance = kPrefetchBytes * 8 /
+                     (kPanelWidth * (weight.bits ? weight.bits : type.getElementTypeBitWidth()));
+  Value ahead = b.add(begins[0], chains > 1 ? chains * kColumnsPerChunk : distance);
+  if (!weight.bits || weight.block >= kColumnsPerChunk)
+    return range(begins, length, ahead, init);
+  return b.forLoop(
+      b.index(0), length, b.index(weight.block), init, [&](Value first, ValueRange carried) {
+        SmallVector<Value> starts;
+        for (Value begin : begins)
+          starts.push_back(b.add(begin, first));
+        return range(starts, b.index(weight.block), b.add(ahead, b.mul(first, chains)), carried);
+      });
+}
+
+/// init + the sums of the chunks of [begin, end), `chains` of them at a time.
+SmallVector<Value> PanelProduct::overChunks(Value begin, Value end, int64_t chains,
+                                            ValueRange init) {
+  Value step = b.index(chains * kColumnsPerChunk);
+  return b.forLoop(begin, end, step, init, [&](Value k, ValueRange carried) {
+    SmallVector<Value> begins, totals(carried);
+    for (int64_t chain = 0; chain < chains; ++chain)
+      begins.push_back(b.add(k, chain * kColumnsPerChunk));
+    Value length = b.index(kColumnsPerChunk);
+    if (chains == 1 && weight.k % kColumnsPerChunk != 0)
+      length = b.min(length, b.sub(end, k));
+    SmallVector<Value> sums = chunks(begins, length);
+    for (auto [i, sum] : llvm::enumerate(sums)) {
+      Value &total = totals[i % totals.size()];
+      total = b.addf(total, sum);
     }
-    return acc;
+    return totals;
   });
+}
+
+SmallVector<Value> PanelProduct::emit() {
+  if (weight.k <= kColumnsPerChunk)
+    return chunks({b.index(0)}, b.index(weight.k));
+  int64_t chains = numChains();
+  int64_t together = llvm::alignDown(weight.k, chains * kColumnsPerChunk);
+  if (chains == 1)
+    together = weight.k;
+  SmallVector<Value> totals = overChunks(b.index(0), b.index(together), chains, zeros(1));
+  if (together == weight.k)
+    return totals;
+  return overChunks(b.index(together), b.index(weight.k), 1, totals);
 }
 
 SmallVector<Value> mlir::moe::cpu::emitPanelProduct(KernelBuilder &b, const PackedWeight &weight,
                                                     Value expert, Value panel, Value a, Value aBase,
                                                     int64_t rows) {
-  SmallVector<Value> zeros(rows * b.target.panelVectors(), b.splat(0.0));
-  // A sum of sums: the rounding error of one long chain grows with K.
-  auto emitChunk = [&](Value begin, Value end) {
-    if (!weight.bits || weight.block >= kColumnsPerChunk)
-      return emitAccumulateRange(b, weight, expert, panel, a, aBase, rows, begin, end, zeros);
-    return b.forLoop(begin, end, b.index(weight.block), zeros, [&](Value k, ValueRange carried) {
-      return emitAccumulateRange(b, weight, expert, panel, a, aBase, rows, k,
-                                 b.add(k, weight.block), carried);
-    });
-  };
-  Value last = b.index(weight.k);
-  if (weight.k <= kColumnsPerChunk)
-    return emitChunk(b.index(0), last);
-  return b.forLoop(b.index(0), last, b.index(kColumnsPerChunk), zeros,
-                   [&](Value k, ValueRange carried) {
-                     Value end = b.add(k, kColumnsPerChunk);
-                     if (weight.k % kColumnsPerChunk != 0)
-                       end = b.min(end, last);
-                     SmallVector<Value> sums = emitChunk(k, end);
-                     for (auto [sum, total] : llvm::zip(sums, carried))
-                       sum = b.addf(total, sum);
-                     return sums;
-                   });
+  return PanelProduct{b, weight, expert, panel, a, aBase, rows}.emit();
 }
 
 /// Adds the bias of a panel's columns to every row.

@@ -135,6 +135,13 @@ Value KernelBuilder::toF32(Value value) {
   return arith::ExtFOp::create(*this, getLoc(), f32, value);
 }
 
+Value KernelBuilder::bitcast(Value vector, Type element) {
+  auto type = cast<VectorType>(vector.getType());
+  int64_t bits = type.getNumElements() * type.getElementTypeBitWidth();
+  auto result = VectorType::get({bits / int64_t(element.getIntOrFloatBitWidth())}, element);
+  return vector::BitCastOp::create(*this, getLoc(), result, vector);
+}
+
 static Type elementType(Value memref) {
   return cast<MemRefType>(memref.getType()).getElementType();
 }

@@ -39,11 +39,18 @@ struct KernelTarget {
   /// Tokens of a parallel task: enough work that drawing the task costs little. A GPU does
   /// not draw tasks.
   int64_t tokensPerTask() const { return isWarp() ? 1 : 16; }
-  /// Numbers of rows that a block may have, rising: accumulators of the largest, one
-  /// panel row and a broadcast fit into the register file (32 with AVX-512, else 16).
+  /// Sums that fit into the register file (32 with AVX-512, else 16) beside a panel row,
+  /// a broadcast, and what makes floats of codes.
+  int64_t maxAccumulators() const { return lanes >= 16 ? 24 : 12; }
+  /// Sums that are needed to always have a multiply-add to start: at most two start in a
+  /// cycle, and each takes four.
+  int64_t minAccumulators() const { return 8; }
+  /// Numbers of rows that a block may have, rising; the sums of the largest fit into
+  /// registers. Few rows go without any waste, since arithmetic bounds most products of
+  /// five and more rows.
   SmallVector<int64_t> blockRows() const {
     if (lanes >= 16)
-      return {1, 2, 4, 8, 12};
+      return {1, 2, 3, 4, 6, 8, 10, 12};
     if (lanes == 8)
       return {1, 2, 3};
     return {1};
@@ -128,6 +135,8 @@ public:
   void storeVector(Value vector, Value memref, ValueRange indices, int64_t count);
   /// The same with a number of elements known at run time; nothing when it is ≤ 0.
   void storeVector(Value vector, Value memref, ValueRange indices, Value count);
+  /// The bits of a vector as elements of another type, as many as fill them.
+  Value bitcast(Value vector, Type element);
   /// f16, bf16 or f32 (scalar or vector) to f32.
   Value toF32(Value value);
   /// One element as f32.

@@ -13,7 +13,9 @@ namespace mlir::moe::cpu {
 /// A packed matrix bank as a kernel sees it: panels, and for quantized weights their
 /// scales and zero points. Values are absent (null) where there is no such thing.
 struct PackedWeight {
-  Value panels;     ///< [E, P, K, 32] floats, or code panels (see #moe.code_panels).
+  /// [E, P, K, 32] floats, [E, P, K/2, 64] bf16 with two rows side by side (see `pairs`), or
+  /// code panels (see #moe.code_panels).
+  Value panels;
   Value scales;     ///< [E, P, K/block, 32] floats.
   Value zeroPoints; ///< [E, P, K/block, 32] bytes.
   Value bias;       ///< [E, P, 1, 32] floats.
@@ -26,6 +28,9 @@ struct PackedWeight {
   Value rawGateBias; ///< [E,N] or null.
   Glu glu = Glu::None;
   Layout layout = Layout::OutIn;
+  /// Element (k / 2, 2c + k mod 2) of a panel is (k, c): as bf16 is multiplied and summed by
+  /// pairs. So are all packed bf16 weights of an even K.
+  bool pairs = false;
   int64_t bits = 0;  ///< 0: panels hold floats; else width of a code.
   int64_t block = 0; ///< Columns along K with one scale; K when row-wise.
   int64_t n = 0;     ///< Rows of the logical weight.
@@ -34,6 +39,8 @@ struct PackedWeight {
   int64_t experts = 1; ///< E
 
   int64_t numPanels() const;
+  /// Rows of K in one row of `panels`.
+  int64_t rowsPerStep() const { return bits == 2 || pairs ? 2 : 1; }
   /// The values that are there, in the order of a kernel's arguments.
   SmallVector<Value> operands() const;
   /// The same weight with `arguments` (of a kernel) in place of operands().

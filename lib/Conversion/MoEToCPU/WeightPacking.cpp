@@ -284,6 +284,10 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
       source->transforms.push_back(
           PermuteAttr::get(context, DenseI64ArrayAttr::get(context, order)));
     };
+    auto reshape = [&](ArrayRef<int64_t> shape) {
+      source->transforms.push_back(
+          ReshapeAttr::get(context, DenseI64ArrayAttr::get(context, shape)));
+    };
     bool isStacked = layout == Layout::InOut && separate;
     SmallVector<int64_t> asStored = {experts, n, k};
     if (isStacked)
@@ -295,12 +299,22 @@ FailureOr<PackedWeight> WeightPacker::pack(Operation *user, Value weight, Value 
     if (isStacked) {
       // The gate's columns, then those of up.
       permute({0, 1, 3, 2});
-      source->transforms.push_back(
-          ReshapeAttr::get(context, DenseI64ArrayAttr::get(context, {experts, n, k})));
+      reshape({experts, n, k});
     } else if (layout == Layout::InOut) {
       permute({0, 2, 1});
     }
-    result.panels = panels(*source);
+    bool hasPairs = source->type.getElementType().isBF16() && k % 2 == 0;
+    source->transforms.push_back(PanelsAttr::get(context, kPanelWidth, glu));
+    if (hasPairs) {
+      int64_t width = kPanelWidth;
+      int64_t count =
+          glu == Glu::None ? llvm::divideCeil(n, width) : llvm::divideCeil(n / 2, width / 2);
+      reshape({experts, count, k / 2, 2, width});
+      permute({0, 1, 2, 4, 3});
+      reshape({experts, count, k / 2, 2 * width});
+    }
+    result.panels = load(builder, loc, std::move(*source), bank);
+    result.pairs = hasPairs;
   } else {
     int64_t bits = dequantize.getBits(), block = dequantize.getBlock();
     int64_t perByte = 8 / bits;

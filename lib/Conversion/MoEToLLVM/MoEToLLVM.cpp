@@ -177,8 +177,21 @@ struct MoEToLLVMPass : moe::impl::MoEToLLVMBase<MoEToLLVMPass> {
         return signalPassFailure();
     for (func::FuncOp func : functions)
       makeInternal(func);
+    eraseIdleMarks(module);
     if (failed(lowerOperations(module)))
       signalPassFailure();
+  }
+
+  /// A mark after which nothing happens before the next one.
+  static void eraseIdleMarks(ModuleOp module) {
+    module.walk([](ProfileMarkOp mark) {
+      Operation *next = mark->getNextNode();
+      while (next && !next->hasTrait<OpTrait::IsTerminator>() && isMemoryEffectFree(next))
+        next = next->getNextNode();
+      auto other = dyn_cast_or_null<ProfileMarkOp>(next);
+      if (other && other.getCall() == mark.getCall())
+        mark.erase();
+    });
   }
 
   static void makeInternal(func::FuncOp func) {

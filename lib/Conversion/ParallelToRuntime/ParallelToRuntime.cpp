@@ -12,7 +12,9 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/FunctionCallUtils.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/Transforms/RegionUtils.h"
@@ -58,7 +60,8 @@ void makeSequential(scf::ParallelOp loop) {
 /// What of a memref a worker is told: the pointer and whatever its type does not say.
 class MemRefParts {
 public:
-  explicit MemRefParts(MemRefType type) : type(type) {
+  /// Without sizes where only loads and stores follow, which need none.
+  MemRefParts(MemRefType type, bool withSizes) : type(type), withSizes(withSizes) {
     legal = succeeded(type.getStridesAndOffset(strides, offset));
   }
   /// Of strided memrefs only.
@@ -68,7 +71,8 @@ public:
     MLIRContext *context = type.getContext();
     types.push_back(LLVM::LLVMPointerType::get(context));
     unsigned dynamic = ShapedType::isDynamic(offset) +
-                       llvm::count_if(strides, ShapedType::isDynamic) + type.getNumDynamicDims();
+                       llvm::count_if(strides, ShapedType::isDynamic) +
+                       (withSizes ? type.getNumDynamicDims() : 0);
     types.append(dynamic, IntegerType::get(context, 64));
   }
 
@@ -80,7 +84,7 @@ public:
     if (ShapedType::isDynamic(offset))
       values.push_back(source.offset(builder, loc));
     for (int64_t i = 0; i < type.getRank(); ++i) {
-      if (type.isDynamicDim(i))
+      if (withSizes && type.isDynamicDim(i))
         values.push_back(source.size(builder, loc, i));
       if (ShapedType::isDynamic(strides[i]))
         values.push_back(source.stride(builder, loc, i));
@@ -103,9 +107,9 @@ public:
     else
       result.setConstantOffset(builder, loc, offset);
     for (int64_t i = 0; i < type.getRank(); ++i) {
-      if (type.isDynamicDim(i))
+      if (withSizes && type.isDynamicDim(i))
         result.setSize(builder, loc, i, take());
-      else
+      else if (!type.isDynamicDim(i))
         result.setConstantSize(builder, loc, i, type.getDimSize(i));
       if (ShapedType::isDynamic(strides[i]))
         result.setStride(builder, loc, i, take());
@@ -117,18 +121,18 @@ public:
 
 private:
   MemRefType type;
+  bool withSizes;
   SmallVector<int64_t> strides;
   int64_t offset = 0;
   bool legal;
 };
 
-/// The parts of a captured value, if it is a strided memref.
-std::optional<MemRefParts> getParts(Value capture) {
-  auto type = dyn_cast<MemRefType>(capture.getType());
-  if (!type)
-    return std::nullopt;
-  MemRefParts parts(type);
-  return parts ? std::optional(parts) : std::nullopt;
+/// Whether something in `region` asks for more of a memref than its elements.
+bool needsSizes(Value memref, Region &region) {
+  return llvm::any_of(memref.getUsers(), [&](Operation *user) {
+    return region.isAncestor(user->getParentRegion()) &&
+           !isa<memref::LoadOp, memref::StoreOp, vector::LoadOp, vector::StoreOp>(user);
+  });
 }
 
 class Outliner {
@@ -162,6 +166,7 @@ private:
     getUsedValuesDefinedAbove(loop.getRegion(), used);
     captures.clear();
     constants.clear();
+    sized.clear();
     for (Value value : used) {
       if (matchPattern(value, m_Constant()))
         constants.push_back(value);
@@ -170,12 +175,23 @@ private:
     }
     SmallVector<Type> fields;
     for (Value capture : captures) {
+      if (needsSizes(capture, loop.getRegion()))
+        sized.insert(capture);
       if (auto parts = getParts(capture))
         parts->appendTypes(fields);
       else
         fields.push_back(types.convertType(capture.getType()));
     }
     contextType = LLVM::LLVMStructType::getLiteral(module.getContext(), fields);
+  }
+
+  /// The parts of a captured value, if it is a strided memref.
+  std::optional<MemRefParts> getParts(Value capture) {
+    auto type = dyn_cast<MemRefType>(capture.getType());
+    if (!type)
+      return std::nullopt;
+    MemRefParts parts(type, sized.contains(capture));
+    return parts ? std::optional(parts) : std::nullopt;
   }
 
   Value cast(OpBuilder &builder, Value value, Type type) {
@@ -286,6 +302,7 @@ private:
   // Of the loop at hand.
   Location loc = UnknownLoc::get(module.getContext());
   SmallVector<Value> captures, constants;
+  DenseSet<Value> sized; ///< Captured memrefs whose sizes the body needs.
   LLVM::LLVMStructType contextType;
 };
 

@@ -165,7 +165,7 @@ const Fact *Facts::Builder::gatherND() {
   const Fact *data = input(0), *index = input(1);
   if (!data || !index || node.getIntAttr("batch_dims", 0) != 0 || index->axes.empty())
     return nullptr;
-  int64_t depth = getShape(node.getInput(1)).back();
+  int64_t depth = getLastDim(node.getInput(1));
   if (depth == 1) {
     const Fact *single =
         withAxes(index, SmallVector<Labels, 4>(index->axes.begin(), std::prev(index->axes.end())));
@@ -209,7 +209,7 @@ const Fact *Facts::Builder::slice() {
     return splat(fact->value);
   ArrayRef<int64_t> shape = getShape(node.getInput(0));
   std::optional<SmallVector<int64_t>> axes = ints(3), steps = ints(4);
-  int64_t count = getRank(node.getResult(0)) ? getShape(node.getInput(1)).front() : 0;
+  int64_t count = getRank(node.getResult(0)) ? getLastDim(node.getInput(1)) : 0;
   if (count != 1 || (node.getInput(3) && !axes))
     return nullptr;
   int64_t axis = axes ? axes->front() : 0;

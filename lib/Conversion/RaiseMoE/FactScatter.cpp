@@ -18,10 +18,10 @@ const Fact *Facts::Builder::scatterElements() {
     return nullptr;
   std::optional<int64_t> axis = getAxis(0, base->axes.size());
   StringRef reduction = node.getStringAttr("reduction", "none");
-  if (!axis || (reduction != "none" && reduction != "add"))
+  int64_t rank = getRank(node.getResult(0));
+  if (!axis || *axis >= rank || (reduction != "none" && reduction != "add"))
     return nullptr;
   bool adds = reduction == "add";
-  int64_t rank = getRank(node.getResult(0));
   if (index->kind == Fact::View && scalar(base) == 0.0 && scalar(updates) == 1.0) {
     // Counts of ids: over all of them, or by token.
     int64_t experts = getShape(node.getResult(0))[*axis];
@@ -52,7 +52,7 @@ const Fact *Facts::Builder::scatterElements() {
 
 const Fact *Facts::Builder::scatterND() {
   const Fact *base = input(0), *index = input(1), *updates = input(2);
-  if (!base || !index || !updates || index->axes.empty() || getShape(node.getInput(1)).back() != 1)
+  if (!base || !index || !updates || index->axes.empty() || getLastDim(node.getInput(1)) != 1)
     return nullptr;
   StringRef reduction = node.getStringAttr("reduction", "none");
   if (reduction != "none" && reduction != "add")

@@ -19,9 +19,25 @@ bool mlir::moe::isONNXFileName(StringRef path) { return path.ends_with(".onnx");
 /// recursion in MLIR's parser, which has no limit of its own.
 static constexpr unsigned kMaxNesting = 1000;
 
-/// Where text is nested too deeply for MLIR's parser; npos when nowhere. Strings and
-/// comments do not count.
-static size_t findDeepNesting(StringRef text) {
+namespace {
+/// What MLIR's parser would crash on.
+struct ParserTrap {
+  size_t position;
+  std::string message;
+};
+} // namespace
+
+/// `array<index` with any space between: of MLIR's dense arrays only those of index have
+/// no bit width, and its parser asks for one.
+static bool isIndexArray(StringRef text) {
+  return text.consume_front("array") && (text = text.ltrim()).consume_front("<") &&
+         text.ltrim().starts_with("index");
+}
+
+static bool isWordCharacter(char c) { return llvm::isAlnum(c) || StringRef("_.$").contains(c); }
+
+/// The first trap outside of strings and comments.
+static std::optional<ParserTrap> findParserTrap(StringRef text) {
   unsigned depth = 0, signs = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     StringRef rest = text.drop_front(i);
@@ -38,34 +54,40 @@ static size_t findDeepNesting(StringRef text) {
       ++depth;
     else if (StringRef(")]}>").contains(rest.front()))
       depth -= depth > 0;
+    else if (isIndexArray(rest) && (i == 0 || !isWordCharacter(text[i - 1])))
+      return ParserTrap{i, "an array attribute cannot have elements of type index"};
     if (!llvm::isSpace(rest.front()))
       signs = rest.front() == '-' ? signs + 1 : 0;
     if (depth > kMaxNesting || signs > kMaxNesting)
-      return i;
+      return ParserTrap{
+          i, ("the text is nested more than " + Twine(kMaxNesting) + " levels deep").str()};
   }
-  return StringRef::npos;
+  return std::nullopt;
 }
 
-static LogicalResult checkNesting(StringRef path, MLIRContext *context) {
+LogicalResult mlir::moe::checkText(StringRef text, StringRef path, MLIRContext *context) {
+  std::optional<ParserTrap> trap = findParserTrap(text);
+  if (!trap)
+    return success();
+  StringRef before = text.take_front(trap->position);
+  size_t column = trap->position - (before.rfind('\n') + 1) + 1;
+  return emitError(FileLineColLoc::get(context, path, before.count('\n') + 1, column))
+         << trap->message;
+}
+
+static LogicalResult checkTextFile(StringRef path, MLIRContext *context) {
   auto file = llvm::MemoryBuffer::getFile(path);
   // The parser reports a file that cannot be read.
   if (!file || isBytecode((*file)->getMemBufferRef()))
     return success();
-  StringRef text = (*file)->getBuffer();
-  size_t position = findDeepNesting(text);
-  if (position == StringRef::npos)
-    return success();
-  StringRef before = text.take_front(position);
-  size_t column = position - (before.rfind('\n') + 1) + 1;
-  return emitError(FileLineColLoc::get(context, path, before.count('\n') + 1, column))
-         << "the text is nested more than " << kMaxNesting << " levels deep";
+  return moe::checkText((*file)->getBuffer(), path, context);
 }
 
 OwningOpRef<ModuleOp> mlir::moe::loadModule(StringRef path, MLIRContext *context,
                                             const ImportOptions &options) {
   if (isONNXFileName(path))
     return importONNX(path, context, options);
-  if (failed(checkNesting(path, context)))
+  if (failed(checkTextFile(path, context)))
     return {};
   return parseSourceFile<ModuleOp>(path, context);
 }

@@ -162,7 +162,8 @@ static Error writeText(StringRef path, StringRef text) {
   return code ? createStringError(path + ": cannot write: " + code.message()) : Error::success();
 }
 
-Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const LinkOptions &options) {
+Error mlir::moe::linkSharedLibrary(ArrayRef<std::string> objects, StringRef output,
+                                   const LinkOptions &options) {
   auto runtime = findRuntime(options);
   if (!runtime)
     return runtime.takeError();
@@ -173,28 +174,30 @@ Error mlir::moe::linkSharedLibrary(StringRef object, StringRef output, const Lin
           script->path,
           formatv("{{ global: {0}_moec; moec_library; local: *; };\n", options.name).str()))
     return error;
-  std::vector<std::string> line = {"-m",
-                                   "elf_x86_64",
-                                   "-shared",
-                                   "-o",
-                                   output.str(),
-                                   "-soname",
-                                   ("lib" + options.name + ".so"),
-                                   "--gc-sections",
-                                   "--strip-all",
-                                   "--hash-style=gnu",
-                                   "--build-id=none",
-                                   "-z",
-                                   "relro",
-                                   "-z",
-                                   "now",
-                                   "-z",
-                                   "noexecstack",
-                                   "-O2",
-                                   "--icf=safe",
-                                   "--version-script=" + std::string(script->path),
-                                   object.str()};
+  std::vector<std::string> line = {
+      "-m",
+      "elf_x86_64",
+      "-shared",
+      "-o",
+      output.str(),
+      "-soname",
+      ("lib" + options.name + ".so"),
+      "--gc-sections",
+      "--strip-all",
+      "--hash-style=gnu",
+      "--build-id=none",
+      "-z",
+      "relro",
+      "-z",
+      "now",
+      "-z",
+      "noexecstack",
+      "-O2",
+      "--icf=safe",
+      "--version-script=" + std::string(script->path),
+  };
   append_range(line, *runtime);
+  append_range(line, objects);
   if (options.sanitizer == Sanitizer::None)
     line.push_back("--no-undefined");
   auto libraries = findSystemLibraries(options.threads);
@@ -226,16 +229,17 @@ static Expected<std::unique_ptr<MemoryBuffer>> localizeSymbols(StringRef object,
   return MemoryBuffer::getMemBufferCopy(bytes);
 }
 
-Error mlir::moe::linkStaticLibrary(StringRef object, StringRef output, const LinkOptions &options) {
+Error mlir::moe::linkStaticLibrary(ArrayRef<std::string> objects, StringRef output,
+                                   const LinkOptions &options) {
   auto runtime = findRuntime(options);
   if (!runtime)
     return runtime.takeError();
   auto merged = TemporaryFile::create("o");
   if (!merged)
     return merged.takeError();
-  std::vector<std::string> line = {"-m",        "elf_x86_64", "-r", "-o", std::string(merged->path),
-                                   object.str()};
+  std::vector<std::string> line = {"-m", "elf_x86_64", "-r", "-o", std::string(merged->path)};
   append_range(line, *runtime);
+  append_range(line, objects);
   if (Error error = runLinker(line))
     return error;
   auto buffer = localizeSymbols(merged->path, options.name + "_moec");

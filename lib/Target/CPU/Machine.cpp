@@ -12,6 +12,7 @@
 #include "llvm/TargetParser/Host.h"
 #include "llvm/TargetParser/X86TargetParser.h"
 
+#include <algorithm>
 #include <unistd.h>
 
 using namespace llvm;
@@ -28,12 +29,12 @@ static constexpr StringLiteral usefulFeatures[] = {
     "movbe",        "popcnt",     "sse3",        "sse4.1",   "sse4.2",     "ssse3"};
 
 static Error unknownCPU(StringRef name, ArrayRef<StringRef> known) {
-  SmallVector<StringRef> names = {"native"};
+  SmallVector<StringRef> names = {"native", "multi"};
   names.append(known.begin(), known.end());
   std::string hint = suggestName(name, names);
   return createStringError(
-      formatv("unknown CPU '{0}'{1} {2} native, x86-64-v3, x86-64-v4, or another 64-bit x86 CPU "
-              "name of LLVM",
+      formatv("unknown CPU '{0}'{1} {2} native, multi, x86-64-v3, x86-64-v4, or another 64-bit x86 "
+              "CPU name of LLVM",
               name, hint.empty() ? ";" : hint, hint.empty() ? "use" : "Or use"));
 }
 
@@ -120,4 +121,30 @@ Expected<Machine> Machine::get(StringRef name) {
   Machine machine = fromFeatures(name, features);
   machine.tuneCPU = name.str();
   return machine;
+}
+
+/// Whether every CPU that runs code for `a` runs that for `b`.
+static bool needsAllOf(const Machine &a, const Machine &b) {
+  return std::includes(a.features.begin(), a.features.end(), b.features.begin(), b.features.end());
+}
+
+Expected<std::vector<Machine>> Machine::getLevels(StringRef names) {
+  if (names == "multi")
+    names = "x86-64-v3,x86-64-v4,sapphirerapids";
+  SmallVector<StringRef> parts;
+  names.split(parts, ',');
+  std::vector<Machine> levels;
+  for (StringRef name : parts) {
+    Expected<Machine> machine = get(name);
+    if (!machine)
+      return machine.takeError();
+    for (const Machine &earlier : levels)
+      if (needsAllOf(earlier, *machine))
+        return createStringError(
+            formatv("--cpu: the code for '{0}' would never be chosen, since every such CPU also "
+                    "runs that for '{1}', which comes after it; list the most demanding CPU last",
+                    earlier.name, name));
+    levels.push_back(std::move(*machine));
+  }
+  return levels;
 }

@@ -13,6 +13,8 @@
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/MC/TargetRegistry.h"
 #include "llvm/Passes/PassBuilder.h"
+#include "llvm/Analysis/LoopInfo.h"
+#include "llvm/IR/Dominators.h"
 #include "llvm/Transforms/IPO/MergeFunctions.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
@@ -120,7 +122,8 @@ public:
         i16(llvm::Type::getInt16Ty(context)), i32(llvm::Type::getInt32Ty(context)),
         i64(llvm::Type::getInt64Ty(context)), pointer(llvm::PointerType::get(context, 0)) {}
 
-  Error addModel(const ModelDescription &description, const Machine &used);
+  Error addLevel(const LevelDescription &description, const Machine &used);
+  void addModel(const ModelDescription &description);
   void addAccessor(StringRef name);
 
 private:
@@ -157,6 +160,10 @@ private:
     return array(pointer, pointers);
   }
 
+  /// The table of a level, in whatever object it is.
+  llvm::GlobalVariable *level(unsigned number);
+  /// A table that other objects refer to.
+  llvm::GlobalVariable *hiddenGlobal(Twine name, llvm::Type *type, Constant *value);
   llvm::Expected<Constant *> tensor(const TensorDescription &tensor);
   llvm::Expected<Constant *> tensors(ArrayRef<TensorDescription> tensors);
   llvm::Expected<Constant *> function(StringRef entry, StringRef suffix);
@@ -164,8 +171,6 @@ private:
   Constant *image(const ImageDescription &image);
   /// Null for a model without.
   Constant *cuda(const std::optional<CUDADescription> &cuda);
-  /// A constant of the runtime.
-  Constant *external(StringRef name);
 
   llvm::Module &module;
   llvm::LLVMContext &context;
@@ -231,9 +236,9 @@ llvm::Expected<Constant *> Tables::entry(const EntryDescription &entry) {
                     functions[1], functions[2], array(i32, extends)});
 }
 
-Constant *Tables::external(StringRef name) {
-  auto *global = new llvm::GlobalVariable(module, i8, /*isConstant=*/true,
-                                          llvm::GlobalValue::ExternalLinkage, nullptr, name);
+llvm::GlobalVariable *Tables::hiddenGlobal(Twine name, llvm::Type *type, Constant *value) {
+  auto *global = new llvm::GlobalVariable(module, type, /*isConstant=*/true,
+                                          llvm::GlobalValue::ExternalLinkage, value, name);
   global->setVisibility(llvm::GlobalValue::HiddenVisibility);
   return global;
 }
@@ -257,11 +262,13 @@ Constant *Tables::cuda(const std::optional<CUDADescription> &cuda) {
   for (const ImageDescription &description : cuda->images)
     images.push_back(image(description));
   return global(
-      structure({external("moec_cuda_device"), integer(i32, images.size()),
+      structure({hiddenGlobal("moec_cuda_device", i8, nullptr), integer(i32, images.size()),
                  integer(i32, cuda->kernels.size()), structures(images), strings(cuda->kernels)}));
 }
 
-Error Tables::addModel(const ModelDescription &description, const Machine &used) {
+static std::string getLevelName(unsigned number) { return "moec_level_" + llvm::utostr(number); }
+
+Error Tables::addLevel(const LevelDescription &description, const Machine &used) {
   SmallVector<Constant *> entries;
   for (const EntryDescription &source : description.entries) {
     auto value = entry(source);
@@ -269,26 +276,42 @@ Error Tables::addModel(const ModelDescription &description, const Machine &used)
       return value.takeError();
     entries.push_back(*value);
   }
-  const WeightsFileInfo &weights = description.weights;
-  Constant *value = structure(
-      {integer(i32, MOEC_MODEL_ABI_VERSION), integer(i32, entries.size()), structures(entries),
-       text(description.name), text(description.infoJSON), integer(i64, weights.fileBytes),
-       integer(i64, weights.dataOffset), text(weights.digest), integer(i32, used.features.size()),
-       integer(i32, 0), strings(used.features), cuda(description.cuda)});
-  static_assert(sizeof(moec_model_desc) == 80 && sizeof(moec_entry_desc) == 80 &&
+  Constant *value =
+      structure({text(description.cpu), text(description.infoJSON), integer(i32, entries.size()),
+                 integer(i32, used.features.size()), structures(entries), strings(used.features),
+                 cuda(description.cuda)});
+  static_assert(sizeof(moec_level_desc) == 48 && sizeof(moec_entry_desc) == 80 &&
                     sizeof(moec_tensor_desc) == 24,
                 "a structure of model_abi.h changed: change the tables too");
-  assert(module.getDataLayout().getTypeAllocSize(value->getType()) == sizeof(moec_model_desc));
-  auto *global =
-      new llvm::GlobalVariable(module, value->getType(), /*isConstant=*/true,
-                               llvm::GlobalValue::ExternalLinkage, value, "moec_model_description");
-  global->setVisibility(llvm::GlobalValue::HiddenVisibility);
+  assert(module.getDataLayout().getTypeAllocSize(value->getType()) == sizeof(moec_level_desc));
+  hiddenGlobal(getLevelName(description.number), value->getType(), value);
   return Error::success();
+}
+
+llvm::GlobalVariable *Tables::level(unsigned number) {
+  std::string name = getLevelName(number);
+  llvm::GlobalVariable *known = module.getNamedGlobal(name);
+  return known ? known : hiddenGlobal(name, i8, nullptr);
+}
+
+void Tables::addModel(const ModelDescription &description) {
+  SmallVector<Constant *> levels;
+  for (unsigned i = 0; i < description.numLevels; ++i)
+    levels.push_back(level(i));
+  const WeightsFileInfo &weights = description.weights;
+  Constant *value =
+      structure({integer(i32, MOEC_MODEL_ABI_VERSION), integer(i32, levels.size()),
+                 array(pointer, levels), text(description.name), integer(i64, weights.fileBytes),
+                 integer(i64, weights.dataOffset), text(weights.digest)});
+  static_assert(sizeof(moec_model_desc) == 48,
+                "a structure of model_abi.h changed: change the tables too");
+  assert(module.getDataLayout().getTypeAllocSize(value->getType()) == sizeof(moec_model_desc));
+  hiddenGlobal("moec_model_description", value->getType(), value);
 }
 
 /// const moec_library *NAME_moec(void), and the alias for generic loaders.
 void Tables::addAccessor(StringRef name) {
-  Constant *table = external("moec_runtime_library");
+  llvm::GlobalVariable *table = hiddenGlobal("moec_runtime_library", i8, nullptr);
   auto *function =
       llvm::Function::Create(llvm::FunctionType::get(pointer, /*isVarArg=*/false),
                              llvm::GlobalValue::ExternalLinkage, name + "_moec", module);
@@ -310,19 +333,21 @@ static void hideFunctions(llvm::Module &module) {
       global.setLinkage(llvm::GlobalValue::InternalLinkage);
 }
 
-Error mlir::moe::addModelDescription(llvm::Module &module, const ModelDescription &description,
+Error mlir::moe::addLevelDescription(llvm::Module &module, const LevelDescription &description,
                                      const Machine &used) {
   hideFunctions(module);
-  Tables tables(module);
-  if (Error error = tables.addModel(description, used))
+  if (Error error = Tables(module).addLevel(description, used))
     return error;
-  tables.addAccessor(description.name);
-  // The features are exactly what is checked when the library is opened. The
-  // accessor itself must run on any x86-64.
+  // The features are exactly what is checked when the library is opened.
   setFunctionAttributes(module, used);
-  llvm::Function *accessor = module.getFunction(description.name + "_moec");
-  accessor->removeFnAttr("target-features");
   return Error::success();
+}
+
+void mlir::moe::addModelDescription(llvm::Module &module, const ModelDescription &description) {
+  Tables tables(module);
+  tables.addModel(description);
+  // Without attributes of a machine: it must run on any x86-64.
+  tables.addAccessor(description.name);
 }
 
 //===----------------------------------------------------------------------===//
@@ -394,6 +419,19 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned
   builder.buildPerModuleDefaultPipeline(levels[level]).run(module, modules);
 }
 
+/// A function without a loop only calls others: the layers' calls one after another.
+static void shortenCalls(llvm::Module &module) {
+  for (llvm::Function &function : module) {
+    if (function.isDeclaration())
+      continue;
+    llvm::DominatorTree dominators(function);
+    if (!llvm::LoopInfo(dominators).empty())
+      continue;
+    function.addFnAttr(llvm::Attribute::OptimizeForSize);
+    function.addFnAttr(llvm::Attribute::MinSize);
+  }
+}
+
 Error mlir::moe::emitObject(llvm::Module &module, const Machine &machine, unsigned level,
                             Sanitizer sanitizer, llvm::raw_pwrite_stream &out) {
   assert(level <= 3 && "LLVM's levels are 0 to 3");
@@ -401,6 +439,7 @@ Error mlir::moe::emitObject(llvm::Module &module, const Machine &machine, unsign
   if (!target)
     return createStringError("this build of LLVM has no x86 target");
   optimize(module, *target, level, sanitizer);
+  shortenCalls(module);
   llvm::legacy::PassManager passes;
   if (target->addPassesToEmitFile(passes, out, nullptr, llvm::CodeGenFileType::ObjectFile))
     return createStringError("this build of LLVM cannot write x86 object files");

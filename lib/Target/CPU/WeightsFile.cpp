@@ -5,6 +5,7 @@
 
 #include "moec/Support/Safetensors.h"
 #include "moec/Target/CPU/PlanWeights.h"
+#include "moec/Target/CPU/UnpackWeights.h"
 #include "moec/Target/CPU/WeightTransforms.h"
 #include "llvm/ADT/SmallPtrSet.h"
 #include "llvm/ADT/StringExtras.h"
@@ -239,6 +240,8 @@ Expected<WeightsFileInfo> Writer::write(StringRef path) {
   constexpr size_t digestDigits = 2 * LLVM_BLAKE3_OUT_LEN;
   file.setMetadata("moec.digest", std::string(digestDigits, '0'));
   file.setMetadata("moec.layout", layout);
+  if (std::string origin = getWeightsOrigin(module); !origin.empty())
+    file.setMetadata("moec.origin", origin);
   file.setMetadata("moec.version", "1");
   if (Error error = declare())
     return std::move(error);

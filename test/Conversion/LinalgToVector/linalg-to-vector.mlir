@@ -124,3 +124,43 @@ func.func @function_in_f64(%x: memref<?xf64>, %y: memref<?xf64>) {
   }
   return
 }
+
+// A sum starts at the value that its results were just filled with; nothing else reads them.
+// CHECK-LABEL: func @sum_from_fill
+// CHECK:       %[[ZERO:.*]] = arith.constant 0.000000e+00 : f32
+// CHECK:       scf.parallel
+// CHECK-NOT:     memref.load %arg1
+// CHECK:         vector.reduction <add>, %{{.*}}, %[[ZERO]] fastmath<reassoc>
+// CHECK:         memref.store
+// CHECK-NOT:   scf.parallel
+func.func @sum_from_fill(%x: memref<?x?xf32>, %y: memref<?xf32>, %call: !llvm.ptr {moe.call}) {
+  %zero = arith.constant 0.0 : f32
+  linalg.generic {indexing_maps = [affine_map<(d0) -> (d0)>], iterator_types = ["parallel"]} outs(%y : memref<?xf32>) {
+  ^bb0(%out: f32):
+    linalg.yield %zero : f32
+  }
+  linalg.generic {indexing_maps = [#id, #row], iterator_types = ["parallel", "reduction"]} ins(%x : memref<?x?xf32>) outs(%y : memref<?xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    %1 = arith.addf %out, %in fastmath<reassoc,contract> : f32
+    linalg.yield %1 : f32
+  }
+  return
+}
+
+// Two reductions around each other read their results more than once.
+// CHECK-LABEL: func @sums_from_fill
+// CHECK:       vector.store
+// CHECK:       vector.reduction <add>
+func.func @sums_from_fill(%x: memref<?x?x?xf32>, %y: memref<?xf32>, %call: !llvm.ptr {moe.call}) {
+  %zero = arith.constant 0.0 : f32
+  linalg.generic {indexing_maps = [affine_map<(d0) -> (d0)>], iterator_types = ["parallel"]} outs(%y : memref<?xf32>) {
+  ^bb0(%out: f32):
+    linalg.yield %zero : f32
+  }
+  linalg.generic {indexing_maps = [affine_map<(d0, d1, d2) -> (d0, d1, d2)>, affine_map<(d0, d1, d2) -> (d0)>], iterator_types = ["parallel", "reduction", "reduction"]} ins(%x : memref<?x?x?xf32>) outs(%y : memref<?xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    %1 = arith.addf %out, %in fastmath<reassoc,contract> : f32
+    linalg.yield %1 : f32
+  }
+  return
+}

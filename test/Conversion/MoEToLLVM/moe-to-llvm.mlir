@@ -18,7 +18,9 @@ moe.weight @w from [#moe.segment<"m.data", offset = 64, length = 64, tensor<4x2x
 // CHECK: llvm.insertvalue %[[AT]]
 // CHECK: llvm.mlir.constant(2048 : index)
 // CHECK: llvm.call @moec_check(%[[CALL]], %{{.*}}, %{{.*}}) : (!llvm.ptr, i1 {llvm.zeroext}, !llvm.ptr)
+// Nothing happens in region 2.
 // CHECK: llvm.call @moec_profile_mark(%[[CALL]], %{{.*}})
+// CHECK-NOT: @moec_profile_mark
 // CHECK: %[[MEMORY:[a-z0-9_-]+]] = llvm.call @moec_allocate(%[[CALL]], %{{.*}}) : (!llvm.ptr, i64) -> !llvm.ptr
 // CHECK: llvm.call @moec_release(%[[CALL]], %{{.*}})
 func.func @main(%x: memref<?xf32>, %ws: memref<?xi8> {moe.workspace},
@@ -29,6 +31,8 @@ func.func @main(%x: memref<?xf32>, %ws: memref<?xi8> {moe.workspace},
   %c100 = arith.constant 100 : index
   %ok = arith.cmpi ult, %n, %c100 : index
   moe.check %call, %ok, "too many" : !llvm.ptr
+  moe.profile_mark %call, 2 : !llvm.ptr
+  %two = arith.addi %n, %n : index
   moe.profile_mark %call, 3 : !llvm.ptr
   %m = moe.allocate %call, %n : !llvm.ptr, memref<?xi8>
   moe.release %call, %m : !llvm.ptr, memref<?xi8>

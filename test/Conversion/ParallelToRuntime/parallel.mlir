@@ -4,8 +4,8 @@
 
 // CHECK-LABEL: func.func private @kernel
 // CHECK-SAME: %[[X:[a-z0-9_-]+]]: memref<?xf32>, %[[N:[a-z0-9_-]+]]: index, %[[CALL:[a-z0-9_-]+]]: !llvm.ptr {moe.call}
-// Of a memref: the pointer, and what its type does not say.
-// CHECK: %[[CONTEXT:[a-z0-9_-]+]] = llvm.alloca %{{.*}} x !llvm.struct<(i64, ptr, i64)>
+// Of a memref: the pointer, and what its type does not say. Stores need no size.
+// CHECK: %[[CONTEXT:[a-z0-9_-]+]] = llvm.alloca %{{.*}} x !llvm.struct<(i64, ptr)>
 // CHECK: llvm.store
 // CHECK: llvm.store
 // CHECK: %[[BODY:[a-z0-9_-]+]] = constant @kernel_body
@@ -51,6 +51,26 @@ func.func private @nested(%x: memref<?x?xf32>, %n: index, %call: !llvm.ptr {moe.
     scf.parallel (%j) = (%c0) to (%i) step (%c1) {
       memref.store %zero, %x[%i, %j] : memref<?x?xf32>
     }
+  }
+  return
+}
+
+// -----
+
+// A stride is needed by what the memref's elements are, a size only by what asks for it.
+
+// CHECK-LABEL: func.func private @sized
+// CHECK: llvm.alloca %{{.*}} x !llvm.struct<(ptr, i64, i64, i64)>
+// CHECK-LABEL: func.func private @sized_body
+// CHECK: memref.dim
+func.func private @sized(%x: memref<?x?xf32>, %call: !llvm.ptr {moe.call}) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  scf.parallel (%i) = (%c0) to (%c1) step (%c1) {
+    %n = memref.dim %x, %c0 : memref<?x?xf32>
+    %f = arith.index_cast %n : index to i32
+    %v = arith.sitofp %f : i32 to f32
+    memref.store %v, %x[%i, %i] : memref<?x?xf32>
   }
   return
 }

@@ -165,3 +165,22 @@ func.func @einsum_diagonal(%x: tensor<3x4xf32>) -> tensor<*xf32> {
   %0 = onnx.node "Einsum"(%x) {attributes = {equation = "ii->i"}, version = 12 : i64} : (tensor<3x4xf32>) -> tensor<*xf32>
   return %0 : tensor<*xf32>
 }
+
+// -----
+
+func.func @slice_lengths(%a: tensor<3x4xf32>) -> tensor<*xf32> {
+  %one = onnx.node "Constant"() {attributes = {value = dense<1> : tensor<1xi64>}, version = 13 : i64} : () -> tensor<1xi64>
+  %none = onnx.node "Constant"() {attributes = {value = dense<> : tensor<0xi64>}, version = 13 : i64} : () -> tensor<0xi64>
+  // expected-error @below {{(Slice): starts, ends, axes and steps of Slice must have the same length: 1 and 0}}
+  %0 = onnx.node "Slice"(%a, %one, %one, %none) {version = 13 : i64} : (tensor<3x4xf32>, tensor<1xi64>, tensor<1xi64>, tensor<0xi64>) -> tensor<*xf32>
+  return %0 : tensor<*xf32>
+}
+
+// -----
+
+func.func @topk(%a: tensor<?x3xf32>) -> tensor<*xf32> {
+  %k = onnx.node "Constant"() {attributes = {value = dense<4> : tensor<1xi64>}, version = 13 : i64} : () -> tensor<1xi64>
+  // expected-error @below {{(TopK): k = 4 exceeds the 3 elements along axis 1}}
+  %0, %1 = onnx.node "TopK"(%a, %k) {version = 11 : i64} : (tensor<?x3xf32>, tensor<1xi64>) -> (tensor<*xf32>, tensor<*xi64>)
+  return %0 : tensor<*xf32>
+}

@@ -137,7 +137,10 @@ def test_experts_lie_on_pages_of_their_own(package):
 
 
 def test_info_is_the_file_beside_it(package):
-    assert load(package.path).info == package.info
+    """Without what only a compilation needs, which grows with the model."""
+    expected = {key: value for key, value in package.info.items() if key not in ("moe_blocks", "lowerings")}
+    expected["weights"] = {key: value for key, value in expected["weights"].items() if key not in ("tensors", "blocks")}
+    assert load(package.path).info == expected
     (entry,) = package.info["entries"]
     (value,) = entry["inputs"]
     assert (value["name"], value["dtype"], value["dims"]) == ("hidden_states", "float32", ["tokens", 128])

@@ -242,7 +242,7 @@ def test_synthetic_weights_need_no_file(compiler, tmp_path):
     package = compiler.package(MODEL, "-O3")
     copy = tmp_path / "copy.moec"
     copy.mkdir()
-    for file in package.path.glob("*.so"):
+    for file in (package.library, package.path / f"{package.name}.json"):
         (copy / file.name).write_bytes(file.read_bytes())
     assert moe_run(copy, "--time", "--dim", "tokens=2", check=False).returncode == 3
     assert "tokens=2" in moe_run(copy, "--synthetic-weights=1", "--time", "--dim", "tokens=2").stdout

@@ -123,6 +123,9 @@ def with_value(value):
 # (model: a ModelProto, or the bytes or text of a file; arguments)
 COMPILATIONS = [
     (generate.build(MOE), ["--cpu=saphirerapids"]),
+    (generate.build(MOE), ["--cpu=x86-64-v4,x86-64-v3"]),
+    (generate.build(MOE), ["--cpu=multi", "--compile-to=llvm"]),
+    ('module attributes {moe.phase = "llvm"} {}', ["--cpu=multi"]),
     (generate.build(MOE), ["--compile-to=nowhere"]),
     (generate.build(MOE), ["-O1", "-O2"]),
     (generate.build(MOE), ["--compile-to=moe-to-cpu", "-O0"]),

@@ -171,6 +171,7 @@ def test_synthetic_weights(package, tmp_path):
     copy = tmp_path / "copy.moec"
     copy.mkdir()
     shutil.copy(package.library, copy)
+    shutil.copy(package.path / f"{package.name}.json", copy)
     log = tmp_path / "log"
     env = {**os.environ, "LD_LIBRARY_PATH": str(DRIVER), "FAKE_CUDA_LOG": str(log)}
     run(harness.tool("moe-run"), copy, "--synthetic-weights=3", "--time", "--dim", "tokens=2", "--repetitions=1", env=env)

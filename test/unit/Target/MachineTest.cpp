@@ -4,6 +4,7 @@
 #include "moec/Target/CPU/Machine.h"
 
 #include "llvm/ADT/STLExtras.h"
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 using namespace llvm;
@@ -61,6 +62,26 @@ TEST(Machine, NativeIsItself) {
   EXPECT_TRUE(is_sorted(machine.features));
   EXPECT_GT(machine.l1Bytes, 0);
   EXPECT_GT(machine.l2Bytes, 0);
+}
+
+static std::vector<std::string> getLevelNames(StringRef list) {
+  Expected<std::vector<Machine>> levels = Machine::getLevels(list);
+  if (!levels)
+    return {toString(levels.takeError())};
+  std::vector<std::string> names;
+  for (const Machine &machine : *levels)
+    names.push_back(machine.name);
+  return names;
+}
+
+TEST(Machine, Levels) {
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(getLevelNames("native"), Names({"native"}));
+  EXPECT_EQ(getLevelNames("multi"), Names({"x86-64-v3", "x86-64-v4", "sapphirerapids"}));
+  // Neither runs all that the other does.
+  EXPECT_EQ(getLevelNames("znver4,sapphirerapids"), Names({"znver4", "sapphirerapids"}));
+  EXPECT_THAT(getLevelNames("x86-64-v3,znver4,x86-64-v4"),
+              testing::ElementsAre(testing::HasSubstr("code for 'znver4' would never be chosen")));
 }
 
 TEST(Machine, UnknownNameSuggests) {

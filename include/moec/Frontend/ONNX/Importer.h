@@ -39,6 +39,10 @@ OwningOpRef<ModuleOp> importONNX(StringRef path, MLIRContext *context,
 /// True for a file name that ends in ".onnx".
 bool isONNXFileName(StringRef path);
 
+/// An error for text that MLIR's parser would not survive: nested more than 1000 levels
+/// deep, or with an array attribute of index elements (MLIR 22).
+LogicalResult checkText(StringRef text, StringRef path, MLIRContext *context);
+
 /// Imports the file when its name ends in ".onnx", else parses it as MLIR
 /// (text or bytecode). Null on errors, which are emitted.
 OwningOpRef<ModuleOp> loadModule(StringRef path, MLIRContext *context,

@@ -46,12 +46,12 @@ llvm::Expected<std::vector<std::string>> findSystemLibraries(Threads threads);
 /// A stripped shared library that exports NAME_moec and moec_library only and
 /// needs libc and libm (and the OpenMP runtime). All symbols must resolve, but
 /// those of a sanitizer: the program has them.
-llvm::Error linkSharedLibrary(llvm::StringRef object, llvm::StringRef output,
+llvm::Error linkSharedLibrary(llvm::ArrayRef<std::string> objects, llvm::StringRef output,
                               const LinkOptions &options);
 
 /// An archive of one object in which everything but NAME_moec is local, so that
 /// several models can be linked into one program.
-llvm::Error linkStaticLibrary(llvm::StringRef object, llvm::StringRef output,
+llvm::Error linkStaticLibrary(llvm::ArrayRef<std::string> objects, llvm::StringRef output,
                               const LinkOptions &options);
 
 } // namespace mlir::moe

@@ -49,6 +49,10 @@ struct Machine {
   /// The machine of that name: `native` (what CPUID reports of this one), or an
   /// x86-64 CPU that LLVM knows. The error suggests the nearest known name.
   static llvm::Expected<Machine> get(llvm::StringRef name);
+  /// The machines of a comma list of such names, in that order; "multi" stands for
+  /// x86-64-v3,x86-64-v4,sapphirerapids. Fails where
+  /// a level would never be chosen, because a later one needs no feature that it lacks.
+  static llvm::Expected<std::vector<Machine>> getLevels(llvm::StringRef names);
   /// A machine with exactly these features and what they imply.
   static Machine fromFeatures(llvm::StringRef name, llvm::ArrayRef<llvm::StringRef> features);
 

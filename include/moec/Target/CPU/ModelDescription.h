@@ -56,13 +56,22 @@ struct CUDADescription {
   std::vector<std::string> kernels;
 };
 
-struct ModelDescription {
-  std::string name;
+/// The code for one level of instructions.
+struct LevelDescription {
+  /// Its number, by which the model's tables find it.
+  unsigned number;
+  /// Name of the machine.
+  std::string cpu;
   std::string infoJSON;
   std::vector<EntryDescription> entries;
-  WeightsFileInfo weights;
   /// nullopt: the entries run on the CPU.
   std::optional<CUDADescription> cuda;
+};
+
+struct ModelDescription {
+  std::string name;
+  unsigned numLevels;
+  WeightsFileInfo weights;
 };
 
 /// DLPack's code and bits of an element type; false when it has none.

@@ -26,11 +26,14 @@ std::unique_ptr<llvm::Module> translateForMachine(ModuleOp module, llvm::LLVMCon
 /// (AMX) are only used where the program says so.
 Machine getUsedMachine(const llvm::Module &module, const Machine &machine);
 
-/// Adds the model's tables, `NAME_moec` and its alias `moec_library`; everything
-/// else gets hidden or internal linkage. The entry functions
-/// `moec_entry_ENTRY_{run,workspace,shapes}` must be in the module.
-llvm::Error addModelDescription(llvm::Module &module, const ModelDescription &description,
+/// Adds the tables of a level; everything else gets hidden or internal linkage. The entry
+/// functions `moec_entry_ENTRY_{run,workspace,shapes}` must be in the module.
+llvm::Error addLevelDescription(llvm::Module &module, const LevelDescription &description,
                                 const Machine &used);
+
+/// Adds the model's tables, which refer to those of the levels, in this or other objects of
+/// the library, `NAME_moec` and its alias `moec_library`.
+void addModelDescription(llvm::Module &module, const ModelDescription &description);
 
 /// Runs LLVM's pipeline of that level (0 to 3), instruments the code for the
 /// sanitizer, and writes the object file.

@@ -38,6 +38,23 @@ struct ConversionError {
   double getRelativeRMS() const;
 };
 
+/// A transform on the bytes of one expert, and the size of its result. `apply` is null
+/// where nothing is to be done.
+struct WeightStep {
+  std::function<void(const char *, char *)> apply;
+  int64_t resultBytes;
+
+  /// Of a transform that makes `result` of `input`. A conversion adds to `error`, which is
+  /// made for it.
+  static llvm::Expected<WeightStep> create(Attribute transform, RankedTensorType input,
+                                           RankedTensorType result,
+                                           std::shared_ptr<ConversionError> &error);
+  /// What undoes it, from the bytes of `result` to those of `input`; an error where nothing
+  /// can.
+  static llvm::Expected<WeightStep> createInverse(Attribute transform, RankedTensorType input,
+                                                  RankedTensorType result);
+};
+
 /// The files of a model's folder, memory-mapped when first used.
 class SourceFiles {
 public:
@@ -90,17 +107,11 @@ private:
       return parts.empty() ? bytes.slice(expert * expertBytes, expertBytes) : parts[expert].bytes;
     }
   };
-  /// A transform on the bytes of one expert, and the size of its result.
-  struct Step {
-    std::function<void(const char *, char *)> apply;
-    int64_t resultBytes;
-  };
   static llvm::Expected<Source> openSource(Attribute source, SourceFiles &files);
-  llvm::Error addStep(Attribute transform, RankedTensorType input, RankedTensorType result);
   llvm::ArrayRef<char> gather(int64_t expert);
 
   std::vector<Source> sources;
-  std::vector<Step> steps;
+  std::vector<WeightStep> steps;
   std::vector<char> buffers[2];
   // Shared with a step, which must not point into a packer that is moved.
   std::shared_ptr<ConversionError> conversionError;

@@ -7,7 +7,8 @@
 // expert, "WEIGHT/EXPERT". The data section starts at a multiple of 4096 and
 // holds each weight where `--plan-weights` put it. "__metadata__" has
 // "moec.digest" (hexadecimal BLAKE3 of the layout and the data, without
-// padding), "moec.layout" (JSON, see `getWeightsLayout`) and "moec.version".
+// padding), "moec.layout" (JSON, see `getWeightsLayout`), "moec.origin" (JSON, see
+// UnpackWeights.h) and "moec.version".
 
 #ifndef MOEC_TARGET_CPU_WEIGHTSFILE_H
 #define MOEC_TARGET_CPU_WEIGHTSFILE_H

@@ -51,9 +51,29 @@ static LogicalResult inferGatherND(Inference &in) {
   return success();
 }
 
+/// starts, ends, axes and steps have one element for each axis that is cut.
+static LogicalResult checkSliceLengths(Inference &in) {
+  std::optional<int64_t> count;
+  for (unsigned i = 1; i < in.node.getNumInputs(); ++i) {
+    std::optional<Shape> shape = in.node.getInput(i) ? in.shape(i) : std::nullopt;
+    if (!shape || ShapedType::isDynamicShape(*shape))
+      continue;
+    if (shape->size() != 1)
+      return in.fail() << "input " << i << " of Slice must have one dimension, not "
+                       << shape->size();
+    if (count && *count != shape->front())
+      return in.fail() << "starts, ends, axes and steps of Slice must have the same length: "
+                       << *count << " and " << shape->front();
+    count = shape->front();
+  }
+  return success();
+}
+
 static LogicalResult inferSlice(Inference &in) {
   Type element = in.element(0);
   in.set(0, element, std::nullopt);
+  if (failed(checkSliceLengths(in)))
+    return failure();
   std::optional<Shape> shape = in.shape(0);
   if (!shape)
     return success();
@@ -113,7 +133,12 @@ static LogicalResult inferTopK(Inference &in) {
     if (failed(axis))
       return failure();
     std::optional<SmallVector<int64_t>> k = in.ints(1);
-    (*shape)[*axis] = k && k->size() == 1 && k->front() >= 0 ? k->front() : kDynamic;
+    int64_t size = (*shape)[*axis];
+    int64_t kept = k && k->size() == 1 && k->front() >= 0 ? k->front() : kDynamic;
+    if (size != kDynamic && kept != kDynamic && kept > size)
+      return in.fail() << "k = " << kept << " exceeds the " << size << " elements along axis "
+                       << *axis;
+    (*shape)[*axis] = kept;
   }
   in.set(0, in.element(0), shape);
   in.set(1, in.i64(), shape);
