@@ -11,6 +11,7 @@ import harness
 import numpy as np
 import pytest
 from harness import run
+from moec.runtime import MoecError, load
 from safetensors.numpy import load_file, save_file
 
 MODEL = harness.ROOT / "test" / "models" / "tinymoe" / "layer0_moe.onnx"
@@ -121,6 +122,14 @@ def test_no_driver(package):
     done = moe_run(package, driver=False)
     assert done.returncode == 3
     assert re.fullmatch(r"moe-run: error: the library 'layer0_moe' runs on CUDA devices, but there is no CUDA driver: .*\n", done.stderr)
+
+
+def test_no_driver_in_python(package):
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there is a driver here")
+    with pytest.raises(MoecError) as caught:
+        load(package.path)
+    assert caught.value.status == "DEVICE" and "there is no CUDA driver" in caught.value.message
 
 
 @pytest.mark.parametrize("variables, message", [
