@@ -11,6 +11,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+import spellings
 from harness import ROOT, run, tool
 from onnx import TensorProto, helper
 from references import generate
@@ -155,6 +156,7 @@ COMPILATIONS = [
     (with_weight(dims=[4, 32, 48]), []),
     (edited(lambda graph: graph.input[1].type.tensor_type.shape.dim.add()), []),
     (WEIGHT, []),
+    (spellings.build(spellings.loop(spellings.E - 1), spellings.make_weights()), []),
     ('module attributes {moe.phase = "quantum"} {}', []),
     (nodes(helper.make_node("NonMaxSuppression", ["x", "x"], ["y"])), []),
     (version(ir=99), []),
