@@ -5,6 +5,7 @@
 # ctest and the end-to-end tests through pytest: see scripts/test.sh.
 
 import os
+import shutil
 
 import lit.formats
 from lit.llvm import llvm_config
@@ -17,13 +18,17 @@ config.excludes = ["Inputs", "Integration", "models", "references", "unit", "Run
 config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = os.path.join(config.moec_build_dir, "test")
 
+# A CUDA Toolkit, in the places where moec looks for one.
+cuda = [os.path.join(os.environ[name], "bin") for name in ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"] if name in os.environ]
+if shutil.which("ptxas", path=os.pathsep.join([*cuda, os.environ.get("PATH", ""), "/usr/local/cuda/bin"])):
+    config.available_features.add("ptxas")
 if config.moec_sanitize:
     config.available_features.add("sanitizer")
 config.substitutions.append(("%python", config.python_executable))
 config.substitutions.append(("%moec_lib", os.path.join(config.moec_build_dir, "lib")))
 config.substitutions.append(("%models", os.path.join(config.test_source_root, "models")))
 
-llvm_config.with_system_environment(["HOME", "TMP", "TEMP", "ASAN_OPTIONS", "UBSAN_OPTIONS", "MOEC_MODELS"])
+llvm_config.with_system_environment(["HOME", "TMP", "TEMP", "ASAN_OPTIONS", "UBSAN_OPTIONS", "MOEC_MODELS", "CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"])
 llvm_config.use_default_substitutions()
 llvm_config.add_tool_substitutions(
     [

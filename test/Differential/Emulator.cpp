@@ -7,6 +7,7 @@
 
 #include "llvm/ADT/APFloat.h"
 #include "llvm/ADT/StringRef.h"
+#include "llvm/ADT/bit.h"
 #include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/FormatVariadic.h"
 
@@ -117,8 +118,9 @@ void start(Fiber &fiber) {
 }
 
 float toFloat(uint16_t bits, bool isBF16) {
-  const llvm::fltSemantics &from = isBF16 ? llvm::APFloat::BFloat() : llvm::APFloat::IEEEhalf();
-  return llvm::APFloat(from, llvm::APInt(16, bits)).convertToFloat();
+  if (isBF16)
+    return llvm::bit_cast<float>(uint32_t(bits) << 16);
+  return llvm::APFloat(llvm::APFloat::IEEEhalf(), llvm::APInt(16, bits)).convertToFloat();
 }
 
 /// m16n8k16 with the fragments of the PTX ISA.

@@ -1,6 +1,6 @@
 # Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Compares the points of a module at -O0 and -O3 with references.ops."""
+"""Compares the points of a module, at -O0 and -O3 or on an emulated GPU, with references.ops."""
 
 import pathlib
 import tempfile
@@ -32,7 +32,7 @@ def differences(layer, outputs, expected):
             yield f"result {number}: error {error:.1e}"
 
 
-def check_module(points, seed):
+def check_module(points, seed, gpu=False):
     """Each as a function of one module, on random numbers. Returns what is wrong, as texts."""
     layers = [Layer(f"layer{i}", point) for i, point in enumerate(points)]
     drawn = [layer.draw(np.random.default_rng([*seed, i])) for i, layer in enumerate(layers)]
@@ -45,9 +45,9 @@ def check_module(points, seed):
     }
     text = "\n".join(layer.text() for layer in layers)
     wrong = []
-    for level in (0, 3):
+    for level in (3,) if gpu else (0, 3):
         with tempfile.TemporaryDirectory() as folder:
-            program = Program(text, weights, pathlib.Path(folder), level)
+            program = Program(text, weights, pathlib.Path(folder), level, gpu)
         for layer, arrays, wanted in zip(layers, typed, expected):
             inputs = [arrays[value.name[1:]] for value, _ in layer.arguments]
             outputs = program.run(layer.name, inputs, layer.outputs())

@@ -36,6 +36,8 @@ struct KernelTarget {
   /// Logits of a token that stay in registers, half of those that there are.
   int64_t expertsInRegisters() const { return lanes >= 16 ? 16 * lanes : 8 * lanes; }
   bool isWarp() const { return lanes == 32; }
+  /// For messages.
+  StringRef processor() const { return isWarp() ? "GPU" : "CPU"; }
   /// Tokens of a parallel task: enough work that drawing the task costs little. A GPU does
   /// not draw tasks.
   int64_t tokensPerTask() const { return isWarp() ? 1 : 16; }

@@ -34,11 +34,11 @@ bool Lowering::handles(Operation *op) {
 
 LogicalResult Lowering::lower(Operation *op) {
   if (!isa<func::FuncOp>(op->getParentOp()))
-    return emitUnsupported(op) << "is inside of a region: no CPU kernel";
+    return emitUnsupported(op) << "is inside of a region: no " << target.processor() << " kernel";
   for (Type type : llvm::concat<const Type>(op->getOperandTypes(), op->getResultTypes()))
     if (isa<TensorType>(type) && getElementTypeOrSelf(type).isF64())
-      return emitUnsupported(op)
-             << "computes in float64, which has no CPU kernel; compile with -O0";
+      return emitUnsupported(op) << "computes in float64, which has no " << target.processor()
+                                 << " kernel; compile with -O0";
   if (auto entries = dyn_cast<EntriesOp>(op)) {
     // The memory of the routing already is what is asked for.
     OpBuilder builder(op);

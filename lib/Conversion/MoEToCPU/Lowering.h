@@ -244,9 +244,8 @@ protected:
   int64_t numBanks = 0;
 };
 
-/// Lowers all moe ops of a module. What is left without a kernel of `target` (its name) is an
-/// error.
-LogicalResult lowerAll(ModuleOp module, Lowering &lowering, StringRef target);
+/// Lowers all moe ops of a module. What is left without a kernel for `target` is an error.
+LogicalResult lowerAll(ModuleOp module, Lowering &lowering, KernelTarget target);
 
 } // namespace mlir::moe::cpu
 

@@ -19,7 +19,7 @@ using namespace mlir::moe;
 using namespace mlir::moe::cpu;
 
 /// Dead sources of packed weights go; every other moe op that is left has no kernel.
-static LogicalResult eraseAndCheck(ModuleOp module, StringRef target) {
+static LogicalResult eraseAndCheck(ModuleOp module, KernelTarget target) {
   bool ok = true;
   SmallVector<Operation *> left;
   module.walk([&](Operation *op) { left.push_back(op); });
@@ -29,14 +29,15 @@ static LogicalResult eraseAndCheck(ModuleOp module, StringRef target) {
       continue;
     }
     if (Lowering::handles(op) || isa<DequantizeOp>(op)) {
-      emitUnsupported(op) << "has no " << target << " kernel in this form; compile with -O0";
+      emitUnsupported(op) << "has no " << target.processor()
+                          << " kernel in this form; compile with -O0";
       ok = false;
     }
   }
   return success(ok);
 }
 
-LogicalResult mlir::moe::cpu::lowerAll(ModuleOp module, Lowering &lowering, StringRef target) {
+LogicalResult mlir::moe::cpu::lowerAll(ModuleOp module, Lowering &lowering, KernelTarget target) {
   // Kernels are added to the module meanwhile.
   SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
   SmallVector<Operation *> ops;
@@ -74,8 +75,9 @@ struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
       module.emitError() << "vector-bits = " << vectorBits << ", expected 128, 256 or 512";
       return signalPassFailure();
     }
-    Lowering lowering(module, KernelTarget{vectorBits / 32});
-    if (failed(lowerAll(module, lowering, "CPU")))
+    KernelTarget target = {vectorBits / 32};
+    Lowering lowering(module, target);
+    if (failed(lowerAll(module, lowering, target)))
       signalPassFailure();
     numCalls = lowering.numCalls;
   }

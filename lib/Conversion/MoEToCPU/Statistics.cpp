@@ -311,7 +311,8 @@ LogicalResult Lowering::lowerOp(BiasUpdateOp op) {
   KernelBuilder b(op.getLoc(), builder, target);
   auto type = cast<RankedTensorType>(op.getResult().getType());
   if (!type.hasStaticShape())
-    return emitUnsupported(op) << "has a bias of unknown size: no CPU kernel";
+    return emitUnsupported(op) << "has a bias of unknown size: no " << target.processor()
+                               << " kernel";
   int64_t experts = type.getDimSize(0);
   Value result = allocate(b, type.getShape(), type.getElementType());
   double rate = op.getRate().convertToDouble();

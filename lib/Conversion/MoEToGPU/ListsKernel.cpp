@@ -136,8 +136,8 @@ Value ListsKernel::scan(Value value) {
 void ListsKernel::scanExperts() {
   Value zero = b.i32(0);
   SmallVector<Value> ends = b.forLoop(
-      b.index(0), b.index(llvm::alignTo(experts, kLanes)), b.index(kLanes),
-      {zero, zero, zero}, [&](Value start, ValueRange before) -> SmallVector<Value> {
+      b.index(0), b.index(llvm::alignTo(experts, kLanes)), b.index(kLanes), {zero, zero, zero},
+      [&](Value start, ValueRange before) -> SmallVector<Value> {
         Value e = b.add(start, b.mod(b.thread(), kLanes)), exists = b.less(e, b.index(experts));
         Value rows = b.branch(
             exists, [&] { return b.load(totals, e); }, [&] { return zero; });

@@ -29,8 +29,7 @@ namespace {
 /// The lowering to kernels on vectors of a warp's width, with other rows and products.
 class GPULowering : public Lowering {
 public:
-  explicit GPULowering(ModuleOp module)
-      : Lowering(module, KernelTarget{kLanes}), kernels(module) {}
+  explicit GPULowering(ModuleOp module) : Lowering(module, KernelTarget{kLanes}), kernels(module) {}
 
   LogicalResult finish() {
     kernels.eraseSources();
@@ -208,7 +207,8 @@ namespace {
 struct MoEToGPUPass : public moe::impl::MoEToGPUPassBase<MoEToGPUPass> {
   void runOnOperation() override {
     GPULowering lowering(getOperation());
-    if (failed(lowerAll(getOperation(), lowering, "GPU")) || failed(lowering.finish()))
+    if (failed(lowerAll(getOperation(), lowering, KernelTarget{kLanes})) ||
+        failed(lowering.finish()))
       signalPassFailure();
   }
 };

@@ -26,7 +26,7 @@ def KernelsToNVVM : Pass<"kernels-to-nvvm", "::mlir::gpu::GPUModuleOp"> {
 }
 
 def EmitPTX : Pass<"emit-ptx", "::mlir::ModuleOp"> {
-  let summary = "lower the gpu.modules and print their PTX";
+  let summary = "the PTX of gpu.modules, and what ptxas says of it";
   let description = [{
     Lowers each gpu.module and puts its PTX into the attribute `moe.ptx`. With `check`, PTX is
     assembled too (see `CUDAToolkit`), and a remark at the module says for each kernel how many

@@ -1,0 +1,287 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The kernels for GPUs, on an emulated one, against references.ops in float64: layers that take
+every way through the products, and points of the attribute space."""
+
+import concurrent.futures
+import multiprocessing
+import os
+
+import ml_dtypes
+import numpy as np
+import pytest
+from references import ops
+from references.evaluate import relative_error
+
+from check import check_module
+from jit import Program
+from space import EXPERT_DIMENSIONS, SPACE, draw_modules
+
+pytestmark = pytest.mark.skipif(
+    "ASAN_OPTIONS" in os.environ, reason="python would have to be linked with the sanitizer that the compiler has"
+)
+
+DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
+TOLERANCES = {"f32": 1e-5, "f16": 2e-3, "bf16": 1.6e-2}
+
+
+class Layer:
+    """moe.gating on logits, and moe.experts."""
+
+    def __init__(self, dtype, glu="none", kind="silu", layout="out_in", bias=False, bits=0, block=0, sizes=(5, 2, 136, 72), **more):
+        self.dtype, self.glu, self.kind, self.layout = dtype, glu, kind, layout
+        self.bias, self.bits, self.block = bias, bits, block
+        self.experts, self.k, self.hidden, self.inner = sizes
+        self.scaled, self.masked = more.get("scaled", False), more.get("masked", False)
+
+    def shapes(self):
+        """Of the banks: (N, K)."""
+        fused = self.glu in ("interleaved", "concat")
+        banks = {"up": ((2 if fused else 1) * self.inner, self.hidden), "down": (self.hidden, self.inner)}
+        if self.glu == "separate":
+            banks["gate"] = (self.inner, self.hidden)
+        return banks
+
+    def arguments(self):
+        """Types of the entry's arguments, and the lines that make banks of them."""
+        types = {"x": f"?x{self.hidden}x{self.dtype}", "logits": f"?x{self.experts}xf32"}
+        if self.masked:
+            types["mask"] = "?xi1"
+        lines = []
+        for name, (n, k) in self.shapes().items():
+            bank = f"{self.experts}x{n}x{k}" if self.layout == "out_in" else f"{self.experts}x{k}x{n}"
+            if self.bits:
+                blocks = f"x{k // self.block}" if self.block else ""
+                codes = f"{self.experts}x{n}x{k * self.bits // 8}xui8"
+                scales = f"{self.experts}x{n}{blocks}xf32"
+                count = k // self.block if self.block else n
+                zeros = f"{self.experts}{f'x{n}' if self.block else ''}x{-(-count * self.bits // 8)}xui8"
+                types |= {f"{name}_codes": codes, f"{name}_scales": scales, f"{name}_zeros": zeros}
+                lines.append(
+                    f"  %{name} = moe.dequantize %{name}_codes scales(%{name}_scales) zero_points(%{name}_zeros)"
+                    f" {{bits = {self.bits}, block = {self.block}}} :"
+                    f" (tensor<{codes}>, tensor<{scales}>, tensor<{zeros}>) -> tensor<{bank}x{self.dtype}>"
+                )
+            else:
+                types[name] = f"{bank}x{self.dtype}"
+            if self.bias:
+                types[f"{name}_bias"] = f"{self.experts}x{n}x{self.dtype}"
+        return types, lines
+
+    def text(self, name):
+        types, lines = self.arguments()
+        symbols = {"x": "tokens", "logits": "tokens", "mask": "tokens"}
+        dims = lambda one, type: ", ".join([f'"{symbols.get(one, "")}"'] + ['""'] * (type.count("x") - 1))
+        arguments = ", ".join(
+            f'%{one}: tensor<{type}> {{onnx.name = "{one}", onnx.dims = [{dims(one, type)}]}}' for one, type in types.items()
+        )
+        routing = f"!moe.routing<experts = {self.experts}, k = {self.k}, weighted>"
+        result = f"tensor<?x{self.hidden}x{self.dtype}>"
+        bank = lambda one: next(line.rsplit("-> ", 1)[1] for line in lines if f"%{one} =" in line) if self.bits else f"tensor<{types[one]}>"  # fmt: skip
+        words, operands = "%x, %r", [f"tensor<{types['x']}>", routing]
+        for one in ("up", "gate", "down"):
+            if one not in self.shapes():
+                continue
+            for operand in (one, f"{one}_bias") if self.bias else (one,):
+                words += f" {operand}(%{operand})"
+                operands.append(f"tensor<{types[operand]}>" if operand.endswith("_bias") else bank(one))
+        mask = " token_mask(%mask)" if self.masked else ""
+        gating = [f"tensor<{types['logits']}>"] + (["tensor<?xi1>"] if self.masked else [])
+        attributes = f"layout = #moe.layout<{self.layout}>" + (", scale_input, weight = #moe.combine_weight<already_applied>" if self.scaled else "")
+        glu = "" if self.glu == "none" else f", glu = {self.glu}"
+        return "\n".join(
+            [
+                f'func.func @{name}({arguments}) -> ({result} {{onnx.name = "y"}}) {{',
+                *lines,
+                f"  %r = moe.gating %logits{mask} {{score = #moe.score_fn<softmax>, weigh_source = #moe.weigh_source<score>, fn = #moe.weigh_fn<none>, k = {self.k}}} : ({', '.join(gating)}) -> {routing}",
+                f"  %y = moe.experts {words} <{self.kind}{glu}> {{{attributes}}} : ({', '.join(operands)}) -> {result}",
+                f"  return %y : {result}",
+                "}",
+            ]
+        )
+
+    def draw(self, rng, tokens):
+        """Arguments in their types, and the real weights in float64."""
+        arrays, real = {}, {}
+        arrays["x"] = rng.normal(size=(tokens, self.hidden)).astype(DTYPES[self.dtype])
+        arrays["logits"] = rng.normal(size=(tokens, self.experts)).astype(np.float32)
+        if self.masked:
+            arrays["mask"] = rng.random(tokens) < 0.7
+        for name, (n, k) in self.shapes().items():
+            shape = (self.experts, n, k)
+            if self.bits:
+                real[name] = self.quantized(rng, name, shape, arrays)
+            else:
+                weight = (rng.normal(size=shape) / np.sqrt(k)).astype(DTYPES[self.dtype])
+                arrays[name] = weight if self.layout == "out_in" else np.ascontiguousarray(weight.swapaxes(1, 2))
+                real[name] = arrays[name].astype(np.float64)
+            if self.bias:
+                arrays[f"{name}_bias"] = rng.normal(size=shape[:2]).astype(DTYPES[self.dtype])
+                real[f"{name}_bias"] = arrays[f"{name}_bias"].astype(np.float64)
+        return arrays, real
+
+    def quantized(self, rng, name, shape, arrays):
+        experts, n, k = shape
+        codes = rng.integers(2**self.bits, size=shape)
+        axis, block = (1, k) if not self.block else (2, self.block)
+        zeros = rng.integers(2**self.bits, size=(experts, n) if not self.block else (experts, n, k // block))
+        scales = (rng.uniform(0.5, 1, zeros.shape) / 2**self.bits / np.sqrt(k)).astype(np.float32)
+        arrays[f"{name}_codes"] = pack(codes, self.bits, 2)
+        arrays[f"{name}_scales"], arrays[f"{name}_zeros"] = scales, pack(zeros, self.bits, axis)
+        return (codes - np.repeat(zeros.reshape(experts, n, -1), block, 2)) * np.repeat(
+            scales.astype(np.float64).reshape(experts, n, -1), block, 2
+        )
+
+    def evaluate(self, arrays, real):
+        scores = ops.score("softmax", arrays["logits"].astype(np.float64))
+        routing = ops.select(scores, mode="topk", k=self.k, token_mask=arrays.get("mask"))
+        routing = ops.weigh(routing, scores)
+        activation = ops.Activation(self.kind, self.glu)
+        more = {"scale_input": True, "weight": "already_applied"} if self.scaled else {}
+        return ops.experts(activation, arrays["x"].astype(np.float64), routing, layout=self.layout, **real, **more)
+
+
+def pack(codes, bits, axis):
+    """Low bits first along an axis."""
+    per_byte = 8 // bits
+    codes = np.moveaxis(codes, axis, -1)
+    padding = -codes.shape[-1] % per_byte
+    codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, padding)]).reshape(*codes.shape[:-1], -1, per_byte)
+    return np.ascontiguousarray(np.moveaxis((codes << (bits * np.arange(per_byte))).sum(-1).astype(np.uint8), -1, axis))
+
+
+LAYERS = {
+    "f32": Layer("f32", bias=True, kind="gelu"),
+    "f32_interleaved_in_out": Layer("f32", "interleaved", layout="in_out", bias=True),
+    "f32_separate_odd": Layer("f32", "separate", bias=True, sizes=(3, 1, 37, 21)),
+    "f32_int4": Layer("f32", "concat", bits=4, block=16, sizes=(3, 2, 64, 32)),
+    "f32_many_experts": Layer("f32", sizes=(70, 4, 8, 8)),
+    "f32_scaled_input": Layer("f32", "concat", scaled=True),
+    "bf16": Layer("bf16", kind="relu"),
+    "bf16_concat_bias": Layer("bf16", "concat", bias=True),
+    "bf16_separate": Layer("bf16", "separate", masked=True),
+    "bf16_in_out": Layer("bf16", "interleaved", layout="in_out"),
+    "bf16_odd": Layer("bf16", "concat", sizes=(3, 2, 37, 21)),
+    "bf16_int8": Layer("bf16", "interleaved", bits=8, sizes=(3, 2, 40, 24)),
+    "bf16_int2": Layer("bf16", bits=2, block=16, sizes=(3, 2, 64, 48)),
+    "bf16_scaled_input": Layer("bf16", scaled=True, bias=True),
+    "bf16_wide": Layer("bf16", "concat", sizes=(2, 1, 264, 200)),
+    "f16_interleaved": Layer("f16", "interleaved", bias=True, kind="gelu_tanh"),
+}
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    text = "\n".join(layer.text(name) for name, layer in LAYERS.items())
+    program = Program(text, {}, tmp_path_factory.mktemp("gpu"), level=3, gpu=True)
+    yield program
+    program.close()
+
+
+def run(program, name, arrays):
+    layer = LAYERS[name]
+    return program.run(name, [arrays[one] for one in layer.arguments()[0]], [(DTYPES[layer.dtype], 2)])[0]
+
+
+def check(program, name, arrays, real):
+    expected = LAYERS[name].evaluate(arrays, real)
+    assert relative_error(run(program, name, arrays), expected) < TOLERANCES[LAYERS[name].dtype]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer(program, name):
+    rng = np.random.default_rng(list(name.encode()))
+    arrays, real = LAYERS[name].draw(rng, tokens=101)
+    check(program, name, arrays, real)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 3])
+@pytest.mark.parametrize("name", ["f32", "bf16_separate"])
+def test_few_tokens(program, name, tokens):
+    arrays, real = LAYERS[name].draw(np.random.default_rng(tokens), tokens)
+    if tokens == 0:
+        assert run(program, name, arrays).shape == arrays["x"].shape
+    else:
+        check(program, name, arrays, real)
+
+
+@pytest.mark.parametrize("name", ["f32_many_experts", "bf16_wide"])
+def test_all_to_one_expert(program, name):
+    layer = LAYERS[name]
+    arrays, real = layer.draw(np.random.default_rng(1), tokens=150)
+    arrays["logits"][:, : layer.k] += 20
+    check(program, name, arrays, real)
+
+
+@pytest.mark.parametrize("name", ["f32", "bf16_concat_bias"])
+def test_nan_stays_in_its_row(program, name):
+    arrays, real = LAYERS[name].draw(np.random.default_rng(2), tokens=40)
+    expected = LAYERS[name].evaluate(arrays, real)
+    arrays["x"][17, 3] = np.nan
+    actual = run(program, name, arrays)
+    assert np.isnan(actual[17].astype(np.float32)).all()
+    others = np.arange(40) != 17
+    assert relative_error(actual[others], expected[others]) < TOLERANCES[LAYERS[name].dtype]
+
+
+def test_runs_repeat(program):
+    arrays, _ = LAYERS["bf16_wide"].draw(np.random.default_rng(3), tokens=77)
+    first, second = (run(program, "bf16_wide", arrays) for _ in range(2))
+    np.testing.assert_array_equal(first.view(np.uint16), second.view(np.uint16))
+
+
+# --- routers -----------------------------------------------------------------------------
+
+
+def router_text(experts, k):
+    routing = f"!moe.routing<experts = {experts}, k = {k}, weighted>"
+    return f"""
+func.func @router{experts}(%logits: tensor<?x{experts}xf32> {{onnx.name = "logits", onnx.dims = ["tokens", ""]}}) -> (tensor<?x{k}xi32> {{onnx.name = "ids"}}, tensor<?x{k}xf32> {{onnx.name = "weights"}}) {{
+  %zero = arith.constant 0 : index
+  %tokens = tensor.dim %logits, %zero : tensor<?x{experts}xf32>
+  %r = moe.gating %logits {{score = #moe.score_fn<softmax>, weigh_source = #moe.weigh_source<score>, fn = #moe.weigh_fn<none>, k = {k}, norm = #moe.weigh_norm<sum>}} : (tensor<?x{experts}xf32>) -> {routing}
+  %ids, %weights = moe.entries %r tokens(%tokens) : ({routing}, index) -> (tensor<?x{k}xi32>, tensor<?x{k}xf32>)
+  return %ids, %weights : tensor<?x{k}xi32>, tensor<?x{k}xf32>
+}}"""
+
+
+@pytest.mark.parametrize("experts", [40, 256, 512, 700])
+def test_router_with_ties(tmp_path, experts):
+    """Few different logits: equal ones are taken lower expert first."""
+    k, tokens = 8, 33
+    program = Program(router_text(experts, k), {}, tmp_path, level=3, gpu=True)
+    logits = np.random.default_rng(experts).integers(-3, 3, (tokens, experts)).astype(np.float32)
+    ids, weights = program.run(f"router{experts}", [logits], [(np.int32, 2), (np.float32, 2)])
+    expected = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(ids, expected)
+    scores = np.exp(np.take_along_axis(logits.astype(np.float64), expected, 1))
+    assert relative_error(weights, scores / scores.sum(1, keepdims=True)) < 1e-5
+    program.close()
+
+
+# --- the attribute space --------------------------------------------------------------------
+
+MODULES, LAYERS_OF_MODULE, TESTED = 80, 25, 8
+SEED = 20260801
+
+
+@pytest.fixture(scope="module")
+def checks():
+    """What is wrong with some points of each of a few modules: futures, as in test_differential.py."""
+    points = MODULES * LAYERS_OF_MODULE
+    modules, _ = draw_modules(SPACE, np.random.default_rng(SEED), points, 30, 3, EXPERT_DIMENSIONS, LAYERS_OF_MODULE)
+    every = int(os.environ.get("MOEC_GPU_POINTS", TESTED))
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        yield {
+            number: pool.submit(check_module, modules[number][:every], (SEED, number), gpu=True) for number in NUMBERS
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+NUMBERS = (5, 23, 41, 67)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_points(checks, number):
+    wrong = checks[number].result()
+    assert not wrong, "\n".join(wrong)
