@@ -9,6 +9,8 @@
 
 #include "mlir/IR/DialectRegistry.h"
 
+#include "moec/Conversion/GPUToRuntime/GPUToRuntime.h"
+#include "moec/Conversion/LinalgToGPU/LinalgToGPU.h"
 #include "moec/Conversion/LinalgToVector/LinalgToVector.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/MoEToCPU/MoEToCPU.h"
@@ -42,6 +44,8 @@ inline void registerAllPasses() {
   registerCUDAKernelsPasses();
   registerONNXTransformsPasses();
   registerMoETransformsPasses();
+  registerGPUToRuntimePass();
+  registerLinalgToGPUPass();
   registerLinalgToVectorPass();
   registerLowerEntryPass();
   registerMoEToCPUPass();

@@ -13,6 +13,7 @@
 #include "moec/Target/CPU/Machine.h"
 #include "moec/Target/CPU/ObjectFile.h"
 #include "moec/Target/CPU/WeightTransforms.h"
+#include "moec/Target/CUDA/Machine.h"
 #include "llvm/Support/JSON.h"
 
 #include <optional>
@@ -29,6 +30,10 @@ inline constexpr llvm::StringLiteral kBlocksAttr = "moe.blocks";
 inline constexpr llvm::StringLiteral kLoweringsAttr = "moe.lowerings";
 /// Names of the blocks whose routings are outputs: see `--moe-trace-routing`.
 inline constexpr llvm::StringLiteral kTracedAttr = "moe.traced";
+/// What the IR was lowered for, when that is not the CPU: "cuda".
+inline constexpr llvm::StringLiteral kTargetAttr = "moe.target";
+/// Code of the kernels (see GPUImages.h).
+inline constexpr llvm::StringLiteral kImagesAttr = "moe.images";
 /// Optional list of {name, op}: what `moe.profile_mark` numbers.
 inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
 
@@ -44,6 +49,8 @@ struct Compilation {
   MLIRContext &context;
   /// The first level, and, until there is a module of each level, the program of all.
   Machine machine;
+  /// What kernels for GPUs are compiled for; empty unless the target is cuda.
+  std::vector<GPUMachine> gpus;
   OwningOpRef<ModuleOp> module;
   /// The others. Their modules are null until they are needed.
   std::vector<Level> otherLevels;
@@ -92,12 +99,15 @@ struct Phase {
   std::optional<Emit> emit = Emit::Package;
   /// Whether options ask for it; null: always.
   bool (*isAskedFor)(const CompileOptions &) = nullptr;
+  /// The only target that it is for; null: any.
+  const char *target = nullptr;
 
   /// Whether its result depends on the machine: it runs on the module of each level.
   bool isPerLevel() const;
   /// Whether it runs with these options at some optimization level.
   bool isPossible(const CompileOptions &options) const {
-    return emit.value_or(options.emit) == options.emit && (!isAskedFor || isAskedFor(options));
+    return emit.value_or(options.emit) == options.emit && (!isAskedFor || isAskedFor(options)) &&
+           (!target || options.target == target);
   }
   /// Whether it runs with these options.
   bool isRequested(const CompileOptions &options) const {
@@ -105,6 +115,12 @@ struct Phase {
   }
 };
 llvm::ArrayRef<Phase> getPhases();
+
+/// Compiles the kernels and replaces them by their images, the attribute `moe.images`: a list of
+/// {capability, exact, kind, data} as in moec_image_desc (GPUImages.cpp).
+LogicalResult compileKernels(Compilation &compilation);
+/// Reads the attribute and `moe.kernels`.
+CUDADescription readImages(ModuleOp module);
 
 /// Turns the lowered module into a package (Package.cpp).
 LogicalResult writePackage(Compilation &compilation);

@@ -101,6 +101,8 @@ public:
 private:
   LogicalResult checkOptions();
   LogicalResult checkWeightOptions();
+  LogicalResult checkTarget();
+  LogicalResult checkGPUOptions();
   LogicalResult chooseLevels();
   LogicalResult checkCompute();
   LogicalResult choosePaths();
@@ -116,6 +118,8 @@ private:
   bool emitsONNX() const { return options.emit == Emit::ONNX; }
   std::string print() const;
   std::string getSummary() const;
+  std::string summarizeTarget() const;
+  std::string describeRequest(const Phase &phase) const;
 
   const CompileOptions &options;
   Compilation compilation;
@@ -154,6 +158,15 @@ LogicalResult Driver::checkWeightOptions() {
   return success();
 }
 
+/// With what a phase does not run, which a level alone does not say.
+std::string Driver::describeRequest(const Phase &phase) const {
+  if (emitsONNX())
+    return " with --emit=onnx";
+  if (phase.target && options.target != phase.target)
+    return " with --target=" + options.target;
+  return phase.isAskedFor ? " with these options" : "";
+}
+
 LogicalResult Driver::checkOptions() {
   // What was set without setOption is checked here.
   std::string level = std::to_string(options.optLevel);
@@ -163,6 +176,7 @@ LogicalResult Driver::checkOptions() {
                              {"weight-type", options.weightType},
                              {"weight-block", block},
                              {"compute", options.compute},
+                             {"gpu-format", options.gpuFormat},
                              {"compile-to", options.compileTo}})
     if (!value.empty())
       if (llvm::Error error = checkChoice(name, value))
@@ -172,13 +186,21 @@ LogicalResult Driver::checkOptions() {
   if (!options.compileTo.empty() && !findPhase(options.compileTo)->isRequested(options))
     return compilation.fail(CompileStatus::Usage,
                             "phase '" + options.compileTo + "' does not run at -O" + level +
-                                (emitsONNX()                                ? " with --emit=onnx"
-                                 : findPhase(options.compileTo)->isAskedFor ? " with these options"
-                                                                            : ""));
+                                describeRequest(*findPhase(options.compileTo)));
   if (!isONNXFileName(options.input) && !(options.dims.empty() && options.keep.empty()))
     return compilation.fail(CompileStatus::Usage, "--dim and --keep need an .onnx model");
   if (isONNXFileName(options.input) && !options.weightsFile.empty())
     return compilation.fail(CompileStatus::Usage, "--weights needs an .mlir input");
+  return checkTarget();
+}
+
+/// The machines that code is for.
+LogicalResult Driver::checkTarget() {
+  bool isCUDA = options.target == "cuda";
+  if (isCUDA && failed(checkGPUOptions()))
+    return failure();
+  if (!isCUDA && !(options.gpuArchs.empty() && options.gpuFormat.empty()))
+    return compilation.fail(CompileStatus::Usage, "--gpu-arch and --gpu-format need --target=cuda");
   return chooseLevels();
 }
 
@@ -203,7 +225,8 @@ LogicalResult Driver::checkCompute() {
 }
 
 LogicalResult Driver::chooseLevels() {
-  auto machines = Machine::getLevels(options.cpu);
+  // On the host of a GPU nothing is worth more than the least common CPU.
+  auto machines = Machine::getLevels(options.target == "cuda" ? "x86-64" : StringRef(options.cpu));
   if (!machines)
     return compilation.fail(CompileStatus::Usage, machines.takeError());
   compilation.machine = std::move(machines->front());
@@ -217,6 +240,24 @@ LogicalResult Driver::chooseLevels() {
                             "phase '" + options.compileTo +
                                 "' has a program for each CPU of --cpu=" + options.cpu +
                                 "; choose one CPU, or --dump-phases");
+  return success();
+}
+
+LogicalResult Driver::checkGPUOptions() {
+  if (emitsONNX())
+    return compilation.fail(CompileStatus::Usage, "--emit=onnx has no target: leave out --target");
+  if (options.cpu != "native" || options.threads != Threads::OpenMP)
+    return compilation.fail(CompileStatus::Usage, "--cpu and --threads need --target=cpu");
+  for (StringRef name : options.gpuArchs) {
+    auto machine = GPUMachine::get(name);
+    if (!machine)
+      return compilation.fail(CompileStatus::Usage, machine.takeError());
+    if (llvm::any_of(compilation.gpus, [&](const GPUMachine &gpu) { return gpu.name == name; }))
+      return compilation.fail(CompileStatus::Usage, "--gpu-arch names '" + name + "' twice");
+    compilation.gpus.push_back(*machine);
+  }
+  llvm::sort(compilation.gpus,
+             [](const GPUMachine &a, const GPUMachine &b) { return a.capability < b.capability; });
   return success();
 }
 
@@ -259,6 +300,14 @@ LogicalResult Driver::findFirstPhase(size_t &first) {
                             "'" + options.input + "' was written after phase '" + done.getValue() +
                                 "', which this moec does not have");
   first = phase - getPhases().begin() + 1;
+  auto target = (*compilation.module)->getAttrOfType<StringAttr>(kTargetAttr);
+  StringRef lowered = target ? target.getValue() : "cpu";
+  // What comes before is the same for all.
+  bool isLowered = phase > findPhase("raise-moe");
+  if (isLowered && lowered != options.target)
+    return compilation.fail(CompileStatus::Usage, "'" + options.input +
+                                                      "' was lowered for --target=" + lowered +
+                                                      ", not " + options.target);
   for (const Phase &asked : getPhases().take_front(first))
     if (asked.isAskedFor && asked.isAskedFor(options))
       return compilation.fail(CompileStatus::Usage, "'" + options.input +
@@ -375,6 +424,8 @@ LogicalResult Driver::runPhaseOnModule(size_t index) {
     return failure();
   ModuleOp module = *compilation.module;
   module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
+  if (options.target != "cpu")
+    module->setAttr(kTargetAttr, StringAttr::get(&compilation.context, options.target));
   // What the report tells of the model, as the hooks left it.
   if (phase.name == "import") {
     compilation.report["operators"] = countOperators(module);
@@ -430,17 +481,22 @@ std::string Driver::getSummary() const {
                          summarizeBlocks(listToJSON(module, kBlocksAttr)),
                          summarizeContribNodes(module), formatBytes(compilation.weightsBytes),
                          millisecondsSince(start) / 1000);
+  return llvm::formatv("{0}: {1}, {2}, library {3}, weights {4}, {5:f1} s", compilation.outputPath,
+                       summarizeBlocks(listToJSON(module, kBlocksAttr)), summarizeTarget(),
+                       formatBytes(compilation.libraryBytes), formatBytes(compilation.weightsBytes),
+                       millisecondsSince(start) / 1000);
+}
+
+std::string Driver::summarizeTarget() const {
+  if (options.target == "cuda")
+    return llvm::formatv("CUDA {0} ({1})", llvm::join(options.gpuArchs, " "), options.gpuFormat);
   auto summarizeMachine = [](const Machine &machine) {
     return llvm::formatv("{0} ({1}-bit vectors)", machine.name, machine.vectorBits).str();
   };
   std::string machines = summarizeMachine(compilation.machine);
   for (const Level &level : compilation.otherLevels)
     machines += ", " + summarizeMachine(level.machine);
-  return llvm::formatv("{0}: {1}, {2}, threads {3}, library {4}, weights {5}, {6:f1} s",
-                       compilation.outputPath, summarizeBlocks(listToJSON(module, kBlocksAttr)),
-                       machines, stringifyThreads(options.threads),
-                       formatBytes(compilation.libraryBytes), formatBytes(compilation.weightsBytes),
-                       millisecondsSince(start) / 1000);
+  return llvm::formatv("{0}, threads {1}", machines, stringifyThreads(options.threads));
 }
 
 /// JSON has neither infinity nor NaN.
@@ -562,8 +618,19 @@ static void enableRemarks(MLIRContext &context) {
   (void)enabled;
 }
 
+/// What is left of the target's options when they were not given.
+static void completeGPUOptions(CompileOptions &options) {
+  if (options.target != "cuda")
+    return;
+  if (options.gpuArchs.empty())
+    options.gpuArchs = {"sm_80", "sm_90a"};
+  if (options.gpuFormat.empty())
+    options.gpuFormat = "fatbin";
+}
+
 CompileResult mlir::moe::compile(const CompileOptions &given) {
   CompileOptions options = given;
+  completeGPUOptions(options);
   if (options.modelFolder.empty())
     options.modelFolder = path::parent_path(options.input).str();
   if (options.runtimeFolder.empty())

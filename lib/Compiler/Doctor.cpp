@@ -238,7 +238,8 @@ static std::string describeCUDAToolkit() {
 
 static Finding examineCUDA() {
   return fact("CUDA", describeCUDADriver() + ", " + describeCUDAToolkit() +
-                          "; not needed: moec compiles for CPUs");
+                          "; needed for --target=cuda only: the driver to run, the toolkit unless "
+                          "--gpu-format=ptx");
 }
 
 std::vector<Finding> mlir::moe::examineMachine() {

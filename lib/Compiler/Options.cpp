@@ -93,6 +93,13 @@ static bool addDim(CompileOptions &options, StringRef value) {
   return dim.has_value();
 }
 
+static bool setGPUArchs(CompileOptions &options, StringRef value) {
+  options.gpuArchs.clear();
+  for (StringRef arch : split(value, ','))
+    options.gpuArchs.push_back(arch.trim().str());
+  return !is_contained(options.gpuArchs, "");
+}
+
 static bool addKeep(CompileOptions &options, StringRef value) {
   options.keep.push_back(value.str());
   return true;
@@ -154,7 +161,14 @@ static std::vector<OptionDescription> makeOptions() {
                    {"2", "CPU kernels"},
                    {"3", "CPU kernels, all optimizations (default)"}};
   add("target", "target", "Target", "What to compile for", setText<&O::target>).choices = {
-      {"cpu", "x86-64 (default)"}};
+      {"cpu", "x86-64 (default)"}, {"cuda", "NVIDIA GPUs"}};
+  add("gpu-arch", "sm_80,...", "Target",
+      "cuda: architectures to compile for (default: sm_80,sm_90a)", setGPUArchs);
+  add("gpu-format", "format", "Target", "cuda: what the library has of its kernels",
+      setText<&O::gpuFormat>)
+      .choices = {{"ptx", "text that the driver compiles; needs no CUDA Toolkit"},
+                  {"cubin", "machine code of each architecture"},
+                  {"fatbin", "machine code of each, and PTX of the newest (default)"}};
   OptionDescription &cpu =
       add("cpu", "name", "Target",
           "CPU whose instructions may be used: any x86-64 of LLVM, such as", setText<&O::cpu>);

@@ -40,6 +40,10 @@ private:
   LogicalResult link();
   LogicalResult writeHeaders();
   Object getInfo(const LevelDescription &level, const Machine &used);
+  Object getTargetInfo(const LevelDescription &level, const Machine &used);
+  bool isForCUDA() const { return compilation.options.target == "cuda"; }
+  /// The host of a GPU has nothing to do in parallel.
+  Threads getThreads() const { return isForCUDA() ? Threads::None : compilation.options.threads; }
   Object getWeightsInfo();
   Array getBlocksInfo();
   llvm::json::Value getTracedInfo();
@@ -111,6 +115,23 @@ llvm::json::Value PackageWriter::getTracedInfo() {
   return listToJSON(module, kTracedAttr);
 }
 
+Object PackageWriter::getTargetInfo(const LevelDescription &level, const Machine &used) {
+  const CompileOptions &options = compilation.options;
+  const Machine &machine = compilation.machine;
+  Object target{{"name", options.target},
+                {"cpu", machine.name},
+                {"levels", Array(levels)},
+                {"features", Array(used.features)},
+                {"vector_bits", machine.vectorBits},
+                {"compute", options.compute == "bf16" ? "bf16" : "f32"},
+                {"threads", stringifyThreads(getThreads())}};
+  if (level.cuda)
+    target["cuda"] = Object{{"architectures", Array(options.gpuArchs)},
+                            {"format", options.gpuFormat},
+                            {"kernels", Array(level.cuda->kernels)}};
+  return target;
+}
+
 /// The regions of the profile, those of one operation as one object: the names in a region
 /// are "source: phase".
 static Array groupRegions(const Array &regions) {
@@ -148,17 +169,10 @@ Object PackageWriter::getInfo(const LevelDescription &level, const Machine &used
     source["ir_version"] = attributeToJSON(version);
   if (Attribute opsets = module->getAttr("onnx.opsets"))
     source["opsets"] = attributeToJSON(opsets);
-  const Machine &machine = compilation.machine;
-  Object target{{"cpu", machine.name},
-                {"levels", Array(levels)},
-                {"features", Array(used.features)},
-                {"vector_bits", machine.vectorBits},
-                {"compute", compilation.options.compute == "bf16" ? "bf16" : "f32"},
-                {"threads", stringifyThreads(compilation.options.threads)}};
   return Object{{"name", compilation.name},
                 {"version", MOEC_VERSION},
                 {"abi", int64_t(MOEC_MODEL_ABI_VERSION)},
-                {"target", std::move(target)},
+                {"target", getTargetInfo(level, used)},
                 {"opt_level", int64_t(compilation.options.optLevel)},
                 {"entries", entriesToJSON(level.entries)},
                 {"weights", getWeightsInfo()},
@@ -249,7 +263,10 @@ LogicalResult PackageWriter::writeObject() {
   if (!llvmModule)
     return failure();
   Machine used = getUsedMachine(*llvmModule, compilation.machine);
-  LevelDescription level{compilation.level, compilation.machine.name, "", std::move(*entries)};
+  LevelDescription level{compilation.level, compilation.machine.name, "", std::move(*entries),
+                         std::nullopt};
+  if (isForCUDA())
+    level.cuda = readImages(*compilation.module);
   llvm::json::Value info(getInfo(level, used));
   std::string text = llvm::formatv("{0}\n", info);
   removeCompileTimeInfo(*info.getAsObject());
@@ -276,8 +293,8 @@ LogicalResult PackageWriter::describeModel(const LevelDescription &level, String
 }
 
 LogicalResult PackageWriter::link() {
-  LinkOptions options{compilation.name, compilation.options.runtimeFolder,
-                      compilation.options.threads, compilation.options.sanitizer};
+  LinkOptions options{compilation.name, compilation.options.runtimeFolder, getThreads(),
+                      compilation.options.sanitizer, isForCUDA()};
   std::string shared = file("lib" + compilation.name + ".so");
   std::string archive = file("lib" + compilation.name + ".a");
   llvm::Error error = linkSharedLibrary(objects, shared, options);

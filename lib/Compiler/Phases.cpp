@@ -125,8 +125,15 @@ static LogicalResult lowerToONNX(Compilation &compilation) {
   return compilation.runPasses("moe-fuse-experts,moe-to-onnx,normalize-onnx,canonicalize,cse");
 }
 
+static bool isForCUDA(const Compilation &compilation) {
+  return compilation.options.target == "cuda";
+}
+
 static LogicalResult fuse(Compilation &compilation) {
-  return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,raise-linear,canonicalize,cse");
+  // Products with constants have kernels of their own on the CPU only.
+  StringRef linear = isForCUDA(compilation) ? "" : "raise-linear,";
+  return compilation.runPasses(
+      ("moe-fuse-gating,moe-fuse-experts," + linear + "canonicalize,cse").str());
 }
 
 static bool convertsWeights(const CompileOptions &options) { return !options.weightType.empty(); }
@@ -157,8 +164,15 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
   return lower(compilation, pipeline, "cpu-kernel");
 }
 
+static LogicalResult lowerToGPU(Compilation &compilation) {
+  // The kernels are the same for all architectures that were asked for.
+  bool isHopper = llvm::all_equal(compilation.options.gpuArchs) &&
+                  compilation.options.gpuArchs.front() == "sm_90a";
+  return lower(compilation, isHopper ? "moe-to-gpu{warpgroups=true}" : "moe-to-gpu", "gpu-kernel");
+}
+
 static LogicalResult lowerToLinalg(Compilation &compilation) {
-  bool optimize = compilation.options.optLevel >= 1;
+  bool optimize = compilation.options.optLevel >= 1 && !isForCUDA(compilation);
   if (optimize && failed(compilation.runPasses("fuse-attention")))
     return failure();
   std::string pipeline = llvm::formatv("onnx-to-linalg{{vector-bits={0}},canonicalize,cse",
@@ -186,9 +200,16 @@ static LogicalResult bufferize(Compilation &compilation) {
 }
 
 static LogicalResult planMemory(Compilation &compilation) {
-  if (failed(runCPUPipeline(compilation, "moec-memory")))
+  if (failed(
+          runCPUPipeline(compilation, isForCUDA(compilation) ? "moec-cuda-memory" : "moec-memory")))
     return failure();
   return recordWorkspace(*compilation.module);
+}
+
+static LogicalResult lowerLaunches(Compilation &compilation) {
+  if (failed(compilation.runPasses("gpu-to-runtime")))
+    return failure();
+  return compileKernels(compilation);
 }
 
 static LogicalResult lowerToLLVM(Compilation &compilation) {
@@ -215,7 +236,9 @@ ArrayRef<Phase> mlir::moe::getPhases() {
       {"moe-to-reference", "moe operations become plain loops (-O0)", 0, 0, S::Unsupported,
        lowerToReference},
       {"moe-to-cpu", "moe operations become calls of generated CPU kernels", 1, 3, S::Unsupported,
-       lowerToCPU},
+       lowerToCPU, Emit::Package, nullptr, "cpu"},
+      {"moe-to-gpu", "moe operations become launches of generated kernels (--target=cuda)", 1, 3,
+       S::Unsupported, lowerToGPU, Emit::Package, nullptr, "cuda"},
       {"onnx-to-linalg", "all other nodes become linalg", 0, 3, S::BadModel, lowerToLinalg},
       {"interface", "names, types and symbolic sizes of the entries are recorded", 0, 3,
        S::BadModel, planInterface},
@@ -223,6 +246,8 @@ ArrayRef<Phase> mlir::moe::getPhases() {
        planWeights},
       {"bufferize", "tensors become memory", 0, 3, S::Unsupported, bufferize},
       {"plan-memory", "temporaries become slices of one workspace", 0, 3, S::Internal, planMemory},
+      {"gpu-to-runtime", "kernels are compiled, launches become calls (--target=cuda)", 0, 3,
+       S::Internal, lowerLaunches, Emit::Package, nullptr, "cuda"},
       {"llvm", "everything becomes the LLVM dialect", 0, 3, S::Internal, lowerToLLVM},
       {"package", "weights are written, code is generated and linked", 0, 3, S::Internal,
        writePackage},

@@ -4,6 +4,7 @@
 // The CPU pipelines.
 
 #include "moec/Pipelines/Pipelines.h"
+#include "moec/Conversion/LinalgToGPU/LinalgToGPU.h"
 #include "moec/Conversion/LinalgToVector/LinalgToVector.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
@@ -57,6 +58,18 @@ void moe::buildMemoryPipeline(OpPassManager &pm, const CPUOptions &options) {
   pm.addPass(createOutlineLoops());
 }
 
+void moe::buildCUDAMemoryPipeline(OpPassManager &pm, const CPUOptions &options) {
+  // Kernels call no functions.
+  pm.addPass(createInlinerPass());
+  pm.addNestedPass<func::FuncOp>(createExpandCopies());
+  pm.addPass(memref::createResolveShapedTypeResultDimsPass());
+  addCleanup(pm);
+  pm.addPass(createLinalgToGPU());
+  addCleanup(pm);
+  pm.addPass(createPlanMemory());
+  addCleanup(pm);
+}
+
 /// Vectors become one-dimensional, and their mathematics arithmetic.
 static void addVectorLowering(OpPassManager &pm) {
   pm.addNestedPass<func::FuncOp>(createConvertVectorToSCFPass());
@@ -108,6 +121,9 @@ void moe::registerPipelines() {
                                        buildBufferizePipeline);
   PassPipelineRegistration<CPUOptions>(
       "moec-memory", "linalg to loops, temporaries to the workspace", buildMemoryPipeline);
+  PassPipelineRegistration<CPUOptions>("moec-cuda-memory",
+                                       "linalg to kernels, temporaries to the workspace",
+                                       buildCUDAMemoryPipeline);
   PassPipelineRegistration<CPUOptions>("moec-llvm", "Loops on memrefs to the LLVM dialect",
                                        buildLLVMPipeline);
   PassPipelineRegistration<CPUOptions>("moec-lower-to-llvm",

@@ -90,10 +90,13 @@ static moec_status check_dim(moec_context *context, const moec_entry_desc *entry
 
 static moec_status check_input(moec_context *context, const moec_entry_desc *entry, int32_t index,
                                const DLTensor *tensor) {
-  rt_tensor_name name = {entry->name, "input", &entry->inputs[index]};
+  rt_tensor_name name = {entry->name, "input", &entry->inputs[index],
+                         rt_model_device(context->model)};
   moec_status status = rt_check_tensor(&name, tensor);
   if (status == MOEC_OK)
     status = rt_check_layout(&name, tensor, /*is_output=*/false);
+  if (status == MOEC_OK)
+    status = rt_check_in_place(&name, tensor, is_extended(entry, index));
   for (int32_t i = 0; status == MOEC_OK && i < tensor->ndim; ++i)
     status = check_dim(context, entry, index, i, tensor->shape[i]);
   return status;
@@ -142,9 +145,10 @@ moec_status rt_compute_shapes(moec_context *context, const moec_entry_desc *entr
   return MOEC_OK;
 }
 
-static moec_status check_output(const moec_entry_desc *entry, int32_t index, const DLTensor *tensor,
-                                const int64_t *dims) {
-  rt_tensor_name name = {entry->name, "output", &entry->outputs[index]};
+static moec_status check_output(const moec_context *context, const moec_entry_desc *entry,
+                                int32_t index, const DLTensor *tensor, const int64_t *dims) {
+  rt_tensor_name name = {entry->name, "output", &entry->outputs[index],
+                         rt_model_device(context->model)};
   moec_status status = rt_check_tensor(&name, tensor);
   if (status != MOEC_OK)
     return status;
@@ -153,7 +157,10 @@ static moec_status check_output(const moec_entry_desc *entry, int32_t index, con
       return rt_fail(MOEC_ERROR_TENSOR,
                      "%s: dimension %d of output '%s' is %" PRId64 ", expected %" PRId64,
                      entry->name, i, name.desc->name, tensor->shape[i], dims[i]);
-  return rt_check_layout(&name, tensor, /*is_output=*/true);
+  status = rt_check_layout(&name, tensor, /*is_output=*/true);
+  if (status == MOEC_OK)
+    status = rt_check_in_place(&name, tensor, extended_by(entry, index) >= 0);
+  return status;
 }
 
 /* Does the output begin with the memory of the input that it extends? Sizes have been checked:
@@ -191,7 +198,7 @@ moec_status rt_prepare_outputs(moec_context *context, const moec_entry_desc *ent
   size_t bytes = 0;
   const int64_t *dims = context->output_dims;
   for (int32_t i = 0; i < n_out; ++i) {
-    status = check_output(entry, i, out[i], dims);
+    status = check_output(context, entry, i, out[i], dims);
     if (status == MOEC_OK)
       status = check_overlaps(entry, in, out, i);
     if (status != MOEC_OK)

@@ -4,7 +4,7 @@
  * Making and destroying of contexts. Everything that a run needs and whose size
  * does not depend on the inputs is made here, in one block.
  */
-#include "Internal.h"
+#include "Device.h"
 #include <string.h>
 
 #define MAX_WORKERS 65536
@@ -25,6 +25,26 @@ static moec_status read_options(const moec_context_options *given, moec_context_
   return MOEC_OK;
 }
 
+/* What a library for the CPU or one for a device does not have. */
+static moec_status check_device_options(const moec_model *model,
+                                        const moec_context_options *options) {
+  if (!model->device && options->stream)
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "moec_context_options.stream is for CUDA devices, but the library '%s' runs on "
+                   "the CPU",
+                   moec_model_description.name);
+  if (model->device && (options->flags & MOEC_CONTEXT_PROFILE))
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "MOEC_CONTEXT_PROFILE is not supported on a CUDA device: take a profiler of "
+                   "kernels");
+  if (model->device && options->parallel_for)
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "moec_context_options.parallel_for is for the CPU, but the library '%s' runs "
+                   "on a CUDA device",
+                   moec_model_description.name);
+  return MOEC_OK;
+}
+
 static moec_status check_options(const moec_context_options *options) {
   if (options->flags & ~MOEC_CONTEXT_PROFILE)
     return rt_fail(MOEC_ERROR_ARGUMENT, "moec_context_options.flags has unknown flags: %#x",
@@ -35,9 +55,6 @@ static moec_status check_options(const moec_context_options *options) {
   if (!options->allocate != !options->deallocate)
     return rt_fail(MOEC_ERROR_ARGUMENT, "moec_context_options has only one of "
                                         "allocate and deallocate");
-  if (options->stream)
-    return rt_fail(MOEC_ERROR_ARGUMENT, "moec_context_options.stream is "
-                                        "reserved and must be NULL");
   if (options->parallel_for && options->num_workers == 0)
     return rt_fail(MOEC_ERROR_PARALLEL, "moec_context_options has parallel_for but no num_workers");
   return MOEC_OK;
@@ -132,14 +149,24 @@ moec_status rt_context_create(moec_model *model, const moec_context_options *giv
   if (status == MOEC_OK)
     status = check_options(&options);
   if (status == MOEC_OK)
+    status = check_device_options(model, &options);
+  if (status == MOEC_OK && !model->device)
     status = choose_workers(&options, &num_workers);
   if (status != MOEC_OK)
     return status;
+  rt_hooks device_hooks = {NULL, NULL, NULL};
+  if (model->device) {
+    num_workers = 1;
+    device_hooks = (rt_hooks){options.allocate, options.deallocate, options.allocator};
+    options.allocate = NULL;
+    options.deallocate = NULL;
+  }
   moec_context *context = make_context(model->level, &options);
   if (!context)
     return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a context");
   context->model = model;
   context->options = options;
+  context->device_hooks = device_hooks;
   context->num_workers = num_workers;
   context->profile.current = -1;
   atomic_flag_clear(&context->busy);
@@ -148,11 +175,23 @@ moec_status rt_context_create(moec_model *model, const moec_context_options *giv
   return MOEC_OK;
 }
 
+static void destroy_workspace(moec_context *context) {
+  moec_model *model = context->model;
+  if (!model->device) {
+    rt_deallocate(&context->options, context->workspace.memory, context->workspace.bytes);
+    return;
+  }
+  if (model->device->enter(model) != MOEC_OK)
+    return;
+  model->device->release(context, &context->workspace);
+  model->device->leave(model);
+}
+
 void rt_context_destroy(moec_context *context) {
   if (!context)
     return;
   moec_context_options options = context->options;
-  rt_deallocate(&options, context->workspace.memory, context->workspace.bytes);
+  destroy_workspace(context);
   rt_deallocate(&options, context->staged_inputs.memory, context->staged_inputs.bytes);
   rt_deallocate(&options, context->staged_outputs.memory, context->staged_outputs.bytes);
   rt_destroy_chunks(context);

@@ -20,9 +20,19 @@ struct moec_model {
   atomic_int_fast32_t references; /* one for the user, one per context */
   void *map;                      /* the weights file; NULL when there is none */
   size_t map_size;
-  const void *weights; /* its data section */
+  const void *weights;       /* its data section; on the device, if there is one */
+  const moec_device *device; /* NULL: the CPU */
+  int32_t device_id;
+  void *on_device; /* what the device has of the model */
   const moec_level_desc *level;
 };
+
+/* Where memory on a device comes from; NULL: from its driver. */
+typedef struct {
+  moec_allocate_fn allocate;
+  moec_deallocate_fn deallocate;
+  void *allocator;
+} rt_hooks;
 
 /* Memory that is kept and grown in a context. */
 typedef struct {
@@ -61,7 +71,8 @@ typedef struct {
 
 struct moec_context {
   moec_model *model;
-  moec_context_options options;
+  moec_context_options options; /* with a device, without allocate and deallocate */
+  rt_hooks device_hooks;
   int32_t num_workers;
   atomic_flag busy;
 
@@ -70,6 +81,7 @@ struct moec_context {
   atomic_int hook_failure;       /* an rt_hook_failure */
   jmp_buf escape;                /* where a call ends that finds no memory */
   int64_t missing_bytes;         /* that it did not find; < 0: more than can be counted */
+  moec_status device_status;     /* of what the device was asked for */
 
   /* Sized for the largest entry when the context is made. */
   rt_descriptor **args; /* inputs, then outputs */
@@ -129,6 +141,7 @@ void rt_unmap_weights(moec_model *model);
 /* Model.c */
 moec_status rt_open(const char *weights_path, const moec_options *options, moec_model **model);
 void rt_close(moec_model *model);
+DLDevice rt_model_device(const moec_model *model);
 
 /* Memory.c */
 
@@ -157,6 +170,7 @@ typedef struct {
   const char *entry;
   const char *kind; /* "input" or "output" */
   const moec_tensor_desc *desc;
+  DLDevice device; /* where it must be */
 } rt_tensor_name;
 
 size_t rt_element_bytes(const DLTensor *tensor);
@@ -176,6 +190,11 @@ bool rt_is_contiguous(const DLTensor *tensor);
 /* Can generated code use it where it is? With gaps, but none in the last dimension, too if
  * may_have_gaps. */
 bool rt_is_usable_in_place(const DLTensor *tensor, bool may_have_gaps);
+/* What kernels read and write at once. */
+#define RT_DEVICE_ALIGNMENT 16u
+/* Tensors on a device are not copied: is it usable in place? */
+moec_status rt_check_in_place(const rt_tensor_name *name, const DLTensor *tensor,
+                              bool may_have_gaps);
 
 /* Overlap.c */
 

@@ -22,4 +22,5 @@ const moec_library moec_runtime_library = {
     .profile = rt_profile_read,
     .profile_reset = rt_profile_reset,
     .num_workers = rt_context_workers,
+    .device = rt_model_device,
 };

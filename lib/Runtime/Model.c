@@ -3,7 +3,7 @@
  *
  * Opening and closing of models.
  */
-#include "Internal.h"
+#include "Device.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,6 +48,30 @@ static moec_status check_model(void) {
   return MOEC_OK;
 }
 
+static moec_status open_device(moec_model *model, const moec_options *options) {
+  const moec_cuda_desc *cuda = model->level->cuda;
+  if (!cuda) {
+    if (options->device_id != 0)
+      return rt_fail(MOEC_ERROR_ARGUMENT,
+                     "moec_options.device_id is %d, but the library '%s' runs on the CPU",
+                     options->device_id, moec_model_description.name);
+    return MOEC_OK;
+  }
+  moec_status status = cuda->device->open(model, options);
+  if (status != MOEC_OK)
+    return status;
+  model->device = cuda->device;
+  model->device_id = options->device_id;
+  rt_unmap_weights(model);
+  return MOEC_OK;
+}
+
+DLDevice rt_model_device(const moec_model *model) {
+  if (!model || !model->device)
+    return (DLDevice){kDLCPU, 0};
+  return (DLDevice){kDLCUDA, model->device_id};
+}
+
 moec_status rt_open(const char *weights_path, const moec_options *given, moec_model **result) {
   if (!result)
     return rt_fail(MOEC_ERROR_ARGUMENT, "open: model is a null pointer");
@@ -68,7 +92,10 @@ moec_status rt_open(const char *weights_path, const moec_options *given, moec_mo
   atomic_init(&model->references, 1);
   model->level = level;
   status = rt_map_weights(model, weights_path, options.flags);
+  if (status == MOEC_OK)
+    status = open_device(model, &options);
   if (status != MOEC_OK) {
+    rt_unmap_weights(model);
     free(model);
     return status;
   }
@@ -79,6 +106,8 @@ moec_status rt_open(const char *weights_path, const moec_options *given, moec_mo
 void rt_close(moec_model *model) {
   if (!model || atomic_fetch_sub(&model->references, 1) != 1)
     return;
+  if (model->device)
+    model->device->close(model);
   rt_unmap_weights(model);
   free(model);
 }

@@ -3,7 +3,7 @@
  *
  * The calls that work on tensors.
  */
-#include "Internal.h"
+#include "Device.h"
 
 /* Takes the context for one call and finds the entry. */
 static moec_status begin_call(moec_context *context, const char *entry_name,
@@ -31,8 +31,7 @@ static void describe_outputs(moec_context *context, const moec_entry_desc *entry
   const int64_t *dims = context->output_dims;
   for (int32_t i = 0; i < entry->num_outputs; ++i) {
     const moec_tensor_desc *desc = &entry->outputs[i];
-    out[i]->device.device_type = kDLCPU;
-    out[i]->device.device_id = 0;
+    out[i]->device = rt_model_device(context->model);
     out[i]->dtype.code = desc->code;
     out[i]->dtype.bits = desc->bits;
     out[i]->dtype.lanes = desc->lanes;
@@ -117,15 +116,17 @@ static moec_status prepare(moec_context *context, const moec_entry_desc *entry,
   size_t bytes = 0;
   if (status == MOEC_OK)
     status = compute_workspace(context, entry, &bytes);
-  if (status == MOEC_OK)
-    status = rt_grow(context, &context->workspace, bytes, "the workspace");
-  return status;
+  if (status != MOEC_OK)
+    return status;
+  const moec_device *device = context->model->device;
+  return (device ? device->grow : rt_grow)(context, &context->workspace, bytes, "the workspace");
 }
 
 static void call_entry(moec_context *context, const moec_entry_desc *entry) {
   atomic_store(&context->failure, NULL);
   atomic_store(&context->hook_failure, RT_HOOK_OK);
   context->missing_bytes = 0;
+  context->device_status = MOEC_OK;
   rt_release_chunks(context);
   uint32_t state = rt_enter_float_state();
   rt_profile_begin(context);
@@ -137,6 +138,9 @@ static void call_entry(moec_context *context, const moec_entry_desc *entry) {
 }
 
 static moec_status check_result(moec_context *context, const moec_entry_desc *entry) {
+  /* Its message has been set. */
+  if (context->device_status != MOEC_OK)
+    return context->device_status;
   int hook_failure = atomic_load(&context->hook_failure);
   if (hook_failure == RT_HOOK_WORKER)
     return rt_fail(MOEC_ERROR_PARALLEL,
@@ -162,19 +166,33 @@ static moec_status check_result(moec_context *context, const moec_entry_desc *en
   return MOEC_OK;
 }
 
+static moec_status run_entry(moec_context *context, const moec_entry_desc *entry,
+                             const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
+                             int32_t n_out) {
+  moec_status status = prepare(context, entry, in, n_in, out, n_out);
+  if (status != MOEC_OK)
+    return status;
+  call_entry(context, entry);
+  status = check_result(context, entry);
+  if (status == MOEC_OK)
+    rt_finish_outputs(context, entry, out);
+  return status;
+}
+
 moec_status rt_run(moec_context *context, const char *entry_name, const DLTensor *const *in,
                    int32_t n_in, DLTensor *const *out, int32_t n_out) {
   const moec_entry_desc *entry;
   moec_status status = begin_call(context, entry_name, &entry);
   if (status != MOEC_OK)
     return status;
-  status = prepare(context, entry, in, n_in, out, n_out);
+  const moec_device *device = context->model->device;
+  if (device)
+    status = device->enter(context->model);
   if (status == MOEC_OK) {
-    call_entry(context, entry);
-    status = check_result(context, entry);
+    status = run_entry(context, entry, in, n_in, out, n_out);
+    if (device)
+      device->leave(context->model);
   }
-  if (status == MOEC_OK)
-    rt_finish_outputs(context, entry, out);
   end_call(context);
   return status;
 }

@@ -47,18 +47,37 @@ static moec_status check_dtype(const rt_tensor_name *name, const DLTensor *tenso
                  format_dtype(expected, desc->code, desc->bits, desc->lanes));
 }
 
+static moec_status check_device(const rt_tensor_name *name, const DLTensor *tensor) {
+  int found = (int)tensor->device.device_type;
+  if (name->device.device_type == kDLCPU) {
+    if (found == kDLCPU)
+      return MOEC_OK;
+    return rt_fail(MOEC_ERROR_TENSOR,
+                   "%s: %s '%s' is on a device of DLPack type %d, expected the "
+                   "CPU (type %d)",
+                   name->entry, name->kind, name->desc->name, found, (int)kDLCPU);
+  }
+  /* Managed memory is of no device. */
+  if (found == kDLCUDAManaged ||
+      (found == kDLCUDA && tensor->device.device_id == name->device.device_id))
+    return MOEC_OK;
+  if (found == kDLCPU)
+    return rt_fail(MOEC_ERROR_TENSOR, "%s: %s '%s' is on the CPU, expected CUDA device %d",
+                   name->entry, name->kind, name->desc->name, name->device.device_id);
+  return rt_fail(MOEC_ERROR_TENSOR,
+                 "%s: %s '%s' is on device %d of DLPack type %d, expected CUDA device %d (type %d)",
+                 name->entry, name->kind, name->desc->name, tensor->device.device_id, found,
+                 name->device.device_id, (int)kDLCUDA);
+}
+
 moec_status rt_check_tensor(const rt_tensor_name *name, const DLTensor *tensor) {
   const moec_tensor_desc *desc = name->desc;
   if (!tensor)
     return rt_fail(MOEC_ERROR_ARGUMENT, "%s: %s '%s' is a null pointer", name->entry, name->kind,
                    desc->name);
-  if (tensor->device.device_type != kDLCPU)
-    return rt_fail(MOEC_ERROR_TENSOR,
-                   "%s: %s '%s' is on a device of DLPack type %d, expected the "
-                   "CPU (type %d)",
-                   name->entry, name->kind, desc->name, (int)tensor->device.device_type,
-                   (int)kDLCPU);
-  moec_status status = check_dtype(name, tensor);
+  moec_status status = check_device(name, tensor);
+  if (status == MOEC_OK)
+    status = check_dtype(name, tensor);
   if (status != MOEC_OK)
     return status;
   if (tensor->ndim != desc->rank)
@@ -190,4 +209,20 @@ bool rt_is_usable_in_place(const DLTensor *tensor, bool may_have_gaps) {
   bool is_aligned = (uintptr_t)rt_tensor_data(tensor) % alignment == 0;
   return rt_is_empty(tensor) ||
          (is_aligned && (rt_is_contiguous(tensor) || (may_have_gaps && has_plain_rows(tensor))));
+}
+
+moec_status rt_check_in_place(const rt_tensor_name *name, const DLTensor *tensor,
+                              bool may_have_gaps) {
+  if (name->device.device_type == kDLCPU)
+    return MOEC_OK;
+  if (!rt_is_usable_in_place(tensor, may_have_gaps))
+    return rt_fail(MOEC_ERROR_TENSOR,
+                   "%s: %s '%s' is strided, which is not supported on a CUDA device: give a "
+                   "row-major copy",
+                   name->entry, name->kind, name->desc->name);
+  if (!rt_is_empty(tensor) && (uintptr_t)rt_tensor_data(tensor) % RT_DEVICE_ALIGNMENT != 0)
+    return rt_fail(MOEC_ERROR_TENSOR,
+                   "%s: %s '%s' is not aligned to %u bytes, as a CUDA device needs it: give a copy",
+                   name->entry, name->kind, name->desc->name, RT_DEVICE_ALIGNMENT);
+  return MOEC_OK;
 }

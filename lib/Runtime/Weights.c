@@ -162,5 +162,6 @@ void rt_unmap_weights(moec_model *model) {
   if (model->map)
     munmap(model->map, model->map_size);
   model->map = NULL;
-  model->weights = NULL;
+  if (!model->device)
+    model->weights = NULL;
 }

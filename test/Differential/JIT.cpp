@@ -72,16 +72,15 @@ static llvm::Error fail(const llvm::Twine &message) {
   return llvm::createStringError(message.str());
 }
 
-/// With `gpu`, options of --moe-to-gpu, by the kernels for GPUs, emulated.
-static llvm::Error lower(Compilation &compilation, StringRef gpu) {
+/// For CUDA, the kernels are emulated instead of compiled.
+static llvm::Error lower(Compilation &compilation) {
   // The first phase imports ONNX.
   for (const Phase &phase : getPhases().drop_front().drop_back()) {
     if (!phase.isRequested(compilation.options))
       continue;
-    bool isEmulated = !gpu.empty() && phase.name == "moe-to-cpu";
+    bool isEmulated = phase.name == "gpu-to-runtime";
     LogicalResult result =
-        isEmulated ? compilation.runPasses(("moe-to-gpu{" + gpu + "},emulate-gpu").str())
-                   : phase.run(compilation);
+        isEmulated ? compilation.runPasses("emulate-gpu") : phase.run(compilation);
     if (failed(result) || failed(verify(*compilation.module)))
       return fail("phase '" + phase.name + "' failed");
   }
@@ -151,8 +150,7 @@ static llvm::Error loadWeights(Compilation &compilation, const std::string &path
   return llvm::errorCodeToError(code);
 }
 
-static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions &options,
-                                                            StringRef gpu) {
+static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions &options) {
   DialectRegistry registry;
   mlir::registerAllDialects(registry);
   registerAllExtensions(registry);
@@ -177,7 +175,7 @@ static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions
       (!options.weightsFile.empty() &&
        failed(resolveWeights(*compilation.module, options.modelFolder, options.weightsFile))))
     return explained(fail("the module is not valid"));
-  if (llvm::Error error = lower(compilation, gpu))
+  if (llvm::Error error = lower(compilation))
     return explained(std::move(error));
   auto program = std::make_unique<Program>();
   if (llvm::Error error = loadWeights(compilation, options.output, *program))
@@ -199,8 +197,8 @@ static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions
 extern "C" {
 
 /// Compiles FOLDER/layers.mlir with the weights of FOLDER/w.safetensors, if `weights`,
-/// at this optimization level, for an emulated GPU when `gpu` has options of --moe-to-gpu;
-/// writes FOLDER/packed.safetensors. Null: see moec_jit_error.
+/// at this optimization level, for an emulated GPU of the architecture `gpu` unless that is
+/// empty; writes FOLDER/packed.safetensors. Null: see moec_jit_error.
 void *moec_jit_compile(const char *folder, bool weights, unsigned level, const char *gpu) {
   llvm::InitializeNativeTarget();
   [[maybe_unused]] static bool once = (registerEmulateGPU(), true);
@@ -210,7 +208,11 @@ void *moec_jit_compile(const char *folder, bool weights, unsigned level, const c
   options.output = options.modelFolder + "/packed.safetensors";
   options.weightsFile = weights ? "w.safetensors" : "";
   options.optLevel = level;
-  auto program = makeProgram(options, gpu);
+  if (*gpu) {
+    options.target = "cuda";
+    options.gpuArchs = {gpu};
+  }
+  auto program = makeProgram(options);
   if (program)
     return program->release();
   lastError = toString(program.takeError());

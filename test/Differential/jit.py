@@ -59,8 +59,8 @@ class Program:
     """A module of the moe dialect, compiled at a level."""
 
     def __init__(self, text, weights, folder, level, gpu=""):
-        """`weights`: the arrays of `#moe.tensor` names. `gpu`: options of --moe-to-gpu, for an emulated
-        one. Raises CompileError."""
+        """`weights`: the arrays of `#moe.tensor` names. `gpu`: the architecture of an emulated one.
+        Raises CompileError."""
         (folder / "layers.mlir").write_text(text)
         if weights:
             save_file(weights, folder / "w.safetensors")

@@ -170,7 +170,7 @@ LAYERS = {
 }
 
 
-GPUS = {"any": "warpgroups=false", "sm_90a": "warpgroups=true"}
+GPUS = {"any": "sm_80", "sm_90a": "sm_90a"}
 # What is otherwise on sm_90a: rows and weights that are copied as they are.
 WARPGROUPS = ["bf16", "bf16_concat_bias", "bf16_separate", "bf16_wide", "f16_interleaved"]
 

@@ -179,7 +179,8 @@ static const moec_entry_desc entries[] = {
     {"main", 2, 2, 1, 0, main_in, main_out, symbols_t, main_shapes, main_workspace, main_run, NULL},
     {"iota", 1, 1, 0, 0, iota_in, iota_out, NULL, iota_shapes, no_workspace, iota_run, NULL},
     {"copy", 3, 3, 2, 0, copy_in, copy_out, symbols_rc, copy_shapes, no_workspace, copy_run, NULL},
-    {"tasks", 1, 2, 1, 0, tasks_in, tasks_out, symbols_t, tasks_shapes, no_workspace, tasks_run, NULL},
+    {"tasks", 1, 2, 1, 0, tasks_in, tasks_out, symbols_t, tasks_shapes, no_workspace, tasks_run,
+     NULL},
 };
 
 static const char *const features[] = {"sse", FAKE_FEATURE};
@@ -202,24 +203,24 @@ static const char *const features[] = {"sse", FAKE_FEATURE};
 
 #define COUNT(array) (sizeof(array) / sizeof(array[0]))
 
-static const moec_level_desc level = {"fast",          INFO,    COUNT(entries),
-                                      COUNT(features), entries, features};
+static const moec_level_desc level = {"fast",   INFO, COUNT(entries), COUNT(features), entries,
+                                      features, NULL};
 
 #ifdef FAKE_LEVELS
 /* One that runs everywhere, and before it one without entries, to be told apart. */
 static const char *const least_features[] = {"sse"};
-static const moec_level_desc empty_level = {"empty", "{\"level\":\"empty\"}", 0, 1, NULL,
-                                            least_features};
-static const moec_level_desc least_level = {"least", "{\"level\":\"least\"}", COUNT(entries),
-                                            1,       entries,                 least_features};
+static const moec_level_desc empty_level = {"empty", "{\"level\":\"empty\"}", 0, 1,
+                                            NULL,    least_features};
+static const moec_level_desc least_level = {
+    "least", "{\"level\":\"least\"}", COUNT(entries), 1, entries, least_features, NULL};
 static const moec_level_desc *const levels[] = {&empty_level, &least_level, &level};
 #else
 static const moec_level_desc *const levels[] = {&level};
 #endif
 
 __attribute__((visibility("hidden"))) const moec_model_desc moec_model_description = {
-    FAKE_ABI_VERSION, COUNT(levels), levels,           TEXT(FAKE_NAME),
-    FAKE_WEIGHTS_SIZE, 4096,         "0123456789abcdef"};
+    FAKE_ABI_VERSION,  COUNT(levels), levels, TEXT(FAKE_NAME), FAKE_WEIGHTS_SIZE, 4096,
+    "0123456789abcdef"};
 
 /* What the compiler emits into each library. */
 

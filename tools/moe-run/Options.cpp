@@ -28,6 +28,9 @@ struct Flags {
   cl::opt<std::string> weights{"weights",
                                cl::desc("Weights file (default: the one in the package)"),
                                cl::value_desc("file"), cl::cat(running)};
+  cl::opt<uint64_t> syntheticWeights{
+      "synthetic-weights", cl::desc("Compute the weights from this seed instead of reading a file"),
+      cl::value_desc("seed"), cl::cat(running)};
   cl::opt<int> threads{"threads", cl::desc("Number of threads (default: the library's)"),
                        cl::value_desc("N"), cl::cat(running)};
 
@@ -90,6 +93,8 @@ static Error parseDim(StringRef text, Options &options) {
 static Error checkOptions(const Options &options) {
   bool measures = options.time || options.profile;
   auto fail = [](const llvm::Twine &message) { return makeError(Status::CommandLine, message); };
+  if (options.syntheticWeights && !options.weights.empty())
+    return fail("--weights and --synthetic-weights contradict each other");
   if (options.threads < 0)
     return fail("--threads is negative");
   if (options.repetitions < 0)
@@ -143,6 +148,8 @@ Expected<Options> mlir::moe::run::parseOptions(int argc, char **argv) {
   options.traceRouting = flags.traceRouting;
   options.output = flags.output;
   options.expect = flags.expect;
+  if (flags.syntheticWeights.getNumOccurrences())
+    options.syntheticWeights = flags.syntheticWeights;
   if (flags.rtol.getNumOccurrences())
     options.rtol = flags.rtol;
   if (flags.atol.getNumOccurrences())

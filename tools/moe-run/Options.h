@@ -19,6 +19,7 @@ struct Options {
   std::string output, expect, traceRouting;
   /// One, or several with traceRouting.
   std::vector<std::string> inputs;
+  std::optional<uint64_t> syntheticWeights; // the seed
   std::optional<double> rtol, atol;
   bool time = false, profile = false, json = false;
   int32_t threads = 0;

@@ -9,6 +9,7 @@
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/JSON.h"
+#include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Path.h"
 #include <dlfcn.h>
 
@@ -49,6 +50,7 @@ Error Package::load(StringRef path) {
   Expected<std::string> file = findLibrary(path);
   if (!file)
     return file.takeError();
+  this->file = *file;
   llvm::SmallString<256> absolute(*file);
   fs::make_absolute(absolute);
   void *handle = dlopen(absolute.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -138,24 +140,55 @@ Error Package::readInfo() {
   return Error::success();
 }
 
-Expected<Package> Package::open(StringRef path, StringRef weights) {
+Error Package::openModel(const std::string &weights) {
+  moec_options options = MOEC_OPTIONS_INIT;
+  if (library->open(weights.empty() ? nullptr : weights.c_str(), &options, &model) != MOEC_OK)
+    return makePackageError(library->last_error());
+  return Error::success();
+}
+
+/// The library itself does not say how its weights lie; NAME.json does.
+Expected<SyntheticWeights> Package::makeWeights(uint64_t seed) const {
+  StringRef name = llvm::sys::path::stem(file);
+  name.consume_front("lib");
+  llvm::SmallString<256> path(llvm::sys::path::parent_path(file));
+  llvm::sys::path::append(path, name + ".json");
+  auto text = llvm::MemoryBuffer::getFile(path);
+  if (!text)
+    return makePackageError("--synthetic-weights needs '" + path +
+                            "': " + text.getError().message());
+  Expected<llvm::json::Value> info = llvm::json::parse((*text)->getBuffer());
+  const llvm::json::Object *object = info ? info->getAsObject() : nullptr;
+  if (!object)
+    return makePackageError("'" + path + "' is not valid: " +
+                            (info ? std::string("no object") : toString(info.takeError())));
+  return SyntheticWeights::create(*object, seed);
+}
+
+Expected<Package> Package::open(StringRef path, StringRef weights, std::optional<uint64_t> seed) {
   Package package;
   if (Error error = package.load(path))
     return std::move(error);
   if (Error error = package.readInfo())
     return std::move(error);
   std::string file = weights.str();
-  const moec_library &library = *package.library;
-  moec_options options = MOEC_OPTIONS_INIT;
-  if (library.open(weights.empty() ? nullptr : file.c_str(), &options, &package.model) != MOEC_OK)
-    return makePackageError(library.last_error());
+  std::optional<SyntheticWeights> synthetic;
+  if (seed) {
+    auto made = package.makeWeights(*seed);
+    if (!made)
+      return made.takeError();
+    synthetic.emplace(std::move(*made));
+    file = synthetic->getPath();
+  }
+  if (Error error = package.openModel(file))
+    return std::move(error);
   return std::move(package);
 }
 
 Package::Package(Package &&other)
-    : library(other.library), model(std::exchange(other.model, nullptr)),
-      entries(std::move(other.entries)), regions(std::move(other.regions)),
-      traced(std::move(other.traced)) {}
+    : file(std::move(other.file)), library(other.library),
+      model(std::exchange(other.model, nullptr)), entries(std::move(other.entries)),
+      regions(std::move(other.regions)), traced(std::move(other.traced)) {}
 
 Package::~Package() {
   if (library)

@@ -6,6 +6,7 @@
 #ifndef MOEC_TOOLS_MOERUN_PACKAGE_H
 #define MOEC_TOOLS_MOERUN_PACKAGE_H
 
+#include "SyntheticWeights.h"
 #include "Values.h"
 #include <optional>
 
@@ -38,12 +39,16 @@ struct RegionInfo {
 class Package {
 public:
   /// Opens NAME.moec or a library in it. `weights` empty: the file beside it.
-  static llvm::Expected<Package> open(llvm::StringRef path, llvm::StringRef weights);
+  /// With a seed, the weights are SyntheticWeights instead.
+  static llvm::Expected<Package> open(llvm::StringRef path, llvm::StringRef weights,
+                                      std::optional<uint64_t> seed);
   Package(Package &&other);
   ~Package();
 
   const moec_library &getLibrary() const { return *library; }
   moec_model *getModel() const { return model; }
+  /// Where its tensors are.
+  DLDevice getDevice() const { return library->device(model); }
   llvm::ArrayRef<RegionInfo> getRegions() const { return regions; }
   /// Names of the blocks whose routings are outputs; nullopt when none were asked for.
   const std::optional<std::vector<std::string>> &getTraced() const { return traced; }
@@ -56,7 +61,11 @@ private:
   Package() = default;
   llvm::Error load(llvm::StringRef path);
   llvm::Error readInfo();
+  llvm::Error openModel(const std::string &weights);
+  llvm::Expected<SyntheticWeights> makeWeights(uint64_t seed) const;
 
+  /// Path of the library.
+  std::string file;
   const moec_library *library = nullptr;
   moec_model *model = nullptr;
   std::vector<EntryInfo> entries;

@@ -6,6 +6,7 @@
 #include "Session.h"
 #include "Status.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/SmallVectorExtras.h"
 #include <atomic>
 #include <chrono>
 
@@ -46,6 +47,13 @@ Error Session::createContext(const Package &package, int32_t threads, bool profi
 Expected<std::unique_ptr<Session>> Session::create(const Package &package, const EntryInfo &entry,
                                                    int32_t threads, bool profile) {
   std::unique_ptr<Session> session(new Session(package, entry));
+  session->place = package.getDevice();
+  if (session->place.device_type != kDLCPU) {
+    auto device = Device::open(session->place.device_id);
+    if (!device)
+      return device.takeError();
+    session->device = std::move(*device);
+  }
   if (Error error = session->createContext(package, threads, profile))
     return std::move(error);
   return std::move(session);
@@ -128,10 +136,13 @@ Expected<std::vector<Value>> Session::makeInputs(const DimensionValues &dims) co
   return std::move(values);
 }
 
-static std::vector<DLTensor *> getTensors(std::vector<Value> &values) {
+/// Only described: on a device the elements are elsewhere.
+std::vector<DLTensor *> Session::getTensors(std::vector<Value> &values) const {
   std::vector<DLTensor *> tensors;
-  for (Value &value : values)
+  for (Value &value : values) {
     tensors.push_back(&value.getTensor());
+    tensors.back()->device = place;
+  }
   return tensors;
 }
 
@@ -157,10 +168,49 @@ Expected<std::vector<Value>> Session::makeOutputs(std::vector<Value> &inputs) {
 }
 
 Expected<double> Session::run(std::vector<Value> &inputs, std::vector<Value> &outputs) {
-  std::vector<DLTensor *> in = getTensors(inputs), out = getTensors(outputs);
+  if (device)
+    return runOnDevice(inputs, outputs);
+  return runTensors(getTensors(inputs), getTensors(outputs));
+}
+
+static Expected<std::vector<DeviceTensor>> makeDeviceTensors(const Device &device,
+                                                             std::vector<Value> &values) {
+  std::vector<DeviceTensor> tensors;
+  for (Value &value : values) {
+    Expected<DeviceTensor> tensor = DeviceTensor::create(device, value);
+    if (!tensor)
+      return tensor.takeError();
+    tensors.push_back(std::move(*tensor));
+  }
+  return std::move(tensors);
+}
+
+Expected<double> Session::runOnDevice(std::vector<Value> &inputs, std::vector<Value> &outputs) {
+  auto in = makeDeviceTensors(*device, inputs), out = makeDeviceTensors(*device, outputs);
+  if (!in || !out)
+    return llvm::joinErrors(in.takeError(), out.takeError());
+  for (auto [tensor, value] : llvm::zip_equal(*in, inputs))
+    if (Error error = tensor.upload(value))
+      return std::move(error);
+  auto getAddress = [](DeviceTensor &tensor) { return &tensor.getTensor(); };
+  Expected<double> time =
+      runTensors(llvm::map_to_vector(*in, getAddress), llvm::map_to_vector(*out, getAddress));
+  if (!time)
+    return time.takeError();
+  for (auto [tensor, value] : llvm::zip_equal(*out, outputs))
+    if (Error error = tensor.download(value))
+      return std::move(error);
+  return time;
+}
+
+Expected<double> Session::runTensors(llvm::ArrayRef<DLTensor *> in,
+                                     llvm::ArrayRef<DLTensor *> out) {
   auto begin = std::chrono::steady_clock::now();
   moec_status status = library.run(context, entry.name.c_str(), in.data(), int32_t(in.size()),
                                    out.data(), int32_t(out.size()));
+  if (device && status == MOEC_OK)
+    if (Error error = device->wait())
+      return std::move(error);
   std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - begin;
   if (status != MOEC_OK)
     return makeRunError(status, library);

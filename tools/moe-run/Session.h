@@ -6,6 +6,7 @@
 #ifndef MOEC_TOOLS_MOERUN_SESSION_H
 #define MOEC_TOOLS_MOERUN_SESSION_H
 
+#include "Device.h"
 #include "Package.h"
 #include "llvm/Support/ThreadPool.h"
 #include <map>
@@ -30,7 +31,8 @@ public:
   llvm::Expected<std::vector<Value>> makeInputs(const DimensionValues &dims) const;
   /// Outputs for these inputs, without values.
   llvm::Expected<std::vector<Value>> makeOutputs(std::vector<Value> &inputs);
-  /// Runs once and returns the time in milliseconds.
+  /// Runs once and returns the time in milliseconds; on a device without the copies, but to the
+  /// end of its work.
   llvm::Expected<double> run(std::vector<Value> &inputs, std::vector<Value> &outputs);
 
   void resetProfile() { library.profile_reset(context); }
@@ -40,9 +42,15 @@ private:
   Session(const Package &package, const EntryInfo &entry)
       : library(package.getLibrary()), entry(entry) {}
   llvm::Error createContext(const Package &package, int32_t threads, bool profile);
+  std::vector<DLTensor *> getTensors(std::vector<Value> &values) const;
+  llvm::Expected<double> runTensors(llvm::ArrayRef<DLTensor *> in, llvm::ArrayRef<DLTensor *> out);
+  llvm::Expected<double> runOnDevice(std::vector<Value> &inputs, std::vector<Value> &outputs);
 
   const moec_library &library;
   const EntryInfo &entry;
+  DLDevice place = {kDLCPU, 0};
+  /// Null: the CPU.
+  std::unique_ptr<Device> device;
   moec_context *context = nullptr;
   /// For libraries that leave threads to the program.
   std::unique_ptr<llvm::DefaultThreadPool> pool;

@@ -41,6 +41,7 @@ public:
   llvm::ArrayRef<int64_t> getShape() const { return shape; }
   int64_t getNumElements() const;
   llvm::ArrayRef<char> getBytes() const { return bytes; }
+  llvm::MutableArrayRef<char> getBytes() { return bytes; }
 
   /// Floats are drawn from the normal distribution, bools are 0 or 1, other
   /// integers 0 ... 7: small enough to be indices in most models.

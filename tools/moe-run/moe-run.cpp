@@ -78,7 +78,8 @@ static Expected<Status> runAll(const Package &package, const EntryInfo &entry,
 }
 
 static Expected<Status> runTool(const Options &options) {
-  Expected<Package> package = Package::open(options.package, options.weights);
+  Expected<Package> package =
+      Package::open(options.package, options.weights, options.syntheticWeights);
   if (!package)
     return package.takeError();
   bool measures = options.time || options.profile;

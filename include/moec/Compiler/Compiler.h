@@ -74,8 +74,13 @@ struct CompileOptions {
   std::string weightsFile;
   /// Folder that weight files are relative to. Default: the folder of `input`.
   std::string modelFolder;
-  /// "cpu" is the only target.
+  /// "cpu" or "cuda".
   std::string target = "cpu";
+  /// cuda: architectures that kernels are compiled for, as GPUMachine names them. Default: sm_80,
+  /// sm_90a.
+  std::vector<std::string> gpuArchs;
+  /// cuda: "ptx", "cubin" or "fatbin"; the last two need the CUDA Toolkit. Default: fatbin.
+  std::string gpuFormat;
   /// See Machine::getLevels.
   std::string cpu = "native";
   /// 0: the reference lowering of each MoE op; 1 to 3: the CPU kernels, and

@@ -29,6 +29,10 @@ void buildBufferizePipeline(OpPassManager &pm, const CPUOptions &options);
 /// each entry. No memref.alloc is left.
 void buildMemoryPipeline(OpPassManager &pm, const CPUOptions &options);
 
+/// The same for entries whose memory is a CUDA device's: linalg on memrefs -> launches of
+/// kernels, which are in gpu.modules then.
+void buildCUDAMemoryPipeline(OpPassManager &pm, const CPUOptions &options);
+
 /// Loops, vectors and what is left of moe -> the LLVM dialect, with the C functions of
 /// each entry (Runtime/model_abi.h).
 void buildLLVMPipeline(OpPassManager &pm, const CPUOptions &options);

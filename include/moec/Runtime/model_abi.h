@@ -55,6 +55,38 @@ typedef struct {
   const int32_t *extends;
 } moec_entry_desc;
 
+/* Code for GPUs of one architecture, or for several if it is a fatbin. */
+typedef struct {
+  /* Compute capability, 90 for sm_90; is_exact: it runs on no other (sm_90a). */
+  uint32_t capability;
+  uint32_t is_exact;
+  /* PTX, which ends with a zero byte, is compiled by the driver for its device; a cubin runs
+   * on devices of the same major capability and the same or a higher minor one; of a fatbin
+   * the driver takes what fits, and capability and is_exact are those of its first part. */
+  uint32_t kind; /* MOEC_IMAGE_... */
+  uint32_t reserved;
+  const void *data;
+  uint64_t bytes;
+} moec_image_desc;
+
+#define MOEC_IMAGE_PTX 0u
+#define MOEC_IMAGE_CUBIN 1u
+#define MOEC_IMAGE_FATBIN 2u
+
+/* What the runtime does on devices. Only libraries that need it have it. */
+typedef struct moec_device moec_device;
+
+/* A model whose tensors, weights and workspace are in the memory of a CUDA device. Of an
+ * entry, `run` launches kernels and reads none of them; the pointers in its descriptors are the
+ * device's. */
+typedef struct {
+  const moec_device *device; /* &moec_cuda_device */
+  /* All images have all kernels. */
+  uint32_t num_images, num_kernels;
+  const moec_image_desc *images;
+  const char *const *kernels; /* names */
+} moec_cuda_desc;
+
 /* The code for one level of instructions. */
 typedef struct {
   const char *cpu; /* its name: "x86-64-v3" */
@@ -63,6 +95,8 @@ typedef struct {
   const moec_entry_desc *entries;
   /* x86 features that the code uses, by LLVM's names: "avx2", "fma", ... */
   const char *const *features;
+  /* NULL: the entries run on the CPU. */
+  const moec_cuda_desc *cuda;
 } moec_level_desc;
 
 typedef struct {
@@ -79,10 +113,22 @@ typedef struct {
   const char *weights_digest;
 } moec_model_desc;
 
+/* A launch of a kernel. Nothing is launched when a size of the grid is 0. */
+typedef struct {
+  int32_t kernel;         /* a number of moec_cuda_desc.kernels */
+  uint32_t shared_bytes;  /* dynamic shared memory */
+  int64_t grid[3];        /* in blocks */
+  int64_t block[3];       /* in threads */
+  int64_t cluster[3];     /* in blocks; 0, 0, 0: none */
+} moec_launch_desc;
+
 #pragma GCC visibility push(hidden)
 
 /* Defined by generated code. */
 extern const moec_model_desc moec_model_description;
+
+/* Defined by the runtime for CUDA. */
+extern const moec_device moec_cuda_device;
 
 /* Defined by the runtime, for generated code. `call` is what run was given. */
 
@@ -104,6 +150,11 @@ void moec_require(void *call, bool ok, const char *message);
  * called from a task. */
 void *moec_allocate(void *call, int64_t bytes);
 void moec_release(void *call, void *memory);
+/* Launches a kernel behind what the stream of the call has to do already. arguments[i] points
+ * to the value of parameter i, which is read before this returns. Ends the call with an error
+ * when the launch fails: does not return then. Only in models for CUDA; not to be called from a
+ * task. */
+void moec_launch(void *call, const moec_launch_desc *launch, void **arguments);
 /* The time from here on belongs to `region`, a number of the regions in the
  * info JSON. Does nothing unless the context profiles. Not for tasks. */
 void moec_profile_mark(void *call, int32_t region);

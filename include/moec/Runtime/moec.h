@@ -35,7 +35,7 @@ extern "C" {
 
 /* The part of the DLPack ABI (version 1) that concerns tensors in memory. */
 
-typedef enum { kDLCPU = 1 } DLDeviceType;
+typedef enum { kDLCPU = 1, kDLCUDA = 2, kDLCUDAManaged = 13 } DLDeviceType;
 
 typedef enum {
   kDLInt = 0,
@@ -97,7 +97,10 @@ typedef enum {
    * index out of range. The outputs are not to be used. */
   MOEC_ERROR_RUN = 6,
   /* The parallel_for hook is missing or broke its contract. */
-  MOEC_ERROR_PARALLEL = 7
+  MOEC_ERROR_PARALLEL = 7,
+  /* There is no CUDA driver or device, or it is too old or of another architecture than this
+   * library was compiled for, or the driver reports an error. */
+  MOEC_ERROR_DEVICE = 8
 } moec_status;
 
 /*===-- Options -----------------------------------------------------------===*/
@@ -109,15 +112,22 @@ typedef struct moec_context moec_context;
 /* Ask the operating system to read the whole weights file ahead. */
 #define MOEC_OPEN_PREFETCH 1u
 
+/* Told how many of the weights' bytes are on the device. */
+typedef void (*moec_progress_fn)(void *data, uint64_t done, uint64_t all);
+
 /* How to open a model. Initialize with MOEC_OPTIONS_INIT. */
 typedef struct {
   size_t size;          /* sizeof(moec_options) */
   uint32_t abi_version; /* MOEC_ABI_VERSION; checked by open */
   uint32_t flags;       /* MOEC_OPEN_... */
+  /* The rest is for libraries that run on CUDA devices. */
+  int32_t device_id;         /* the number of the device, as CUDA_VISIBLE_DEVICES leaves them */
+  moec_progress_fn progress; /* NULL: nobody wants to know */
+  void *progress_data;       /* its first argument */
 } moec_options;
 
 #define MOEC_OPTIONS_INIT                                                                          \
-  { sizeof(moec_options), MOEC_ABI_VERSION, 0 }
+  { sizeof(moec_options), MOEC_ABI_VERSION, 0, 0, NULL, NULL }
 
 /* One task of a parallel loop. `worker` is less than the number of workers of
  * the context, and no two tasks run at the same time with the same worker. */
@@ -151,11 +161,14 @@ typedef struct {
    * a library that was compiled with --threads=custom. */
   moec_parallel_for_fn parallel_for;
   void *pool; /* first argument of parallel_for */
-  /* Where all memory of the context comes from: both or neither. */
+  /* Where all memory of the context comes from: both or neither. In a library for CUDA, where
+   * its memory on the device comes from. */
   moec_allocate_fn allocate;
   moec_deallocate_fn deallocate;
   void *allocator; /* first argument of allocate and deallocate */
-  void *stream;    /* reserved: NULL */
+  /* The CUstream (or cudaStream_t) of the model's device that runs put their work into. NULL:
+   * the default stream. Must be NULL in a library for the CPU. */
+  void *stream;
 } moec_context_options;
 
 #define MOEC_CONTEXT_OPTIONS_INIT                                                                  \
@@ -181,7 +194,9 @@ typedef struct moec_library {
    * model. A library may have code for several levels of instructions (moec
    * --cpu=multi): the last one that this CPU and operating system can run is used,
    * or the one that the environment variable MOEC_CPU_LEVEL names, which then must
-   * run here. weights_path NULL: NAME.safetensors in the folder of the library, or
+   * run here. A library for CUDA also finds its device, loads its kernels and copies
+   * the weights to the device, and needs the file no longer then.
+   * weights_path NULL: NAME.safetensors in the folder of the library, or
    * of the program when linked statically. options may be NULL. */
   moec_status (*open)(const char *weights_path, const moec_options *options, moec_model **model);
 
@@ -210,7 +225,13 @@ typedef struct moec_library {
    * the description says extends an input may begin at its address, with the
    * same strides (the last is 1). Then only what is behind the input is written,
    * and gaps between rows need no copy. Memory is allocated in the first run at
-   * a size, not in later ones of the same or a smaller size. */
+   * a size, not in later ones of the same or a smaller size.
+   *
+   * In a library for CUDA tensors are on the model's device, row-major and aligned to 16
+   * bytes, and run returns when
+   * all work is in the context's stream: the outputs are valid when the stream has come so far,
+   * and inputs and outputs must live until then. From the second run at a size on, run neither
+   * waits nor allocates, so it can be captured into a CUDA graph. */
   moec_status (*run)(moec_context *context, const char *entry, const DLTensor *const *in,
                      int32_t n_in, DLTensor *const *out, int32_t n_out);
 
@@ -239,6 +260,9 @@ typedef struct moec_library {
 
   /* Number of workers of the context: the most that run at the same time. */
   int32_t (*num_workers)(const moec_context *context);
+
+  /* Where the tensors of a model are. */
+  DLDevice (*device)(const moec_model *model);
 } moec_library;
 
 typedef const moec_library *(*moec_library_fn)(void);

@@ -53,7 +53,7 @@ struct KernelTarget {
   int64_t tokensPerTask() const { return isWarp() ? 1 : 16; }
   /// Sums that fit into the register file (32 with AVX-512, else 16) beside a panel row,
   /// a broadcast, and what makes floats of codes.
-  int64_t maxAccumulators() const { return lanes == 16 ? 24 : 12; }
+  int64_t maxAccumulators() const { return lanes >= 16 ? 24 : 12; }
   /// Sums that are needed to always have a multiply-add to start: at most two start in a
   /// cycle, and each takes four.
   int64_t minAccumulators() const { return 8; }

@@ -541,9 +541,7 @@ LogicalResult planEntry(func::FuncOp entry, SymbolTable &symbols) {
   if (!entry.getBody().hasOneBlock())
     return entry.emitError("plan the memory before branches are lowered");
   entry.walk([](memref::DeallocOp op) { op.erase(); });
-  for (BlockArgument argument : entry.getArguments())
-    if (entry.getArgAttr(argument.getArgNumber(), kOutputAttr))
-      writeInPlace(argument, entry);
+  writeResultsInPlace(entry);
   // Sizes are compared as values.
   IRRewriter rewriter(entry.getContext());
   DominanceInfo dominance(entry);
@@ -577,3 +575,9 @@ struct PlanMemoryPass : moe::impl::PlanMemoryBase<PlanMemoryPass> {
 };
 
 } // namespace
+
+void moe::writeResultsInPlace(func::FuncOp entry) {
+  for (BlockArgument argument : entry.getArguments())
+    if (entry.getArgAttr(argument.getArgNumber(), kOutputAttr))
+      writeInPlace(argument, entry);
+}

@@ -78,14 +78,21 @@ static Expected<std::string> findLibrary(StringRef name, StringRef package) {
   return createStringError("the library " + name + " was not found; install " + package);
 }
 
-Expected<std::string> mlir::moe::findRuntime(const LinkOptions &options) {
-  SmallString<128> path(options.runtimeFolder);
-  if (options.sanitizer != Sanitizer::None)
-    sys::path::append(path, stringifySanitizer(options.sanitizer));
-  sys::path::append(path, "runtime_" + stringifyThreads(options.threads) + ".o");
-  if (sys::fs::exists(path))
-    return std::string(path);
-  return createStringError("the runtime '" + path + "' was not found");
+Expected<std::vector<std::string>> mlir::moe::findRuntime(const LinkOptions &options) {
+  SmallVector<StringRef> names = {stringifyThreads(options.threads)};
+  if (options.forCUDA)
+    names.push_back("cuda");
+  std::vector<std::string> paths;
+  for (StringRef name : names) {
+    SmallString<128> path(options.runtimeFolder);
+    if (options.sanitizer != Sanitizer::None)
+      sys::path::append(path, stringifySanitizer(options.sanitizer));
+    sys::path::append(path, "runtime_" + name + ".o");
+    if (!sys::fs::exists(path))
+      return createStringError("the runtime '" + path + "' was not found");
+    paths.push_back(std::string(path));
+  }
+  return paths;
 }
 
 Expected<std::vector<std::string>> mlir::moe::findSystemLibraries(Threads threads) {
@@ -167,27 +174,29 @@ Error mlir::moe::linkSharedLibrary(ArrayRef<std::string> objects, StringRef outp
           script->path,
           formatv("{{ global: {0}_moec; moec_library; local: *; };\n", options.name).str()))
     return error;
-  std::vector<std::string> line = {"-m",
-                                   "elf_x86_64",
-                                   "-shared",
-                                   "-o",
-                                   output.str(),
-                                   "-soname",
-                                   ("lib" + options.name + ".so"),
-                                   "--gc-sections",
-                                   "--strip-all",
-                                   "--hash-style=gnu",
-                                   "--build-id=none",
-                                   "-z",
-                                   "relro",
-                                   "-z",
-                                   "now",
-                                   "-z",
-                                   "noexecstack",
-                                   "-O2",
-                                   "--icf=safe",
-                                   "--version-script=" + std::string(script->path),
-                                   *runtime};
+  std::vector<std::string> line = {
+      "-m",
+      "elf_x86_64",
+      "-shared",
+      "-o",
+      output.str(),
+      "-soname",
+      ("lib" + options.name + ".so"),
+      "--gc-sections",
+      "--strip-all",
+      "--hash-style=gnu",
+      "--build-id=none",
+      "-z",
+      "relro",
+      "-z",
+      "now",
+      "-z",
+      "noexecstack",
+      "-O2",
+      "--icf=safe",
+      "--version-script=" + std::string(script->path),
+  };
+  append_range(line, *runtime);
   append_range(line, objects);
   if (options.sanitizer == Sanitizer::None)
     line.push_back("--no-undefined");
@@ -228,8 +237,8 @@ Error mlir::moe::linkStaticLibrary(ArrayRef<std::string> objects, StringRef outp
   auto merged = TemporaryFile::create("o");
   if (!merged)
     return merged.takeError();
-  std::vector<std::string> line = {"-m",    "elf_x86_64", "-r", "-o", std::string(merged->path),
-                                   *runtime};
+  std::vector<std::string> line = {"-m", "elf_x86_64", "-r", "-o", std::string(merged->path)};
+  append_range(line, *runtime);
   append_range(line, objects);
   if (Error error = runLinker(line))
     return error;

@@ -168,6 +168,9 @@ private:
   llvm::Expected<Constant *> tensors(ArrayRef<TensorDescription> tensors);
   llvm::Expected<Constant *> function(StringRef entry, StringRef suffix);
   llvm::Expected<Constant *> entry(const EntryDescription &entry);
+  Constant *image(const ImageDescription &image);
+  /// Null for a model without.
+  Constant *cuda(const std::optional<CUDADescription> &cuda);
 
   llvm::Module &module;
   llvm::LLVMContext &context;
@@ -240,6 +243,29 @@ llvm::GlobalVariable *Tables::hiddenGlobal(Twine name, llvm::Type *type, Constan
   return global;
 }
 
+Constant *Tables::image(const ImageDescription &image) {
+  // PTX ends with a zero byte, which does no harm to the others.
+  auto *data =
+      cast<llvm::GlobalVariable>(global(llvm::ConstantDataArray::getString(context, image.bytes)));
+  data->setAlignment(llvm::Align(16));
+  return structure({integer(i32, image.capability), integer(i32, image.isExact),
+                    integer(i32, image.kind), integer(i32, 0), data,
+                    integer(i64, image.bytes.size())});
+}
+
+Constant *Tables::cuda(const std::optional<CUDADescription> &cuda) {
+  static_assert(sizeof(moec_cuda_desc) == 32 && sizeof(moec_image_desc) == 32,
+                "a structure of model_abi.h changed: change the tables too");
+  if (!cuda)
+    return llvm::ConstantPointerNull::get(pointer);
+  SmallVector<Constant *> images;
+  for (const ImageDescription &description : cuda->images)
+    images.push_back(image(description));
+  return global(
+      structure({hiddenGlobal("moec_cuda_device", i8, nullptr), integer(i32, images.size()),
+                 integer(i32, cuda->kernels.size()), structures(images), strings(cuda->kernels)}));
+}
+
 static std::string getLevelName(unsigned number) { return "moec_level_" + llvm::utostr(number); }
 
 Error Tables::addLevel(const LevelDescription &description, const Machine &used) {
@@ -252,8 +278,9 @@ Error Tables::addLevel(const LevelDescription &description, const Machine &used)
   }
   Constant *value =
       structure({text(description.cpu), text(description.infoJSON), integer(i32, entries.size()),
-                 integer(i32, used.features.size()), structures(entries), strings(used.features)});
-  static_assert(sizeof(moec_level_desc) == 40 && sizeof(moec_entry_desc) == 80 &&
+                 integer(i32, used.features.size()), structures(entries), strings(used.features),
+                 cuda(description.cuda)});
+  static_assert(sizeof(moec_level_desc) == 48 && sizeof(moec_entry_desc) == 80 &&
                     sizeof(moec_tensor_desc) == 24,
                 "a structure of model_abi.h changed: change the tables too");
   assert(module.getDataLayout().getTypeAllocSize(value->getType()) == sizeof(moec_level_desc));

@@ -9,9 +9,9 @@ class MoecError(Exception):
     """What a function of moec could not do.
 
     `status` says what kind of error it is: "ARGUMENT", "TENSOR", "WEIGHTS", "CPU", "MEMORY",
-    "RUN" and "PARALLEL" as MOEC_ERROR_… in moec.h; "PACKAGE": the folder is no package, or its
-    library cannot be loaded. `message` names the tensor or file, what was found and what was
-    expected.
+    "RUN", "PARALLEL" and "DEVICE" as MOEC_ERROR_… in moec.h; "PACKAGE": the folder is no package,
+    or its library cannot be loaded. `message` names the tensor or file, what was found and what
+    was expected.
     """
 
     def __init__(self, status: str, message: str) -> None:

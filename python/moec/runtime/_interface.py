@@ -10,7 +10,7 @@ ABI_VERSION = 1
 OPEN_PREFETCH = 1
 
 # The names of moec_status.
-STATUS_NAMES = ("OK", "ARGUMENT", "TENSOR", "WEIGHTS", "CPU", "MEMORY", "RUN", "PARALLEL")
+STATUS_NAMES = ("OK", "ARGUMENT", "TENSOR", "WEIGHTS", "CPU", "MEMORY", "RUN", "PARALLEL", "DEVICE")
 
 
 class DLDevice(ctypes.Structure):

@@ -7,6 +7,7 @@ import os
 import resource
 
 import harness
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -181,3 +182,69 @@ def test_option_value_that_is_no_number(package):
     done = moe_run(package.path, "--time", "--repetitions=2147483648", check=False)
     assert done.returncode == 2
     assert "2147483648" in done.stderr and not done.stderr.endswith("error: \n")
+
+
+# --- synthetic weights ---------------------------------------------------------------------
+
+
+def mix(x):
+    """The finalizer of SplitMix64."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def synthetic_tensor(name, dtype, shape, seed):
+    """As tools/moe-run/SyntheticWeights.h says, in NumPy."""
+    key = 0xCBF29CE484222325
+    for byte in name.encode():
+        key = (key ^ byte) * 0x100000001B3 % 2**64
+    with np.errstate(over="ignore"):
+        bits = mix(mix(np.uint64(seed ^ key)) + np.arange(np.prod(shape), dtype=np.uint64))
+    if np.issubdtype(dtype, np.integer):
+        return bits.astype(dtype).reshape(shape)
+    unit = np.float32(2) * (bits >> np.uint64(40)).astype(np.float32) / np.float32(2**24) - np.float32(1)
+    scale = np.float32(1) / np.sqrt(np.float32(shape[-1]))
+    return (unit * scale).astype(dtype).reshape(shape)
+
+
+def write_synthetic_file(package, path, seed):
+    weights = package.info["weights"]
+    data = bytearray((package.path / weights["file"]).read_bytes())
+    data[weights["data_offset"] :] = bytes(len(data) - weights["data_offset"])
+    for tensor in weights["tensors"]:
+        *sizes, kind = tensor["type"][len("tensor<") : -1].split("x")
+        dtype = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16, "ui8": np.uint8, "i8": np.int8}[kind]
+        values = synthetic_tensor(tensor["name"], dtype, [int(size) for size in sizes], seed)
+        for part, expert in enumerate(values):
+            at = weights["data_offset"] + tensor["offset"] + part * tensor["expert_stride"]
+            data[at : at + expert.nbytes] = expert.tobytes()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bf16", "f16", "int8", "int4"])
+def test_synthetic_weights(compiler, recorded, tmp_path, kind):
+    package = compiler.package(MODEL, "-O3", *([] if kind == "float32" else [f"--weight-type={kind}"]))
+    inputs, _ = recorded
+    save_file({name: np.ascontiguousarray(values) for name, values in inputs.items()}, tmp_path / "in.safetensors")
+    write_synthetic_file(package, tmp_path / "weights.safetensors", seed=7)
+    outputs = []
+    for number, option in enumerate(["--synthetic-weights=7", f"--weights={tmp_path / 'weights.safetensors'}", "--synthetic-weights=8"]):
+        out = tmp_path / f"{number}.safetensors"
+        moe_run(package.path, option, "--input", tmp_path / "in.safetensors", "--output", out)
+        outputs.append(load_file(out)["output"])
+    assert np.isfinite(outputs[0].astype(np.float32)).all()
+    assert outputs[0].tobytes() == outputs[1].tobytes()
+    assert outputs[0].tobytes() != outputs[2].tobytes()
+
+
+def test_synthetic_weights_need_no_file(compiler, tmp_path):
+    package = compiler.package(MODEL, "-O3")
+    copy = tmp_path / "copy.moec"
+    copy.mkdir()
+    for file in (package.library, package.path / f"{package.name}.json"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert moe_run(copy, "--time", "--dim", "tokens=2", check=False).returncode == 3
+    assert "tokens=2" in moe_run(copy, "--synthetic-weights=1", "--time", "--dim", "tokens=2").stdout
+    done = moe_run(copy, "--synthetic-weights=1", "--weights=x", check=False)
+    assert done.returncode == 2 and "contradict" in done.stderr

@@ -26,17 +26,19 @@ llvm::StringRef stringifySanitizer(Sanitizer sanitizer);
 struct LinkOptions {
   /// Name of the model: NAME_moec is the function that stays visible.
   std::string name;
-  /// Folder of runtime_{openmp,none,custom}.o; below it, `address` and `thread`
+  /// Folder of runtime_{openmp,none,custom,cuda}.o; below it, `address` and `thread`
   /// with the same under those sanitizers.
   std::string runtimeFolder;
   Threads threads = Threads::OpenMP;
   Sanitizer sanitizer = Sanitizer::None;
+  /// The model runs on CUDA devices.
+  bool forCUDA = false;
 };
 
 /// The program that links. The error says what to install.
 llvm::Expected<std::string> findLinker();
-/// The object of the runtime that belongs to `options.threads`.
-llvm::Expected<std::string> findRuntime(const LinkOptions &options);
+/// The objects of the runtime: that of `options.threads`, and that for CUDA.
+llvm::Expected<std::vector<std::string>> findRuntime(const LinkOptions &options);
 /// The paths of the libraries that a shared library is linked with, the OpenMP runtime
 /// first if it is among them. The error says what to install.
 llvm::Expected<std::vector<std::string>> findSystemLibraries(Threads threads);

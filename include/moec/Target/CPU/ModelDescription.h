@@ -41,6 +41,21 @@ struct EntryDescription {
   std::optional<int64_t> liveBytes;
 };
 
+/// Code for GPUs, as in moec_image_desc.
+struct ImageDescription {
+  uint32_t capability = 0;
+  bool isExact = false;
+  uint32_t kind = 0;
+  std::string bytes;
+};
+
+/// What a model for CUDA devices has in addition: images of its kernels, and their names by their
+/// numbers.
+struct CUDADescription {
+  std::vector<ImageDescription> images;
+  std::vector<std::string> kernels;
+};
+
 /// The code for one level of instructions.
 struct LevelDescription {
   /// Its number, by which the model's tables find it.
@@ -49,6 +64,8 @@ struct LevelDescription {
   std::string cpu;
   std::string infoJSON;
   std::vector<EntryDescription> entries;
+  /// nullopt: the entries run on the CPU.
+  std::optional<CUDADescription> cuda;
 };
 
 struct ModelDescription {

@@ -1,0 +1,136 @@
+/* Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *
+ * Calls on a CUDA device: memory and launches.
+ */
+#include "CudaDriver.h"
+#include <limits.h>
+
+/* What generated code expects of its workspace; the driver gives more. */
+#define ALIGNMENT ((size_t)256)
+
+static const rt_cuda_model *get_cuda(const moec_context *context) {
+  return context->model->on_device;
+}
+
+moec_status rt_cuda_enter(moec_model *model) {
+  const rt_cuda_model *cuda = model->on_device;
+  return rt_cu_check(&cuda->driver, cuda->driver.CtxPushCurrent(cuda->context),
+                     "cannot use CUDA device %d", cuda->device_id);
+}
+
+void rt_cuda_leave(moec_model *model) {
+  const rt_cuda_model *cuda = model->on_device;
+  rt_cu_context context;
+  (void)cuda->driver.CtxPopCurrent(&context);
+}
+
+/*===-- Memory ------------------------------------------------------------===*/
+
+/* Memory that a captured graph uses must not move, and a wait cannot be captured. */
+static moec_status check_not_capturing(const moec_context *context, size_t bytes,
+                                       const char *what) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  int capture = RT_CU_CAPTURE_NONE;
+  moec_status status =
+      rt_cu_check(&cuda->driver, cuda->driver.StreamIsCapturing(context->options.stream, &capture),
+                  "cannot use the stream of the context");
+  if (status == MOEC_OK && capture != RT_CU_CAPTURE_NONE)
+    return rt_fail(MOEC_ERROR_MEMORY,
+                   "%s needs %zu bytes, which cannot be allocated while the stream is captured: "
+                   "run once with inputs of this size before",
+                   what, bytes);
+  return status;
+}
+
+static moec_status allocate(const moec_context *context, rt_buffer *buffer, size_t bytes,
+                            const char *what) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  const rt_hooks *hooks = &context->device_hooks;
+  if (!hooks->allocate) {
+    rt_cu_pointer memory = 0;
+    moec_status status = rt_cu_check(&cuda->driver, cuda->driver.MemAlloc(&memory, bytes),
+                                     "cannot allocate %zu bytes on CUDA device %d for %s", bytes,
+                                     cuda->device_id, what);
+    if (status == MOEC_OK)
+      *buffer = (rt_buffer){(void *)(uintptr_t)memory, bytes};
+    return status;
+  }
+  void *memory = hooks->allocate(hooks->allocator, bytes, ALIGNMENT);
+  if (!memory)
+    return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate %zu bytes on CUDA device %d for %s", bytes,
+                   cuda->device_id, what);
+  *buffer = (rt_buffer){memory, bytes};
+  if ((uintptr_t)memory % ALIGNMENT != 0)
+    return rt_fail(MOEC_ERROR_MEMORY,
+                   "the allocate hook returned memory that is not aligned to %zu bytes", ALIGNMENT);
+  return MOEC_OK;
+}
+
+void rt_cuda_release(moec_context *context, rt_buffer *buffer) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  const rt_hooks *hooks = &context->device_hooks;
+  if (!buffer->memory)
+    return;
+  (void)cuda->driver.StreamSynchronize(context->options.stream);
+  if (hooks->deallocate)
+    hooks->deallocate(hooks->allocator, buffer->memory, buffer->bytes);
+  else
+    (void)cuda->driver.MemFree((rt_cu_pointer)(uintptr_t)buffer->memory);
+  *buffer = (rt_buffer){NULL, 0};
+}
+
+moec_status rt_cuda_grow(moec_context *context, rt_buffer *buffer, size_t bytes, const char *what) {
+  if (bytes <= buffer->bytes)
+    return MOEC_OK;
+  moec_status status = check_not_capturing(context, bytes, what);
+  if (status != MOEC_OK)
+    return status;
+  rt_cuda_release(context, buffer);
+  return allocate(context, buffer, bytes, what);
+}
+
+/*===-- Launches ----------------------------------------------------------===*/
+
+/* A size of a grid or block. False when it is more than the driver can be told. */
+static bool set_size(unsigned *to, int64_t size) {
+  *to = (unsigned)size;
+  return size >= 0 && size <= INT_MAX;
+}
+
+static moec_status launch_kernel(moec_context *context, const moec_launch_desc *launch,
+                                 void **arguments) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  const char *name = cuda->desc->kernels[launch->kernel];
+  rt_cu_launch_config config = {{0}, {0}, launch->shared_bytes, context->options.stream, NULL, 0};
+  rt_cu_launch_attribute cluster = {.id = RT_CU_CLUSTER_DIMENSION};
+  bool fits = true;
+  for (int i = 0; i < 3; ++i)
+    fits = set_size(&config.grid[i], launch->grid[i]) &&
+           set_size(&config.block[i], launch->block[i]) && fits;
+  if (!fits)
+    return rt_fail(MOEC_ERROR_DEVICE,
+                   "kernel '%s' would need a grid of %lld x %lld x %lld blocks, which is more "
+                   "than any device has",
+                   name, (long long)launch->grid[0], (long long)launch->grid[1],
+                   (long long)launch->grid[2]);
+  if (launch->cluster[0] > 0) {
+    cluster.value.cluster.x = (unsigned)launch->cluster[0];
+    cluster.value.cluster.y = (unsigned)launch->cluster[1];
+    cluster.value.cluster.z = (unsigned)launch->cluster[2];
+    config.attributes = &cluster;
+    config.num_attributes = 1;
+  }
+  rt_cu_result result =
+      cuda->driver.LaunchKernelEx(&config, cuda->functions[launch->kernel], arguments, NULL);
+  return rt_cu_check(&cuda->driver, result, "cannot launch kernel '%s'", name);
+}
+
+void moec_launch(void *call, const moec_launch_desc *launch, void **arguments) {
+  moec_context *context = call;
+  if (launch->grid[0] == 0 || launch->grid[1] == 0 || launch->grid[2] == 0)
+    return;
+  context->device_status = launch_kernel(context, launch, arguments);
+  if (context->device_status != MOEC_OK)
+    longjmp(context->escape, 1);
+}

@@ -1,0 +1,206 @@
+/* Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *
+ * Models on a CUDA device: the device, its context, the kernels, the weights.
+ */
+#include "CudaDriver.h"
+#include "Device.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+/*===-- The device --------------------------------------------------------===*/
+
+static moec_status get_attribute(const rt_cuda_model *cuda, int attribute, int *value) {
+  return rt_cu_check(&cuda->driver, cuda->driver.DeviceGetAttribute(value, attribute, cuda->device),
+                     "cannot find the properties of CUDA device %d", cuda->device_id);
+}
+
+static moec_status find_device(rt_cuda_model *cuda) {
+  const rt_cu_driver *driver = &cuda->driver;
+  int count = 0, major = 0, minor = 0;
+  moec_status status =
+      rt_cu_check(driver, driver->DeviceGetCount(&count), "cannot count the CUDA devices");
+  if (status == MOEC_OK && count == 0)
+    return rt_fail(MOEC_ERROR_DEVICE,
+                   "the library '%s' runs on CUDA devices, but there is none here",
+                   moec_model_description.name);
+  if (status == MOEC_OK && (cuda->device_id < 0 || cuda->device_id >= count))
+    return rt_fail(MOEC_ERROR_DEVICE, "there is no CUDA device %d: found %d, numbered from 0",
+                   cuda->device_id, count);
+  if (status == MOEC_OK)
+    status = rt_cu_check(driver, driver->DeviceGet(&cuda->device, cuda->device_id),
+                         "cannot use CUDA device %d", cuda->device_id);
+  if (status == MOEC_OK)
+    status = get_attribute(cuda, RT_CU_CAPABILITY_MAJOR, &major);
+  if (status == MOEC_OK)
+    status = get_attribute(cuda, RT_CU_CAPABILITY_MINOR, &minor);
+  cuda->capability = 10 * major + minor;
+  return status;
+}
+
+/*===-- Kernels -----------------------------------------------------------===*/
+
+/* Can a device of that capability run it? */
+static bool fits(const moec_image_desc *image, uint32_t capability) {
+  if (image->is_exact)
+    return image->capability == capability;
+  bool needs_same_major = image->kind == MOEC_IMAGE_CUBIN;
+  return image->capability <= capability &&
+         (!needs_same_major || image->capability / 10 == capability / 10);
+}
+
+/* The one for the highest capability that fits; of two, what need not be compiled. */
+static const moec_image_desc *find_image(const moec_cuda_desc *desc, uint32_t capability) {
+  const moec_image_desc *best = NULL;
+  for (uint32_t i = 0; i < desc->num_images; ++i) {
+    const moec_image_desc *image = &desc->images[i];
+    if (!fits(image, capability))
+      continue;
+    if (!best || image->capability > best->capability ||
+        (image->capability == best->capability &&
+         (image->is_exact > best->is_exact || best->kind == MOEC_IMAGE_PTX)))
+      best = image;
+  }
+  return best;
+}
+
+/* "sm_80 and newer, sm_90a" */
+static void list_architectures(const moec_cuda_desc *desc, char *text, size_t size) {
+  size_t length = 0;
+  text[0] = 0;
+  for (uint32_t i = 0; i < desc->num_images && length < size; ++i) {
+    const moec_image_desc *image = &desc->images[i];
+    const char *range = image->is_exact                   ? "a"
+                        : image->kind == MOEC_IMAGE_CUBIN ? " and newer of its generation"
+                                                          : " and newer";
+    length += (size_t)snprintf(text + length, size - length, "%ssm_%u%s", i ? ", " : "",
+                               image->capability, range);
+  }
+}
+
+static moec_status fail_architecture(const rt_cuda_model *cuda) {
+  char name[256] = "unknown", found[256];
+  (void)cuda->driver.DeviceGetName(name, sizeof(name), cuda->device);
+  list_architectures(cuda->desc, found, sizeof(found));
+  return rt_fail(MOEC_ERROR_DEVICE,
+                 "CUDA device %d (%s) is of architecture sm_%d, but the library '%s' has code for "
+                 "%s; compile the model again with --gpu-arch for this device",
+                 cuda->device_id, name, cuda->capability, moec_model_description.name, found);
+}
+
+static moec_status load_module(rt_cuda_model *cuda) {
+  const rt_cu_driver *driver = &cuda->driver;
+  const moec_image_desc *image = find_image(cuda->desc, (uint32_t)cuda->capability);
+  if (!image)
+    return fail_architecture(cuda);
+  char log[384] = "";
+  int options[] = {RT_CU_JIT_ERROR_LOG, RT_CU_JIT_ERROR_LOG_BYTES};
+  void *values[] = {log, (void *)(uintptr_t)sizeof(log)};
+  rt_cu_result result = driver->ModuleLoadDataEx(&cuda->module, image->data, 2, options, values);
+  if (result == RT_CU_NO_BINARY_FOR_GPU)
+    return fail_architecture(cuda);
+  log[sizeof(log) - 1] = 0;
+  const char *hint = result == RT_CU_UNSUPPORTED_PTX_VERSION
+                         ? " (the driver is older than the code: update it)"
+                         : "";
+  return rt_cu_check(driver, result, "cannot load the kernels of '%s'%s%s%s",
+                     moec_model_description.name, hint, log[0] ? ": " : "", log);
+}
+
+/* Lets a kernel have as much dynamic shared memory as the device has. */
+static moec_status allow_shared_memory(const rt_cuda_model *cuda, rt_cu_function function,
+                                       const char *name, int available) {
+  const rt_cu_driver *driver = &cuda->driver;
+  int used = 0;
+  rt_cu_result result = driver->FuncGetAttribute(&used, RT_CU_STATIC_SHARED_BYTES, function);
+  if (result == RT_CU_SUCCESS)
+    result = driver->FuncSetAttribute(function, RT_CU_MAX_DYNAMIC_SHARED_BYTES, available - used);
+  return rt_cu_check(driver, result, "cannot set up kernel '%s'", name);
+}
+
+static moec_status find_kernels(rt_cuda_model *cuda) {
+  const moec_cuda_desc *desc = cuda->desc;
+  int shared_bytes = 0;
+  moec_status status = get_attribute(cuda, RT_CU_MAX_SHARED_BYTES_OPTIN, &shared_bytes);
+  if (status != MOEC_OK)
+    return status;
+  cuda->functions = calloc(desc->num_kernels ? desc->num_kernels : 1, sizeof(rt_cu_function));
+  if (!cuda->functions)
+    return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate the table of kernels");
+  for (uint32_t i = 0; status == MOEC_OK && i < desc->num_kernels; ++i) {
+    const char *name = desc->kernels[i];
+    status = rt_cu_check(&cuda->driver,
+                         cuda->driver.ModuleGetFunction(&cuda->functions[i], cuda->module, name),
+                         "cannot find kernel '%s'", name);
+    if (status == MOEC_OK)
+      status = allow_shared_memory(cuda, cuda->functions[i], name, shared_bytes);
+  }
+  return status;
+}
+
+/*===-- Opening and closing -----------------------------------------------===*/
+
+/* Frees what there is; the context is current. */
+static void free_contents(rt_cuda_model *cuda) {
+  if (cuda->weights)
+    (void)cuda->driver.MemFree(cuda->weights);
+  if (cuda->module)
+    (void)cuda->driver.ModuleUnload(cuda->module);
+  free(cuda->functions);
+}
+
+static void destroy(moec_model *model) {
+  rt_cuda_model *cuda = model->on_device;
+  if (cuda->context) {
+    if (rt_cuda_enter(model) == MOEC_OK) {
+      free_contents(cuda);
+      rt_cuda_leave(model);
+    }
+    (void)cuda->driver.DevicePrimaryCtxRelease(cuda->device);
+  }
+  rt_cu_close(&cuda->driver);
+  free(cuda);
+  model->on_device = NULL;
+  model->weights = NULL;
+}
+
+static moec_status fill(moec_model *model, rt_cuda_model *cuda, const moec_options *options) {
+  moec_status status = rt_cuda_enter(model);
+  if (status != MOEC_OK)
+    return status;
+  status = load_module(cuda);
+  if (status == MOEC_OK)
+    status = find_kernels(cuda);
+  if (status == MOEC_OK)
+    status = rt_upload_weights(model, cuda, options);
+  rt_cuda_leave(model);
+  return status;
+}
+
+static moec_status open_model(moec_model *model, const moec_options *options) {
+  rt_cuda_model *cuda = calloc(1, sizeof(*cuda));
+  if (!cuda)
+    return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a model");
+  model->on_device = cuda;
+  cuda->desc = model->level->cuda;
+  cuda->device_id = options->device_id;
+  moec_status status = rt_cu_open(&cuda->driver);
+  if (status == MOEC_OK)
+    status = find_device(cuda);
+  if (status == MOEC_OK)
+    status = rt_cu_check(&cuda->driver,
+                         cuda->driver.DevicePrimaryCtxRetain(&cuda->context, cuda->device),
+                         "cannot use CUDA device %d", cuda->device_id);
+  if (status == MOEC_OK)
+    status = fill(model, cuda, options);
+  if (status != MOEC_OK)
+    destroy(model);
+  return status;
+}
+
+const moec_device moec_cuda_device = {.open = open_model,
+                                      .close = destroy,
+                                      .enter = rt_cuda_enter,
+                                      .leave = rt_cuda_leave,
+                                      .grow = rt_cuda_grow,
+                                      .release = rt_cuda_release};

@@ -1,0 +1,198 @@
+# Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Packages for CUDA beside a stand-in for the driver that records its calls: what the host does, not what
+kernels compute."""
+
+import os
+import re
+import shutil
+
+import harness
+import numpy as np
+import pytest
+from harness import run
+from moec.runtime import MoecError, load
+from safetensors.numpy import load_file, save_file
+
+MODEL = harness.ROOT / "test" / "models" / "tinymoe" / "layer0_moe.onnx"
+DRIVER = harness.BUILD / "test" / "Runtime" / "Driver"
+ROWS = 6
+
+
+@pytest.fixture
+def package(compiler):
+    return compiler.package(MODEL, "--target=cuda", "--gpu-format=ptx")
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    values = np.linspace(-1, 1, ROWS * 128, dtype=np.float32).reshape(ROWS, 128)
+    save_file({"hidden_states": values}, tmp_path / "in.safetensors")
+    return tmp_path / "in.safetensors"
+
+
+def moe_run(package, *arguments, driver=True, **variables):
+    """moe-run beside the stand-in, with settings of it (see FakeDriver.h)."""
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    if driver:
+        assert DRIVER.is_dir(), "the stand-in for the driver is not built"
+        env["LD_LIBRARY_PATH"] = str(DRIVER)
+    env.update({f"FAKE_CUDA_{name}": str(value) for name, value in variables.items()})
+    return run(harness.tool("moe-run"), package.path, *arguments, check=False, env=env)
+
+
+def lines_of(log):
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def live(lines):
+    """What was made and not given back."""
+    made = [line.rsplit(" -> ")[-1] for line in lines if re.match(r"(cuMem(Host)?Alloc|cuStreamCreate) \d+ -> ", line)]
+    freed = [line.split()[1] for line in lines if re.match(r"cuMemFree(Host)? |cuStreamDestroy ", line)]
+    return sorted(set(made) - set(freed))
+
+
+def test_description(package):
+    cuda = package.info["target"]["cuda"]
+    assert package.info["target"]["name"] == "cuda"
+    assert cuda["architectures"] == ["sm_80", "sm_90a"] and cuda["format"] == "ptx"
+    assert len(set(cuda["kernels"])) == len(cuda["kernels"]) > 3
+    text = package.library.read_bytes()
+    for architecture in (b".target sm_80", b".target sm_90a"):
+        assert text.count(architecture) == 1
+    # Mathematics of libdevice would have to be linked.
+    assert b"__nv_" not in text
+
+
+def test_run(package, inputs, tmp_path):
+    log = tmp_path / "log"
+    done = moe_run(package, "--input", inputs, "--output", tmp_path / "out.safetensors", LOG=log)
+    assert done.returncode == 0, done.stderr
+    assert load_file(tmp_path / "out.safetensors")["output"].shape == (ROWS, 128)
+    lines = lines_of(log)
+    # Opened: the kernels of this architecture, then the weights, in pieces through pinned memory.
+    assert any(line.startswith("cuModuleLoadDataEx sm_90a") for line in lines)
+    found = [line.split()[1] for line in lines if line.startswith("cuModuleGetFunction")]
+    assert found == package.info["target"]["cuda"]["kernels"]
+    (weights,) = [line for line in lines if line.startswith("cuMemcpyHtoDAsync")]
+    weights_bytes = package.info["weights"]["bytes"] - package.info["weights"]["data_offset"]
+    assert weights.endswith(f", {weights_bytes}")
+    # One run: inputs, the workspace, launches of known kernels into the default stream, outputs.
+    launches = [line for line in lines if line.startswith("launch ")]
+    assert launches and {line.split()[1] for line in launches} <= set(found)
+    assert all(" in 0" in line for line in launches)
+    memory = {line.split(" -> ")[1]: int(line.split()[1]) for line in lines if line.startswith("cuMemAlloc ")}
+    for line in launches:
+        # Every pointer is into memory of the device, never the host's.
+        for argument in line.split(": ", 1)[1].split(", "):
+            name, _, offset = argument.partition("+")
+            assert name.isdigit() and int(name) < 2**40 or int(offset or 0) < memory[name]
+    begin, end = lines.index(launches[0]), lines.index(launches[-1])
+    between = {line.split()[0] for line in lines[begin : end + 1]}
+    assert between == {"launch"}, "the host did something else between launches"
+    assert live(lines) == []
+    assert lines[-1].startswith("cuDevicePrimaryCtxRelease")
+
+
+def test_sizes(package, tmp_path):
+    """Grids follow the number of tokens; a second run only launches."""
+    log = tmp_path / "log"
+    done = moe_run(package, "--time", "--dim", "tokens=1,300", "--repetitions", "2", LOG=log)
+    assert done.returncode == 0, done.stderr
+    runs, launches, allocations = [], [], 0
+    for line in lines_of(log):
+        if line.startswith("launch "):
+            launches.append(re.search(r"grid (\d+)x", line)[1])
+        elif line.startswith("cuMemAlloc "):
+            allocations += 1
+        elif launches and line.startswith("cuStreamSynchronize"):
+            runs.append(([int(size) for size in launches], allocations))
+            launches, allocations = [], 0
+    # Two runs of each size are warm-ups. The weights come before the first run; the workspace is allocated in
+    # the first of a size; moe-run itself allocates the input and the output.
+    assert [allocated for _, allocated in runs] == [4, 2, 2, 2, 3, 2, 2, 2]
+    grids = [grid for grid, _ in runs]
+    assert grids[:4] == grids[:1] * 4 and grids[4:] == grids[4:5] * 4
+    assert sum(grids[4]) > sum(grids[0])
+
+
+def test_no_driver(package):
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there is a driver here")
+    done = moe_run(package, driver=False)
+    assert done.returncode == 3
+    assert re.fullmatch(r"moe-run: error: the library 'layer0_moe' runs on CUDA devices, but there is no CUDA driver: .*\n", done.stderr)
+
+
+def test_no_driver_in_python(package):
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there is a driver here")
+    with pytest.raises(MoecError) as caught:
+        load(package.path)
+    assert caught.value.status == "DEVICE" and "there is no CUDA driver" in caught.value.message
+
+
+@pytest.mark.parametrize("variables, message", [
+    ({"DEVICES": 0}, "cannot initialize the CUDA driver: CUDA_ERROR_NO_DEVICE"),
+    ({"VERSION": 11080}, "the CUDA driver is too old: it is that of CUDA 11.8"),
+    ({"CAPABILITY": 75}, "CUDA device 0 (Fake 0) is of architecture sm_75, but the library 'layer0_moe' has code for sm_80 and newer, sm_90a;"),
+])
+def test_unfit_machine(package, tmp_path, variables, message):
+    log = tmp_path / "log"
+    done = moe_run(package, LOG=log, **variables)
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"moe-run: error: {message}") and done.stderr.count("\n") == 1
+    assert live(lines_of(log)) == []
+
+
+def test_newer_device(package, tmp_path):
+    """PTX of the oldest architecture also runs on what is not named."""
+    log = tmp_path / "log"
+    assert moe_run(package, LOG=log, CAPABILITY=120).returncode == 0
+    assert any(line.startswith("cuModuleLoadDataEx sm_80 ") for line in lines_of(log))
+
+
+@pytest.mark.parametrize("function", ["cuMemAlloc_v2", "cuMemHostAlloc"])
+def test_out_of_memory(package, inputs, tmp_path, function):
+    """Each allocation in turn fails."""
+    for number in range(1, 20):
+        log = tmp_path / f"log{number}"
+        done = moe_run(package, "--input", inputs, LOG=log, FAIL=f"{function}:{number}:2")
+        if f"{function} fails with 2" not in lines_of(log):
+            break
+        assert done.returncode in (3, 5) and done.stderr.count("\n") == 1
+        assert "memory" in done.stderr or "allocating" in done.stderr
+        assert live(lines_of(log)) == []
+    assert number > 2 and done.returncode == 0
+
+
+def test_failed_launch(package, inputs, tmp_path):
+    log = tmp_path / "log"
+    done = moe_run(package, "--input", inputs, LOG=log, FAIL="cuLaunchKernelEx:2:700")
+    kernel = [line for line in lines_of(log) if line.startswith("launch ")][0].split()[1]
+    assert done.returncode == 5 and "cannot launch kernel '" in done.stderr
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS (error 700" in done.stderr and kernel
+    assert live(lines_of(log)) == []
+
+
+def test_synthetic_weights(package, tmp_path):
+    """They reach the device without a file."""
+    copy = tmp_path / "copy.moec"
+    copy.mkdir()
+    shutil.copy(package.library, copy)
+    shutil.copy(package.path / f"{package.name}.json", copy)
+    log = tmp_path / "log"
+    env = {**os.environ, "LD_LIBRARY_PATH": str(DRIVER), "FAKE_CUDA_LOG": str(log)}
+    run(harness.tool("moe-run"), copy, "--synthetic-weights=3", "--time", "--dim", "tokens=2", "--repetitions=1", env=env)
+    assert any(line.startswith("cuMemcpyHtoDAsync") for line in lines_of(log))
+
+
+@pytest.mark.parametrize("format", ["cubin", "fatbin"])
+def test_toolkit(compiler, tmp_path, format):
+    if not (shutil.which("ptxas") or os.path.exists("/usr/local/cuda/bin/ptxas")):
+        pytest.skip("not found: ptxas")
+    package = compiler.package(MODEL, "--target=cuda", f"--gpu-format={format}")
+    code = package.library.read_bytes()
+    # Both architectures' machine code; PTX is compressed in a fatbin.
+    assert code.count(b"\x7fELF") >= 2 if format == "cubin" else code.count(b"\x50\xed\x55\xba") == 1
+    assert package.info["target"]["cuda"]["format"] == format

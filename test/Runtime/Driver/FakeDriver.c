@@ -1,0 +1,572 @@
+/* Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ */
+#include "FakeDriver.h"
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+enum {
+  OK = 0,
+  INVALID_VALUE = 1,
+  OUT_OF_MEMORY = 2,
+  NO_DEVICE = 100,
+  INVALID_DEVICE = 101,
+  INVALID_IMAGE = 200,
+  INVALID_CONTEXT = 201,
+  NOT_FOUND = 500
+};
+
+/*===-- State -------------------------------------------------------------===*/
+
+typedef enum { MEMORY, PINNED, MODULE, FUNCTION, STREAM, EVENT, NAMED, NUM_KINDS } kind;
+static const char *const prefixes[NUM_KINDS] = {"m", "h", "module", "", "s", "e", ""};
+
+#define MAX_PARAMETERS 512
+
+/* Whatever a pointer of the driver points to. */
+typedef struct object {
+  struct object *next;
+  kind kind;
+  char name[128];
+  char *data;
+  size_t bytes;
+  /* Of a function: bytes of each parameter. */
+  struct object *module;
+  int num_parameters;
+  size_t sizes[MAX_PARAMETERS];
+} object;
+
+static object *objects;
+static int numbers[NUM_KINDS];
+static int num_devices, capability, version, capturing;
+static char failing[64];
+static int fail_after, fail_error, failed, is_set_up;
+static int num_retained, num_pushed;
+static char *record;
+static size_t record_bytes;
+
+static void clear_log(void) {
+  record_bytes = 0;
+  if (record)
+    record[0] = 0;
+}
+
+static void log_line(const char *format, ...) {
+  char line[8192];
+  va_list values;
+  va_start(values, format);
+  int length = vsnprintf(line, sizeof(line) - 1, format, values);
+  va_end(values);
+  if (length > (int)sizeof(line) - 2)
+    length = sizeof(line) - 2;
+  line[length++] = '\n';
+  line[length] = 0;
+  record = realloc(record, record_bytes + (size_t)length + 1);
+  memcpy(record + record_bytes, line, (size_t)length + 1);
+  record_bytes += (size_t)length;
+  const char *path = getenv("FAKE_CUDA_LOG");
+  FILE *file = path ? fopen(path, "a") : NULL;
+  if (file) {
+    fputs(line, file);
+    fclose(file);
+  }
+}
+
+static int get_number(const char *variable, int value) {
+  const char *text = getenv(variable);
+  return text ? atoi(text) : value;
+}
+
+static void fail_call(const char *function, int n, int error) {
+  snprintf(failing, sizeof(failing), "%s", function ? function : "");
+  fail_after = n;
+  fail_error = error;
+  failed = 0;
+}
+
+static void reset(void) {
+  clear_log();
+  memset(numbers, 0, sizeof(numbers));
+  num_devices = get_number("FAKE_CUDA_DEVICES", 1);
+  capability = get_number("FAKE_CUDA_CAPABILITY", 90);
+  version = get_number("FAKE_CUDA_VERSION", 12040);
+  capturing = 0;
+  fail_call(NULL, 0, 0);
+  char function[64];
+  int n, error;
+  const char *text = getenv("FAKE_CUDA_FAIL");
+  if (text && sscanf(text, "%63[^:]:%d:%d", function, &n, &error) == 3)
+    fail_call(function, n, error);
+  is_set_up = 1;
+}
+
+/* What this call has to return at once. */
+static int begin(const char *function) {
+  if (!is_set_up)
+    reset();
+  if (fail_after == 0 || (failing[0] && strcmp(failing, function) != 0) || --fail_after > 0)
+    return OK;
+  failed = 1;
+  log_line("%s fails with %d", function, fail_error);
+  return fail_error;
+}
+
+#define BEGIN                                                                                      \
+  do {                                                                                             \
+    int begun = begin(__func__);                                                                   \
+    if (begun != OK)                                                                               \
+      return begun;                                                                                \
+  } while (0)
+
+/* A function that needs a current context. */
+#define BEGIN_IN_CONTEXT                                                                           \
+  do {                                                                                             \
+    BEGIN;                                                                                         \
+    if (num_pushed == 0)                                                                           \
+      return INVALID_CONTEXT;                                                                      \
+  } while (0)
+
+static object *add(kind kind, size_t bytes) {
+  object *made = calloc(1, sizeof(*made));
+  made->kind = kind;
+  made->bytes = bytes;
+  snprintf(made->name, sizeof(made->name), "%s%d", prefixes[kind], ++numbers[kind]);
+  if (bytes) {
+    /* Memory has rubbish in it. */
+    made->data = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memset(made->data, 0xA5, bytes);
+  }
+  made->next = objects;
+  objects = made;
+  return made;
+}
+
+static object *find(kind kind, const void *pointer) {
+  for (object *it = objects; it; it = it->next)
+    if (it->kind == kind && ((const void *)it == pointer || (it->data && it->data == pointer)))
+      return it;
+  return NULL;
+}
+
+static bool drop(kind kind, const void *pointer) {
+  for (object **it = &objects; *it; it = &(*it)->next)
+    if ((*it)->kind == kind &&
+        ((const void *)*it == pointer || ((*it)->data && (*it)->data == pointer))) {
+      object *dropped = *it;
+      *it = dropped->next;
+      if (kind != NAMED)
+        free(dropped->data);
+      free(dropped);
+      return true;
+    }
+  return false;
+}
+
+/* "m1+16", or a number. */
+static void describe(uint64_t value, char *text, size_t size) {
+  for (object *it = objects; it; it = it->next)
+    if (it->data && it->kind != MODULE && value >= (uintptr_t)it->data &&
+        value < (uintptr_t)it->data + it->bytes) {
+      size_t offset = (size_t)(value - (uintptr_t)it->data);
+      if (offset)
+        snprintf(text, size, "%s+%zu", it->name, offset);
+      else
+        snprintf(text, size, "%s", it->name);
+      return;
+    }
+  snprintf(text, size, "%llu", (unsigned long long)value);
+}
+
+static const char *stream_name(const void *stream) {
+  object *found = find(STREAM, stream);
+  if (found)
+    return found->name;
+  static char text[32];
+  snprintf(text, sizeof(text), "%p", (void *)stream);
+  return stream ? text : "0";
+}
+
+/*===-- Devices -----------------------------------------------------------===*/
+
+EXPORT int cuInit(unsigned flags) {
+  (void)flags;
+  BEGIN;
+  log_line("cuInit");
+  return num_devices ? OK : NO_DEVICE;
+}
+
+EXPORT int cuDriverGetVersion(int *result) {
+  BEGIN;
+  *result = version;
+  return OK;
+}
+
+EXPORT int cuGetErrorName(int error, const char **name) {
+  static const struct {
+    int error;
+    const char *name;
+  } names[] = {{INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"},
+               {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
+               {NO_DEVICE, "CUDA_ERROR_NO_DEVICE"},
+               {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE"},
+               {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"},
+               {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
+               {700, "CUDA_ERROR_ILLEGAL_ADDRESS"}};
+  for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i)
+    if (names[i].error == error) {
+      *name = names[i].name;
+      return OK;
+    }
+  *name = NULL;
+  return INVALID_VALUE;
+}
+
+EXPORT int cuGetErrorString(int error, const char **text) {
+  *text = error == OUT_OF_MEMORY ? "out of memory" : NULL;
+  return *text ? OK : INVALID_VALUE;
+}
+
+EXPORT int cuDeviceGetCount(int *count) {
+  BEGIN;
+  *count = num_devices;
+  return OK;
+}
+
+EXPORT int cuDeviceGet(int *device, int ordinal) {
+  BEGIN;
+  if (ordinal < 0 || ordinal >= num_devices)
+    return INVALID_DEVICE;
+  *device = 100 + ordinal;
+  return OK;
+}
+
+EXPORT int cuDeviceGetName(char *name, int length, int device) {
+  snprintf(name, (size_t)length, "Fake %d", device - 100);
+  return OK;
+}
+
+EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
+  BEGIN;
+  if (device < 100)
+    return INVALID_DEVICE;
+  *value = attribute == 75   ? capability / 10
+           : attribute == 76 ? capability % 10
+           : attribute == 97 ? 232448
+                             : -1;
+  return *value < 0 ? INVALID_VALUE : OK;
+}
+
+EXPORT int cuDevicePrimaryCtxRetain(void **context, int device) {
+  BEGIN;
+  log_line("cuDevicePrimaryCtxRetain %d", device - 100);
+  ++num_retained;
+  *context = (void *)(uintptr_t)(0x1000 + device);
+  return OK;
+}
+
+EXPORT int cuDevicePrimaryCtxRelease_v2(int device) {
+  log_line("cuDevicePrimaryCtxRelease %d", device - 100);
+  --num_retained;
+  return OK;
+}
+
+EXPORT int cuCtxPushCurrent_v2(void *context) {
+  BEGIN;
+  if ((uintptr_t)context < 0x1000)
+    return INVALID_CONTEXT;
+  ++num_pushed;
+  return OK;
+}
+
+EXPORT int cuCtxPopCurrent_v2(void **context) {
+  (void)context;
+  --num_pushed;
+  return OK;
+}
+
+/*===-- Modules -----------------------------------------------------------===*/
+
+EXPORT int cuModuleLoadDataEx(void **module, const void *image, unsigned num_options, int *options,
+                              void **values) {
+  BEGIN_IN_CONTEXT;
+  const char *text = image;
+  if (!strstr(text, ".target")) {
+    for (unsigned i = 0; i + 1 < num_options; ++i)
+      if (options[i] == 5 && options[i + 1] == 6)
+        snprintf(values[i], (size_t)(uintptr_t)values[i + 1], "ptxas fatal: not PTX");
+    return INVALID_IMAGE;
+  }
+  object *made = add(MODULE, strlen(text) + 1);
+  memcpy(made->data, text, made->bytes);
+  char target[32] = "";
+  sscanf(strstr(text, ".target"), ".target %31[a-z0-9_]", target);
+  log_line("cuModuleLoadDataEx %s -> %s", target, made->name);
+  *module = made;
+  return OK;
+}
+
+EXPORT int cuModuleUnload(void *module) {
+  object *found = find(MODULE, module);
+  log_line("cuModuleUnload %s", found ? found->name : "?");
+  for (object *it = objects, *next; it; it = next) {
+    next = it->next;
+    if (it->kind == FUNCTION && it->module == found)
+      drop(FUNCTION, it);
+  }
+  return drop(MODULE, module) ? OK : INVALID_VALUE;
+}
+
+/* The parameters between the parentheses at `text`: .param .align 8 .b8 NAME[24] */
+static void read_parameters(object *function, const char *text) {
+  const char *end = strchr(text, ')');
+  for (const char *at = strstr(text, ".param"); at && at < end; at = strstr(at + 1, ".param")) {
+    int bits = 0;
+    const char *comma = at;
+    while (*comma != ',' && *comma != ')')
+      ++comma;
+    for (const char *type = at + 1; type < comma; ++type)
+      if (type[0] == '.' && strchr("usfb", type[1]) && isdigit(type[2]))
+        bits = atoi(type + 2);
+    const char *bracket = memchr(at, '[', (size_t)(comma - at));
+    function->sizes[function->num_parameters++] =
+        (size_t)bits / 8 * (bracket ? (size_t)atoi(bracket + 1) : 1);
+  }
+}
+
+EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) {
+  BEGIN_IN_CONTEXT;
+  object *image = find(MODULE, module);
+  size_t length = strlen(name);
+  for (const char *at = strstr(image->data, ".entry"); at; at = strstr(at + 1, ".entry")) {
+    const char *begin = at + 6;
+    while (*begin == ' ')
+      ++begin;
+    if (strncmp(begin, name, length) != 0 || (begin[length] != '(' && begin[length] != '\n'))
+      continue;
+    object *made = add(FUNCTION, 0);
+    snprintf(made->name, sizeof(made->name), "%s", name);
+    made->module = image;
+    if (*(begin + length) == '(')
+      read_parameters(made, begin + length);
+    *function = made;
+    log_line("cuModuleGetFunction %s", name);
+    return OK;
+  }
+  return NOT_FOUND;
+}
+
+EXPORT int cuFuncGetAttribute(int *value, int attribute, void *function) {
+  BEGIN_IN_CONTEXT;
+  *value = attribute == 1 ? 1024 : -1;
+  return find(FUNCTION, function) && *value >= 0 ? OK : INVALID_VALUE;
+}
+
+EXPORT int cuFuncSetAttribute(void *function, int attribute, int value) {
+  BEGIN_IN_CONTEXT;
+  object *found = find(FUNCTION, function);
+  log_line("cuFuncSetAttribute %s %d %d", found ? found->name : "?", attribute, value);
+  return found && attribute == 8 ? OK : INVALID_VALUE;
+}
+
+/*===-- Memory ------------------------------------------------------------===*/
+
+EXPORT int cuMemAlloc_v2(unsigned long long *memory, size_t bytes) {
+  BEGIN_IN_CONTEXT;
+  if (bytes == 0)
+    return INVALID_VALUE;
+  object *made = add(MEMORY, bytes);
+  log_line("cuMemAlloc %zu -> %s", bytes, made->name);
+  *memory = (uintptr_t)made->data;
+  return OK;
+}
+
+EXPORT int cuMemFree_v2(unsigned long long memory) {
+  object *found = find(MEMORY, (void *)(uintptr_t)memory);
+  log_line("cuMemFree %s", found ? found->name : "?");
+  return drop(MEMORY, (void *)(uintptr_t)memory) ? OK : INVALID_VALUE;
+}
+
+EXPORT int cuMemHostAlloc(void **memory, size_t bytes, unsigned flags) {
+  (void)flags;
+  BEGIN_IN_CONTEXT;
+  object *made = add(PINNED, bytes);
+  log_line("cuMemHostAlloc %zu -> %s", bytes, made->name);
+  *memory = made->data;
+  return OK;
+}
+
+EXPORT int cuMemFreeHost(void *memory) {
+  object *found = find(PINNED, memory);
+  log_line("cuMemFreeHost %s", found ? found->name : "?");
+  return drop(PINNED, memory) ? OK : INVALID_VALUE;
+}
+
+static int copy(const char *name, void *to, const void *from, size_t bytes) {
+  char target[64], source[64];
+  describe((uintptr_t)to, target, sizeof(target));
+  describe((uintptr_t)from, source, sizeof(source));
+  log_line("%s %s <- %s, %zu", name, target, source, bytes);
+  memcpy(to, from, bytes);
+  return OK;
+}
+
+EXPORT int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t bytes,
+                                void *stream) {
+  BEGIN_IN_CONTEXT;
+  char name[64];
+  snprintf(name, sizeof(name), "cuMemcpyHtoDAsync[%s]", stream_name(stream));
+  return copy(name, (void *)(uintptr_t)to, from, bytes);
+}
+
+EXPORT int cuMemcpyHtoD_v2(unsigned long long to, const void *from, size_t bytes) {
+  BEGIN_IN_CONTEXT;
+  return copy("cuMemcpyHtoD", (void *)(uintptr_t)to, from, bytes);
+}
+
+EXPORT int cuMemcpyDtoH_v2(void *to, unsigned long long from, size_t bytes) {
+  BEGIN_IN_CONTEXT;
+  return copy("cuMemcpyDtoH", to, (const void *)(uintptr_t)from, bytes);
+}
+
+/*===-- Streams and events ------------------------------------------------===*/
+
+EXPORT int cuStreamCreate(void **stream, unsigned flags) {
+  BEGIN_IN_CONTEXT;
+  object *made = add(STREAM, 0);
+  log_line("cuStreamCreate %u -> %s", flags, made->name);
+  *stream = made;
+  return OK;
+}
+
+EXPORT int cuStreamDestroy_v2(void *stream) {
+  log_line("cuStreamDestroy %s", stream_name(stream));
+  return drop(STREAM, stream) ? OK : INVALID_VALUE;
+}
+
+EXPORT int cuStreamSynchronize(void *stream) {
+  BEGIN_IN_CONTEXT;
+  log_line("cuStreamSynchronize %s", stream_name(stream));
+  return OK;
+}
+
+EXPORT int cuStreamIsCapturing(void *stream, int *status) {
+  (void)stream;
+  BEGIN_IN_CONTEXT;
+  *status = capturing;
+  return OK;
+}
+
+EXPORT int cuEventCreate(void **event, unsigned flags) {
+  (void)flags;
+  BEGIN_IN_CONTEXT;
+  *event = add(EVENT, 0);
+  return OK;
+}
+
+EXPORT int cuEventDestroy_v2(void *event) { return drop(EVENT, event) ? OK : INVALID_VALUE; }
+
+EXPORT int cuEventRecord(void *event, void *stream) {
+  BEGIN_IN_CONTEXT;
+  object *found = find(EVENT, event);
+  log_line("cuEventRecord %s in %s", found ? found->name : "?", stream_name(stream));
+  return found ? OK : INVALID_VALUE;
+}
+
+EXPORT int cuEventSynchronize(void *event) {
+  BEGIN_IN_CONTEXT;
+  object *found = find(EVENT, event);
+  log_line("cuEventSynchronize %s", found ? found->name : "?");
+  return found ? OK : INVALID_VALUE;
+}
+
+/*===-- Launches ----------------------------------------------------------===*/
+
+typedef struct {
+  int id;
+  char pad[4];
+  unsigned value[16];
+} launch_attribute;
+
+typedef struct {
+  unsigned grid[3], block[3], shared_bytes;
+  void *stream;
+  launch_attribute *attributes;
+  unsigned num_attributes;
+} launch_config;
+
+EXPORT int cuLaunchKernelEx(const launch_config *config, void *function, void **parameters,
+                            void **extra) {
+  (void)extra;
+  BEGIN_IN_CONTEXT;
+  object *found = find(FUNCTION, function);
+  if (!found)
+    return INVALID_VALUE;
+  if ((uint64_t)config->block[0] * config->block[1] * config->block[2] > 1024 ||
+      config->grid[1] > 65535 || config->grid[2] > 65535 || config->grid[0] == 0)
+    return INVALID_VALUE;
+  char line[4096];
+  size_t size = sizeof(line), length = 0;
+  length += (size_t)snprintf(line, size, "launch %s grid %ux%ux%u block %ux%ux%u shared %u in %s",
+                             found->name, config->grid[0], config->grid[1], config->grid[2],
+                             config->block[0], config->block[1], config->block[2],
+                             config->shared_bytes, stream_name(config->stream));
+  for (unsigned i = 0; i < config->num_attributes; ++i)
+    if (config->attributes[i].id == 4)
+      length += (size_t)snprintf(line + length, size - length, " cluster %ux%ux%u",
+                                 config->attributes[i].value[0], config->attributes[i].value[1],
+                                 config->attributes[i].value[2]);
+  for (int i = 0; i < found->num_parameters && length < size; ++i) {
+    uint64_t value = 0;
+    char text[64];
+    size_t bytes = found->sizes[i];
+    memcpy(&value, parameters[i], bytes < sizeof(value) ? bytes : sizeof(value));
+    describe(value, text, sizeof(text));
+    length += (size_t)snprintf(line + length, size - length, "%s%s", i ? ", " : ": ", text);
+  }
+  log_line("%s", line);
+  return OK;
+}
+
+/*===-- Control -----------------------------------------------------------===*/
+
+static void set_devices(int count) { num_devices = count; }
+static void set_capability(int value) { capability = value; }
+static void set_version(int value) { version = value; }
+static void set_capturing(int value) { capturing = value; }
+static int has_failed(void) { return failed; }
+static const char *get_log(void) { return record ? record : ""; }
+
+static void name_memory(const void *memory, size_t bytes, const char *name) {
+  object *made = add(NAMED, 0);
+  made->data = (char *)memory;
+  made->bytes = bytes;
+  snprintf(made->name, sizeof(made->name), "%s", name);
+}
+
+static int count_live(void) {
+  int count = num_retained + num_pushed;
+  for (object *it = objects; it; it = it->next)
+    count += it->kind != NAMED && it->kind != FUNCTION;
+  return count;
+}
+
+static void reset_all(void) {
+  while (objects && objects->kind == NAMED)
+    drop(NAMED, objects);
+  reset();
+}
+
+EXPORT const fake_driver *fake_driver_get(void);
+const fake_driver *fake_driver_get(void) {
+  static const fake_driver driver = {reset_all, set_devices, set_capability, set_version,
+                                     fail_call, has_failed,  set_capturing,  name_memory,
+                                     get_log,   clear_log,   count_live};
+  return &driver;
+}

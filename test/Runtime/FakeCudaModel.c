@@ -1,0 +1,112 @@
+/* Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
+ * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *
+ * A model for CUDA as generated code would have it, written by hand.
+ *
+ *   main:    x [T,8] -> y [T,8], through the workspace, in two launches with the weights [8]
+ *   cluster: x [T] -> y [T], in one launch with clusters
+ *   large:   x [T] -> y [T], in a grid that no device has
+ */
+#include "moec/Runtime/model_abi.h"
+#include "moec/Runtime/moec.h"
+
+#define WIDTH 8
+#define BLOCK 128
+#define WEIGHTS_BYTES ((40 << 20) + 32)
+
+typedef struct {
+  char *allocated, *aligned;
+  int64_t offset, extents[];
+} memref;
+
+static int64_t rows_of(void *const *args) { return ((const memref *)args[0])->extents[0]; }
+static void *data_of(void *const *args, int arg) { return ((const memref *)args[arg])->aligned; }
+
+static void main_shapes(void *const *args, int64_t *dims) {
+  dims[0] = rows_of(args);
+  dims[1] = WIDTH;
+}
+
+static int64_t main_workspace(void *const *args, int32_t workers) {
+  return (int64_t)sizeof(float) * WIDTH * workers * rows_of(args);
+}
+
+static void main_run(void *const *args, void *workspace, const void *weights, void *call) {
+  void *x = data_of(args, 0), *y = data_of(args, 1);
+  int64_t n = rows_of(args) * WIDTH, blocks = (n + BLOCK - 1) / BLOCK;
+  float factor = 2.0f;
+  moec_launch_desc scale = {0, 0, {blocks, 1, 1}, {BLOCK, 1, 1}, {0, 0, 0}};
+  moec_launch(call, &scale, (void *[]){&x, &workspace, &n, &factor});
+  moec_launch_desc add = {1, 100000, {1, blocks, 1}, {BLOCK, 2, 1}, {0, 0, 0}};
+  moec_launch(call, &add, (void *[]){&workspace, &weights, &y, &n});
+}
+
+static void row_shapes(void *const *args, int64_t *dims) { dims[0] = rows_of(args); }
+
+static int64_t no_workspace(void *const *args, int32_t workers) {
+  (void)args;
+  (void)workers;
+  return 0;
+}
+
+static void launch_rows(void *const *args, void *call, int64_t blocks, int64_t cluster) {
+  void *x = data_of(args, 0), *y = data_of(args, 1);
+  int64_t n = rows_of(args);
+  moec_launch_desc launch = {2, 0, {blocks, 1, 1}, {BLOCK, 1, 1}, {cluster, 1, 1}};
+  moec_launch(call, &launch, (void *[]){&x, &y, &n});
+}
+
+static void cluster_run(void *const *args, void *workspace, const void *weights, void *call) {
+  (void)workspace;
+  (void)weights;
+  launch_rows(args, call, 2 * rows_of(args), 2);
+}
+
+static void large_run(void *const *args, void *workspace, const void *weights, void *call) {
+  (void)workspace;
+  (void)weights;
+  launch_rows(args, call, (int64_t)1 << 31, 0);
+}
+
+static const int64_t dims_t8[] = {-1, WIDTH};
+static const int64_t dims_t[] = {-1};
+static const moec_tensor_desc main_in[] = {{"x", kDLFloat, 32, 1, 2, dims_t8}};
+static const moec_tensor_desc main_out[] = {{"y", kDLFloat, 32, 1, 2, dims_t8}};
+static const moec_tensor_desc row_in[] = {{"x", kDLFloat, 32, 1, 1, dims_t}};
+static const moec_tensor_desc row_out[] = {{"y", kDLFloat, 32, 1, 1, dims_t}};
+static const char *const symbols[] = {"T"};
+
+static const moec_entry_desc entries[] = {
+    {"main", 1, 1, 1, 0, main_in, main_out, symbols, main_shapes, main_workspace, main_run, NULL},
+    {"cluster", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, cluster_run, NULL},
+    {"large", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, large_run, NULL},
+};
+
+#define KERNELS                                                                                    \
+  ".visible .entry scale(\n.param .u64 a, .param .u64 b, .param .u64 n,\n.param .f32 f)\n{ret;}\n" \
+  ".visible .entry add(.param .u64 a,.param .u64 b,.param .u64 c,.param .u64 n) {ret;}\n"          \
+  ".visible .entry rows(.param .u64 a, .param .u64 b, .param .align 8 .b8 n[8]) {ret;}\n"
+
+static const char ptx_80[] = ".version 8.0\n.target sm_80\n" KERNELS;
+static const char ptx_90a[] = ".version 8.0\n.target sm_90a\n" KERNELS;
+static const char cubin_75[] = ".version 8.0\n.target sm_75\n" KERNELS;
+static const char cubin_100[] = "not for this driver";
+
+static const moec_image_desc images[] = {
+    {75, 0, MOEC_IMAGE_CUBIN, 0, cubin_75, sizeof(cubin_75)},
+    {80, 0, MOEC_IMAGE_PTX, 0, ptx_80, sizeof(ptx_80)},
+    {90, 1, MOEC_IMAGE_PTX, 0, ptx_90a, sizeof(ptx_90a)},
+    {120, 0, MOEC_IMAGE_CUBIN, 0, cubin_100, sizeof(cubin_100)},
+};
+static const char *const kernels[] = {"scale", "add", "rows"};
+static const moec_cuda_desc cuda = {&moec_cuda_device, 4, 3, images, kernels};
+
+static const moec_level_desc level = {"x86-64", "{\"name\":\"fake\"}", 3, 0, entries, NULL, &cuda};
+static const moec_level_desc *const levels[] = {&level};
+
+__attribute__((visibility("hidden"))) const moec_model_desc moec_model_description = {
+    MOEC_MODEL_ABI_VERSION, 1, levels, "fake", 4096 + WEIGHTS_BYTES, 4096, "0123456789abcdef"};
+
+__attribute__((visibility("hidden"))) extern const moec_library moec_runtime_library;
+const moec_library *fake_moec(void);
+const moec_library *fake_moec(void) { return &moec_runtime_library; }
