@@ -23,7 +23,7 @@ import time
 
 import numpy as np
 import onnxruntime
-from layer import PAUSE_SECONDS, TURN_SECONDS, summary
+from layer_vs_peers import PAUSE_SECONDS, TURN_SECONDS, summary
 from layer_sides import ROOT, borrow, compile_package, load
 from references.evaluate import relative_error  # layer_sides has put test/ on the path
 

@@ -1,6 +1,6 @@
 # Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Draws the roofline of a machine and where the layers of a run of layer.py lie in it.
+"""Draws the roofline of a machine and where the layers of a run of layer_vs_peers.py lie in it.
 
     python benchmarks/plot.py figures.json roofline.svg
 

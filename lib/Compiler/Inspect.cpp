@@ -25,7 +25,7 @@ using llvm::json::Object;
 // Finding
 //===----------------------------------------------------------------------===//
 
-Expected<std::string> mlir::moe::findDescription(StringRef path) {
+static Expected<std::string> findDescription(StringRef path) {
   if (!sys::fs::exists(path))
     return createStringError("there is no package '" + path + "'");
   if (sys::path::extension(path) == ".json")
@@ -48,7 +48,11 @@ Expected<std::string> mlir::moe::findDescription(StringRef path) {
   return found.front();
 }
 
-Expected<json::Value> mlir::moe::readDescription(StringRef file) {
+Expected<PackageDescription> mlir::moe::readDescription(StringRef path) {
+  auto found = findDescription(path);
+  if (!found)
+    return found.takeError();
+  const std::string &file = *found;
   auto buffer = MemoryBuffer::getFile(file);
   if (!buffer)
     return createStringError("cannot open '" + file + "': " + buffer.getError().message());
@@ -59,7 +63,7 @@ Expected<json::Value> mlir::moe::readDescription(StringRef file) {
   if (!root || !root->getString("name") || !root->getArray("entries") ||
       !root->getObject("target") || !root->getObject("weights"))
     return createStringError("'" + file + "' is not the description of a package");
-  return value;
+  return PackageDescription{file, std::move(*value)};
 }
 
 //===----------------------------------------------------------------------===//
@@ -280,16 +284,13 @@ void Page::print() {
 }
 
 Expected<std::string> mlir::moe::inspectPackage(StringRef path, InspectFormat format) {
-  auto file = findDescription(path);
-  if (!file)
-    return file.takeError();
-  auto description = readDescription(*file);
+  auto description = readDescription(path);
   if (!description)
     return description.takeError();
   if (format == InspectFormat::JSON)
-    return formatv("{0:2}\n", *description).str();
+    return formatv("{0:2}\n", description->root).str();
   std::string text;
   raw_string_ostream os(text);
-  Page(*file, *description->getAsObject(), os).print();
+  Page(description->file, *description->root.getAsObject(), os).print();
   return text;
 }

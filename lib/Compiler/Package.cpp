@@ -10,6 +10,7 @@
 #include "moec/Runtime/model_abi.h"
 #include "moec/Target/CPU/PlanWeights.h"
 #include "moec/Target/CPU/WeightTransforms.h"
+#include "mlir/Support/DebugStringHelper.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/Support/FileSystem.h"
@@ -67,12 +68,6 @@ private:
 // NAME.json
 //===----------------------------------------------------------------------===//
 
-static std::string typeToText(Type type) {
-  std::string text;
-  llvm::raw_string_ostream(text) << type;
-  return text;
-}
-
 /// Where the experts of each bank are: what may be read or moved alone.
 Array PackageWriter::getBlocksInfo() {
   Array blocks;
@@ -91,7 +86,7 @@ Object PackageWriter::getWeightsInfo() {
   Array tensors;
   for (WeightOp weight : module.getOps<WeightOp>()) {
     Object tensor{{"name", llvm::json::fixUTF8(weight.getSymName())},
-                  {"type", typeToText(weight.getType())},
+                  {"type", debugString(weight.getType())},
                   {"offset", int64_t(*weight.getOffset())},
                   {"expert_stride", int64_t(*weight.getExpertStride())}};
     if (weight.getBankAttr())

@@ -13,11 +13,13 @@
 
 namespace mlir::moe {
 
-/// The one NAME.json of the package at `path`, a folder or a file in it. Its name need not be the
-/// folder's.
-llvm::Expected<std::string> findDescription(llvm::StringRef path);
-/// Its content, an object with all that a package says.
-llvm::Expected<llvm::json::Value> readDescription(llvm::StringRef file);
+struct PackageDescription {
+  std::string file;       ///< NAME.json, whose name need not be the folder's
+  llvm::json::Value root; ///< an object with all that a package says
+};
+
+/// The one description of the package at `path`, a folder or a file in it.
+llvm::Expected<PackageDescription> readDescription(llvm::StringRef path);
 
 } // namespace mlir::moe
 

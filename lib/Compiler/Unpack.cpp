@@ -17,16 +17,13 @@ using namespace mlir::moe;
 
 /// The weights file beside NAME.json.
 static Expected<std::string> findWeights(StringRef path) {
-  auto file = findDescription(path);
-  if (!file)
-    return file.takeError();
-  auto description = readDescription(*file);
+  auto description = readDescription(path);
   if (!description)
     return description.takeError();
-  auto name = description->getAsObject()->getObject("weights")->getString("file");
+  auto name = description->root.getAsObject()->getObject("weights")->getString("file");
   if (!name)
     return createStringError("'" + path + "' has no weights");
-  SmallString<128> weights(sys::path::parent_path(*file));
+  SmallString<128> weights(sys::path::parent_path(description->file));
   // Not a path that the description could have been given.
   sys::path::append(weights, sys::path::filename(*name));
   return std::string(weights);

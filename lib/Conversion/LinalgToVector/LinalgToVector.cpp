@@ -148,7 +148,7 @@ static bool visitsResultsOnce(linalg::GenericOp op) {
 /// The value that a loop nest just before `op` gives to all results of `op`, which are
 /// sums (or the like) that start there; null when there is none. `fill` is that nest.
 static Value findStart(linalg::GenericOp op, linalg::GenericOp &fill) {
-  if (!visitsResultsOnce(op))
+  if (!visitsResultsOnce(op) || llvm::is_contained(op.getDpsInputs(), op.getDpsInits()[0]))
     return Value();
   Operation *before = op->getPrevNode();
   while (before && (isMemoryEffectFree(before) || isa<memref::AllocOp>(before)))

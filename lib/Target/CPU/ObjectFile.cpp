@@ -419,7 +419,7 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &target, unsigned
   builder.buildPerModuleDefaultPipeline(levels[level]).run(module, modules);
 }
 
-/// A function without a loop only calls others: the layers' calls one after another.
+/// A function without a loop mostly calls others, such as the layers' kernels one after another.
 static void shortenCalls(llvm::Module &module) {
   for (llvm::Function &function : module) {
     if (function.isDeclaration())

@@ -5,6 +5,7 @@
 #include "WeightSteps.h"
 
 #include "mlir/AsmParser/AsmParser.h"
+#include "mlir/Support/DebugStringHelper.h"
 #include "moec/Support/Safetensors.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -23,18 +24,6 @@ using llvm::Expected;
 using llvm::formatv;
 using llvm::json::Array;
 using llvm::json::Object;
-
-static std::string toText(Attribute attribute) {
-  std::string text;
-  llvm::raw_string_ostream(text) << attribute;
-  return text;
-}
-
-static std::string toText(Type type) {
-  std::string text;
-  llvm::raw_string_ostream(text) << type;
-  return text;
-}
 
 //===----------------------------------------------------------------------===//
 // Writing it down
@@ -103,7 +92,7 @@ Object OriginWriter::describeSource(Attribute source) {
       parts.push_back(describePart(part));
   else
     parts.push_back(describePart(source));
-  return Object{{"type", toText(WeightOp::getTypeOf(source))}, {"parts", std::move(parts)}};
+  return Object{{"type", debugString(WeightOp::getTypeOf(source))}, {"parts", std::move(parts)}};
 }
 
 Object OriginWriter::describeWeight(WeightOp weight) {
@@ -111,7 +100,7 @@ Object OriginWriter::describeWeight(WeightOp weight) {
   for (Attribute source : weight.getSources())
     sources.push_back(describeSource(source));
   for (Attribute transform : weight.getTransforms())
-    transforms.push_back(toText(transform));
+    transforms.push_back(debugString(transform));
   return Object{{"sources", std::move(sources)}, {"transforms", std::move(transforms)}};
 }
 
@@ -143,7 +132,7 @@ std::string OriginWriter::write(ModuleOp module, ArrayAttr tensors) {
     int64_t offset = segment.getOffset(), file = getFile(segment.getFile());
     if (isUsed({file, offset, offset + int64_t(segment.getLength())}))
       list.push_back(Object{{"name", llvm::json::fixUTF8(cast<StringAttr>(tensor[0]).getValue())},
-                            {"type", toText(segment.getType())},
+                            {"type", debugString(segment.getType())},
                             {"at", Array{file, offset}}});
   }
   Array names;
@@ -299,7 +288,7 @@ static Error makeSteps(Weight &weight, RankedTensorType type, ArrayRef<Attribute
       return createStringError("transforms that do not fit the sources of weight '" + weight.name +
                                "'");
     if (isa<ConvertAttr, QuantizeAttr>(transform)) {
-      weight.conversions.push_back(toText(transform));
+      weight.conversions.push_back(debugString(transform));
     } else {
       auto step = WeightStep::createInverse(transform, type, result);
       if (!step)

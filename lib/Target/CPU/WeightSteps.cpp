@@ -4,6 +4,7 @@
 #include "WeightSteps.h"
 #include "WeightConversions.h"
 
+#include "mlir/Support/DebugStringHelper.h"
 #include "llvm/Support/MathExtras.h"
 
 #include <algorithm>
@@ -262,9 +263,7 @@ Expected<WeightStep> WeightStep::create(Attribute transform, RankedTensorType in
       quantize(attr, from, in, rows, k, out, error.get());
     };
   } else {
-    std::string text;
-    llvm::raw_string_ostream(text) << transform;
-    return createStringError("cannot execute the weight transform " + text);
+    return createStringError("cannot execute the weight transform " + debugString(transform));
   }
   return step;
 }
@@ -362,9 +361,8 @@ Expected<WeightStep> WeightStep::createInverse(Attribute transform, RankedTensor
                        reinterpret_cast<uint8_t *>(out));
     };
   } else {
-    std::string text;
-    llvm::raw_string_ostream(text) << transform;
-    return createStringError("the weight transform " + text + " cannot be undone");
+    return createStringError("the weight transform " + debugString(transform) +
+                             " cannot be undone");
   }
   return step;
 }

@@ -73,6 +73,18 @@ def draw_logits(random, tokens):
     return logits
 
 
+def check_bits(model, random, tokens, up, down):
+    """A run on small integers, whose sums are exact; returns them."""
+    logits = draw_logits(random, tokens)
+    x = random.integers(-5, 6, (tokens, up.shape[2])).astype(np.float32)
+    x[:, :1] = 257
+    routes = definition.route_moe(logits.astype(np.float64), K, True)
+    expected = evaluate(x, *routes, up, down, lambda h: np.maximum(h, 0))
+    assert abs(expected).max() < 1 << 23
+    np.testing.assert_array_equal(model.run({"x": x, "logits": logits})["y"], expected)
+    return x
+
+
 @needs_bf16
 @pytest.mark.parametrize("hidden, inner", [(H, I), (64, 96), (300, 40), (48, 600)])
 def test_exact_sums(compiler, hidden, inner):
@@ -89,13 +101,7 @@ def test_exact_sums(compiler, hidden, inner):
     assert package.info["target"]["compute"] == package.report["target"]["compute"] == "bf16"
     with load(package.path) as model:
         for tokens in TOKENS:
-            logits = draw_logits(random, tokens)
-            x = random.integers(-5, 6, (tokens, hidden)).astype(np.float32)
-            x[:, :1] = 257
-            routes = definition.route_moe(logits.astype(np.float64), K, True)
-            expected = evaluate(x, *routes, up, down, lambda h: np.maximum(h, 0))
-            assert abs(expected).max() < 1 << 23
-            np.testing.assert_array_equal(model.run({"x": x, "logits": logits})["y"], expected)
+            x = check_bits(model, random, tokens, up, down)
             assert (rounded(x) != x).any() and (rounded(down) != down).any()
 
 
@@ -126,13 +132,7 @@ def test_tiles(compiler, tmp_path, hidden, inner, weight):
     flags = ["--weight-type=bf16"] if weight == "bf16" else []
     with load(package_of_tiles(compiler, tmp_path, build((up, down), "relu"), *flags)) as model:
         for tokens in (3, 30, 150):
-            logits = draw_logits(random, tokens)
-            x = random.integers(-5, 6, (tokens, hidden)).astype(np.float32)
-            x[:, :1] = 257
-            routes = definition.route_moe(logits.astype(np.float64), K, True)
-            expected = evaluate(x, *routes, up, down, lambda h: np.maximum(h, 0))
-            assert abs(expected).max() < 1 << 23
-            np.testing.assert_array_equal(model.run({"x": x, "logits": logits})["y"], expected)
+            check_bits(model, random, tokens, up, down)
 
 
 TYPES = {

@@ -3,9 +3,9 @@
 """One MoE layer, compiled by moec and in other programs, beside the floor that this
 machine's memory and arithmetic set.
 
-    python benchmarks/layer.py --quick
-    python benchmarks/layer.py --full --json figures.json      (again: goes on)
-    python benchmarks/layer.py --layer qwen3 --type int4 --tokens 1,8 --routing uniform,hot
+    python benchmarks/layer_vs_peers.py --quick
+    python benchmarks/layer_vs_peers.py --full --json figures.json      (again: goes on)
+    python benchmarks/layer_vs_peers.py --layer qwen3 --type int4 --tokens 1,8 --routing uniform,hot
 
 Inputs and routing are drawn again for every repetition, and weights rotate over at least
 1 GB (tiny layers: over 16 copies). The sides take turns on the same inputs, bursts of repetitions after a pause, so that
