@@ -4,16 +4,23 @@
 // --linalg-to-gpu: what an entry does with memory becomes kernels.
 
 #include "moec/Conversion/LinalgToGPU/LinalgToGPU.h"
+#include "Contraction.h"
 #include "KernelOutliner.h"
+#include "Reduction.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/Linalg/Utils/Utils.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/Matchers.h"
 #include "mlir/IR/Remarks.h"
 
 namespace mlir::moe {
@@ -91,8 +98,8 @@ private:
 
   static bool reachesLaunch(Value memref) {
     return llvm::any_of(memref.getUsers(), [](Operation *user) {
-      return isa<gpu::LaunchFuncOp>(user) ||
-             (isa<ViewLikeOpInterface>(user) && llvm::any_of(user->getResults(), reachesLaunch));
+      return isa<gpu::LaunchFuncOp>(user) || (isa<ViewLikeOpInterface, memref::TransposeOp>(user) &&
+                                              llvm::any_of(user->getResults(), reachesLaunch));
     });
   }
 
@@ -172,7 +179,10 @@ private:
         continue;
       }
       flush();
-      if (auto generic = dyn_cast<linalg::GenericOp>(op))
+      auto generic = dyn_cast<linalg::GenericOp>(op);
+      if (generic && absorbFilling(generic))
+        continue;
+      if (generic)
         lowerGeneric(generic);
       else
         for (Region &region : op->getRegions())
@@ -239,7 +249,48 @@ private:
       note(outliner.outlineSequential({op.getOperation()}), op);
       return;
     }
-    note(outliner.outlineParallel(op), op);
+    if (auto contraction = Contraction::match(op))
+      note(contraction->outline(outliner), op);
+    else if (auto reduction = Reduction::match(op))
+      note(reduction->outline(outliner), op);
+    else
+      note(outliner.outlineParallel(op), op);
+  }
+
+  /// The number that all elements of a result become, if `op` does no more.
+  static TypedAttr getFilling(linalg::GenericOp op) {
+    if (op.getNumReductionLoops() != 0 || op.getNumDpsInits() != 1 || !hasOwnPlaces(op))
+      return {};
+    Value value = op.getBody()->getTerminator()->getOperand(0);
+    if (auto scalar = dyn_cast<BlockArgument>(value); scalar && scalar.getOwner() == op.getBody())
+      value = op.getMatchingOpOperand(scalar)->get();
+    TypedAttr constant;
+    return matchPattern(value, m_Constant(&constant)) ? constant : TypedAttr();
+  }
+
+  /// Lets the operation that reads what `op` filled start from the number itself.
+  bool absorbFilling(linalg::GenericOp op) {
+    TypedAttr filling = getFilling(op);
+    if (!filling)
+      return false;
+    Value memory = op.getDpsInits()[0];
+    auto isEarlier = [](Operation *a, Operation *b) { return a->isBeforeInBlock(b); };
+    Operation *next = nullptr;
+    for (Operation *user : memory.getUsers()) {
+      if (isa<ViewLikeOpInterface, memref::TransposeOp>(user))
+        return false;
+      user = op->getBlock()->findAncestorOpInBlock(*user);
+      if (user && isEarlier(op, user) && (!next || isEarlier(user, next)))
+        next = user;
+    }
+    auto reader = dyn_cast_or_null<linalg::GenericOp>(next);
+    bool isWhole = !memory.getDefiningOp() || memory.getDefiningOp<memref::AllocOp>();
+    if (!isWhole || !reader || reader.getNumDpsInits() != 1 || reader.getDpsInits()[0] != memory ||
+        llvm::is_contained(reader.getDpsInputs(), memory) || !hasOwnPlaces(reader))
+      return false;
+    reader->setAttr(kStartAttr, filling);
+    op.erase();
+    return true;
   }
 
   /// Does each point of the parallel loops have elements of its own in every result?
