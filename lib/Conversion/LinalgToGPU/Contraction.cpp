@@ -299,8 +299,10 @@ LogicalResult Contraction::outline(KernelOutliner &outliner) {
     return b.mul(b.mul(down, across), countPoints(b, op, batches));
   };
   if (left.getType().isF32())
-    return outliner.outlineBlocks(op, "product", FMAContraction::kThreads, countBlocks,
+    return outliner.outlineBlocks({op.getOperation()}, "product", FMAContraction::kThreads,
+                                  countBlocks,
                                   [&](KernelBody body) { FMAContraction(*this, body).emit(); });
-  return outliner.outlineBlocks(op, "product", TensorContraction::kThreads, countBlocks,
+  return outliner.outlineBlocks({op.getOperation()}, "product", TensorContraction::kThreads,
+                                countBlocks,
                                 [&](KernelBody body) { TensorContraction(*this, body).emit(); });
 }

@@ -302,18 +302,21 @@ LogicalResult KernelOutliner::outlineParallel(linalg::GenericOp op) {
 // One block for several points
 //===----------------------------------------------------------------------===//
 
-LogicalResult KernelOutliner::outlineBlocks(linalg::GenericOp op, StringRef name, int64_t blockSize,
+LogicalResult KernelOutliner::outlineBlocks(ArrayRef<Operation *> ops, StringRef name,
+                                            int64_t blockSize,
                                             llvm::function_ref<Value(OpBuilder &)> countBlocks,
                                             llvm::function_ref<void(KernelBody)> emit) {
-  if (failed(collectCaptures({op})))
+  if (failed(collectCaptures(ops)))
     return failure();
-  gpu::GPUFuncOp kernel = makeKernel(op.getLoc(), name, emit);
+  Location loc = ops.back()->getLoc();
+  gpu::GPUFuncOp kernel = makeKernel(loc, name, emit);
   kernel.setKnownBlockSizeAttr(
       DenseI32ArrayAttr::get(module.getContext(), {int32_t(blockSize), 1, 1}));
-  OpBuilder builder(op);
+  OpBuilder builder(ops.back());
   Value blocks = countBlocks(builder);
-  launch(builder, op.getLoc(), getShared(kernel, name), blocks, blockSize);
-  op.erase();
+  launch(builder, loc, getShared(kernel, name), blocks, blockSize);
+  for (Operation *op : ops)
+    op->erase();
   return success();
 }
 

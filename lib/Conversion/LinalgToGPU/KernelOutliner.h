@@ -38,8 +38,8 @@ public:
   /// each of these points.
   LogicalResult outlineParallel(linalg::GenericOp op);
 
-  /// A kernel for blocks of `blockSize` threads, made by `emit`, and its launch in place of `op`.
-  LogicalResult outlineBlocks(linalg::GenericOp op, StringRef name, int64_t blockSize,
+  /// A kernel for blocks of `blockSize` threads, made by `emit`, and its launch in place of `ops`.
+  LogicalResult outlineBlocks(ArrayRef<Operation *> ops, StringRef name, int64_t blockSize,
                               llvm::function_ref<Value(OpBuilder &)> countBlocks,
                               llvm::function_ref<void(KernelBody)> emit);
 

@@ -6,7 +6,7 @@
 #include "moec/Conversion/LinalgToGPU/LinalgToGPU.h"
 #include "Contraction.h"
 #include "KernelOutliner.h"
-#include "Reduction.h"
+#include "RowGroup.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
@@ -122,6 +122,8 @@ private:
   void generalize() {
     entry.walk([&](memref::CopyOp copy) {
       rewriter.setInsertionPoint(copy);
+      if (copy.getSource() == copy.getTarget())
+        return rewriter.eraseOp(copy);
       linalg::makeMemRefCopyOp(rewriter, copy.getLoc(), copy.getSource(), copy.getTarget());
       rewriter.eraseOp(copy);
     });
@@ -162,9 +164,12 @@ private:
   }
 
   void lowerBlock(Block &block) {
+    for (linalg::GenericOp op : llvm::make_early_inc_range(block.getOps<linalg::GenericOp>()))
+      absorbFilling(op);
     SmallVector<Operation *> ops;
     for (Operation &op : block)
       ops.push_back(&op);
+    llvm::SmallPtrSet<Operation *, 8> done;
     SmallVector<Operation *> pending;
     auto flush = [&] {
       if (!pending.empty())
@@ -172,6 +177,8 @@ private:
       pending.clear();
     };
     for (Operation *op : ops) {
+      if (done.contains(op))
+        continue;
       if (isSequential(op)) {
         if (!pending.empty() && pending.back()->getNextNode() != op)
           flush();
@@ -180,9 +187,11 @@ private:
       }
       flush();
       auto generic = dyn_cast<linalg::GenericOp>(op);
-      if (generic && absorbFilling(generic))
-        continue;
-      if (generic)
+      RowGroup group = generic ? RowGroup::collect(generic) : RowGroup();
+      done.insert(group.getOps().begin(), group.getOps().end());
+      if (!group.empty())
+        note(group.outline(outliner), generic);
+      else if (generic)
         lowerGeneric(generic);
       else
         for (Region &region : op->getRegions())
@@ -268,25 +277,21 @@ private:
     return matchPattern(value, m_Constant(&constant)) ? constant : TypedAttr();
   }
 
-  /// Lets the operation that reads what `op` filled start from the number itself.
+  /// Lets an operation that begins with what `op` filled begin with the number itself.
   bool absorbFilling(linalg::GenericOp op) {
     TypedAttr filling = getFilling(op);
     if (!filling)
       return false;
     Value memory = op.getDpsInits()[0];
-    auto isEarlier = [](Operation *a, Operation *b) { return a->isBeforeInBlock(b); };
-    Operation *next = nullptr;
-    for (Operation *user : memory.getUsers()) {
-      if (isa<ViewLikeOpInterface, memref::TransposeOp>(user))
-        return false;
-      user = op->getBlock()->findAncestorOpInBlock(*user);
-      if (user && isEarlier(op, user) && (!next || isEarlier(user, next)))
-        next = user;
-    }
-    auto reader = dyn_cast_or_null<linalg::GenericOp>(next);
-    bool isWhole = !memory.getDefiningOp() || memory.getDefiningOp<memref::AllocOp>();
-    if (!isWhole || !reader || reader.getNumDpsInits() != 1 || reader.getDpsInits()[0] != memory ||
-        llvm::is_contained(reader.getDpsInputs(), memory) || !hasOwnPlaces(reader))
+    Operation *next = op->getNextNode();
+    while (isa<memref::AllocOp>(next) || (isMemoryEffectFree(next) && next->getNextNode()))
+      next = next->getNextNode();
+    auto reader = dyn_cast<linalg::GenericOp>(next);
+    auto isOther = [&](Value input) {
+      return !isa<MemRefType>(input.getType()) || getRoot(input) != getRoot(memory);
+    };
+    if (!reader || reader.getNumDpsInits() != 1 || reader.getDpsInits()[0] != memory ||
+        !llvm::all_of(reader.getDpsInputs(), isOther) || !hasOwnPlaces(reader))
       return false;
     reader->setAttr(kStartAttr, filling);
     op.erase();

@@ -65,7 +65,20 @@ static Value apply(OpBuilder &builder, Operation *fold, Value a, Value b) {
   return clone->getResult(0);
 }
 
-SmallVector<Value> Reduction::emitPoint(LoopNest &nest, Value lane) {
+/// Over all warps of a block, by way of shared memory.
+static Value reduceBlock(GPUBuilder &b, Value value, int64_t warps,
+                         function_ref<Value(Value, Value)> step) {
+  Value memory = b.shared(warps, value.getType());
+  Value warp = b.div(b.thread(), kLanes), lane = b.mod(b.thread(), kLanes);
+  b.ifThen(b.equal(lane, b.index(0)), [&] { b.store(value, memory, warp); });
+  b.barrier();
+  Value result = b.load(memory, b.index(0));
+  for (int64_t i = 1; i < warps; ++i)
+    result = step(result, b.load(memory, b.index(i)));
+  return result;
+}
+
+SmallVector<Value> Reduction::emitPoint(LoopNest &nest, Value lane, int64_t team) {
   // The nest's builder is a GPUBuilder in every kernel that has warps.
   auto &b = static_cast<GPUBuilder &>(nest.builder);
   SmallVector<Value> neutral;
@@ -73,14 +86,17 @@ SmallVector<Value> Reduction::emitPoint(LoopNest &nest, Value lane) {
     neutral.push_back(arith::ConstantOp::create(b, *arith::getNeutralElement(fold)));
   Value steps = nest.countPoints(nest.reduction);
   SmallVector<Value> values =
-      b.forLoop(lane, steps, b.index(kLanes), neutral, [&](Value step, ValueRange carried) {
+      b.forLoop(lane, steps, b.index(team), neutral, [&](Value step, ValueRange carried) {
         nest.setPoint(step, nest.reduction);
         return nest.emitStep(SmallVector<Value>(carried));
       });
   SmallVector<Value> inits = nest.loadInits();
   for (auto [value, init, fold] : llvm::zip(values, inits, folds)) {
-    value = b.reduce(value, [&, fold = fold](Value x, Value y) { return apply(b, fold, x, y); });
-    value = apply(b, fold, init, value);
+    auto step = [&, fold = fold](Value x, Value y) { return apply(b, fold, x, y); };
+    value = b.reduce(value, step);
+    if (team > kLanes)
+      value = reduceBlock(b, value, team / kLanes, step);
+    value = step(init, value);
   }
   return values;
 }
@@ -93,14 +109,14 @@ LogicalResult Reduction::outline(KernelOutliner &outliner) {
     return b.ceilDiv(countPoints(b, op, loops), kWarps);
   };
   return outliner.outlineBlocks(
-      op, "reduction", kWarps * kLanes, countBlocks, [&](KernelBody body) {
+      {op.getOperation()}, "reduction", kWarps * kLanes, countBlocks, [&](KernelBody body) {
         GPUBuilder b(body.kernel, body.builder);
         LoopNest nest(op, {b, body.mapping, body.kernel});
         Value warp = b.add(b.mul(b.block(), kWarps), b.div(b.thread(), kLanes));
         Value lane = b.mod(b.thread(), kLanes), warps = b.mul(b.numBlocks(), kWarps);
         b.forLoop(warp, nest.countPoints(nest.parallel), warps, [&](Value point) {
           nest.setPoint(point, nest.parallel);
-          SmallVector<Value> results = emitPoint(nest, lane);
+          SmallVector<Value> results = emitPoint(nest, lane, kLanes);
           b.ifThen(b.equal(lane, b.index(0)), [&] { nest.storeResults(results); });
         });
       });

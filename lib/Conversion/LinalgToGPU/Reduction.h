@@ -25,8 +25,9 @@ struct Reduction {
   /// A warp for each point of the parallel loops.
   LogicalResult outline(KernelOutliner &outliner);
 
-  /// The results of the point that `nest` is at; all lanes of a warp get them.
-  SmallVector<Value> emitPoint(LoopNest &nest, Value lane);
+  /// The results of the point that `nest` is at, by `team` threads: a warp, or more, which are the
+  /// whole block. All of them get the results.
+  SmallVector<Value> emitPoint(LoopNest &nest, Value lane, int64_t team);
 };
 
 } // namespace mlir::moe

@@ -72,3 +72,62 @@ func.func @products(%x: memref<2x?x?xbf16>, %w: memref<?x?xbf16>, %u: memref<2x?
   }
   return
 }
+
+// -----
+
+// A normalization and the sum before it are one launch: all that they share is in the same row. The
+// sum of columns after it is not.
+
+#all = affine_map<(t, i) -> (t, i)>
+#row = affine_map<(t, i) -> (t)>
+#column = affine_map<(t, i) -> (i)>
+
+// CHECK-LABEL: func.func @rows
+// CHECK-COUNT-2: gpu.launch_func
+// CHECK-NOT: gpu.launch_func
+// CHECK: gpu.func @rows(
+// CHECK-SAME: workgroup(%{{.*}} : memref<8xf32, #gpu.address_space<workgroup>>
+// CHECK: scf.for
+// CHECK: memref.load
+// CHECK: arith.addf
+// CHECK: memref.store
+// CHECK: gpu.barrier
+// CHECK-COUNT-5: gpu.shuffle xor
+// CHECK: memref.store %{{.*}} : memref<8xf32
+// CHECK: gpu.barrier
+// CHECK: memref.load %{{.*}} : memref<8xf32
+// CHECK: gpu.barrier
+// CHECK: arith.divf
+// CHECK: gpu.barrier
+// CHECK: gpu.return
+func.func @rows(%x: memref<?x2048xf32>, %r: memref<?x2048xf32>, %y: memref<?x2048xf32> {moe.output}, %z: memref<2048xf32> {moe.output}) attributes {moe.entry} {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %n = memref.dim %x, %c0 : memref<?x2048xf32>
+  %h = memref.alloc(%n) : memref<?x2048xf32>
+  %s = memref.alloc(%n) : memref<?xf32>
+  %v = memref.expand_shape %s [[0, 1]] output_shape [%n, 1] : memref<?xf32> into memref<?x1xf32>
+  linalg.generic {indexing_maps = [#all, #all, #all], iterator_types = ["parallel", "parallel"]} ins(%x, %r : memref<?x2048xf32>, memref<?x2048xf32>) outs(%h : memref<?x2048xf32>) {
+  ^bb0(%a: f32, %b: f32, %o: f32):
+    %0 = arith.addf %a, %b : f32
+    linalg.yield %0 : f32
+  }
+  linalg.fill ins(%zero : f32) outs(%s : memref<?xf32>)
+  linalg.generic {indexing_maps = [#all, #row], iterator_types = ["parallel", "reduction"]} ins(%h : memref<?x2048xf32>) outs(%s : memref<?xf32>) {
+  ^bb0(%a: f32, %o: f32):
+    %0 = arith.mulf %a, %a : f32
+    %1 = arith.addf %0, %o : f32
+    linalg.yield %1 : f32
+  }
+  linalg.generic {indexing_maps = [#all, affine_map<(t, i) -> (t, 0)>, #all], iterator_types = ["parallel", "parallel"]} ins(%h, %v : memref<?x2048xf32>, memref<?x1xf32>) outs(%y : memref<?x2048xf32>) {
+  ^bb0(%a: f32, %b: f32, %o: f32):
+    %0 = arith.divf %a, %b : f32
+    linalg.yield %0 : f32
+  }
+  linalg.generic {indexing_maps = [#all, #column], iterator_types = ["reduction", "parallel"]} ins(%h : memref<?x2048xf32>) outs(%z : memref<2048xf32>) {
+  ^bb0(%a: f32, %o: f32):
+    %1 = arith.addf %a, %o : f32
+    linalg.yield %1 : f32
+  }
+  return
+}

@@ -18,6 +18,8 @@ def LinalgToGPU : Pass<"linalg-to-gpu", "::mlir::ModuleOp"> {
     - A product of two factors (MatMul, Einsum and whatever was fused with them) goes by tiles
       through shared memory: tensor cores multiply f16 and bf16, others are fused multiply-adds in f32.
     - A reduction along contiguous memory has a warp for each of these points.
+    - Consecutive operations, a reduction among them, that write and read the same rows of what they
+      share become one kernel, with a warp or a block for each row.
     - An operation that starts from what `linalg.fill` wrote starts from the number itself.
     - Loops and conditions of the scf dialect that access memory, and single loads and
       stores, become kernels of one thread. That is right but slow: a remark says where.
