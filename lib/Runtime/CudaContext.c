@@ -101,6 +101,7 @@ static bool set_size(unsigned *to, int64_t size) {
 static moec_status launch_kernel(moec_context *context, const moec_launch_desc *launch,
                                  void **arguments) {
   const rt_cuda_model *cuda = get_cuda(context);
+  const rt_kernel *kernel = &cuda->kernels[launch->kernel];
   const char *name = cuda->desc->kernels[launch->kernel];
   rt_cu_launch_config config = {{0}, {0}, launch->shared_bytes, context->options.stream, NULL, 0};
   rt_cu_launch_attribute cluster = {.id = RT_CU_CLUSTER_DIMENSION};
@@ -114,6 +115,11 @@ static moec_status launch_kernel(moec_context *context, const moec_launch_desc *
                    "than any device has",
                    name, (long long)launch->grid[0], (long long)launch->grid[1],
                    (long long)launch->grid[2]);
+  if (launch->shared_bytes > kernel->max_shared_bytes)
+    return rt_fail(MOEC_ERROR_DEVICE,
+                   "kernel '%s' needs %u bytes of shared memory, but CUDA device %d has %u for a "
+                   "block",
+                   name, launch->shared_bytes, cuda->device_id, kernel->max_shared_bytes);
   if (launch->cluster[0] > 0) {
     cluster.value.cluster.x = (unsigned)launch->cluster[0];
     cluster.value.cluster.y = (unsigned)launch->cluster[1];
@@ -122,7 +128,7 @@ static moec_status launch_kernel(moec_context *context, const moec_launch_desc *
     config.num_attributes = 1;
   }
   rt_cu_result result =
-      cuda->driver.LaunchKernelEx(&config, cuda->functions[launch->kernel], arguments, NULL);
+      cuda->driver.LaunchKernelEx(&config, kernel->function, arguments, NULL);
   return rt_cu_check(&cuda->driver, result, "cannot launch kernel '%s'", name);
 }
 

@@ -126,6 +126,11 @@ void rt_cu_close(rt_cu_driver *driver);
 moec_status rt_cu_check(const rt_cu_driver *driver, rt_cu_result result, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+typedef struct {
+  rt_cu_function function;
+  uint32_t max_shared_bytes; /* dynamic shared memory that a block may have */
+} rt_kernel;
+
 /* model->on_device of a model for CUDA. */
 typedef struct {
   const moec_cuda_desc *desc;
@@ -135,7 +140,7 @@ typedef struct {
   int32_t capability; /* 90 for sm_90 */
   rt_cu_context context;
   rt_cu_module module;
-  rt_cu_function *functions; /* by the numbers of moec_cuda_desc.kernels */
+  rt_kernel *kernels; /* by the numbers of moec_cuda_desc.kernels */
   rt_cu_pointer weights;
 } rt_cuda_model;
 

@@ -108,13 +108,16 @@ static moec_status load_module(rt_cuda_model *cuda) {
 }
 
 /* Lets a kernel have as much dynamic shared memory as the device has. */
-static moec_status allow_shared_memory(const rt_cuda_model *cuda, rt_cu_function function,
+static moec_status allow_shared_memory(const rt_cuda_model *cuda, rt_kernel *kernel,
                                        const char *name, int available) {
   const rt_cu_driver *driver = &cuda->driver;
   int used = 0;
-  rt_cu_result result = driver->FuncGetAttribute(&used, RT_CU_STATIC_SHARED_BYTES, function);
+  rt_cu_result result =
+      driver->FuncGetAttribute(&used, RT_CU_STATIC_SHARED_BYTES, kernel->function);
   if (result == RT_CU_SUCCESS)
-    result = driver->FuncSetAttribute(function, RT_CU_MAX_DYNAMIC_SHARED_BYTES, available - used);
+    result = driver->FuncSetAttribute(kernel->function, RT_CU_MAX_DYNAMIC_SHARED_BYTES,
+                                      available - used);
+  kernel->max_shared_bytes = (uint32_t)(available - used);
   return rt_cu_check(driver, result, "cannot set up kernel '%s'", name);
 }
 
@@ -124,16 +127,17 @@ static moec_status find_kernels(rt_cuda_model *cuda) {
   moec_status status = get_attribute(cuda, RT_CU_MAX_SHARED_BYTES_OPTIN, &shared_bytes);
   if (status != MOEC_OK)
     return status;
-  cuda->functions = calloc(desc->num_kernels ? desc->num_kernels : 1, sizeof(rt_cu_function));
-  if (!cuda->functions)
+  cuda->kernels = calloc(desc->num_kernels ? desc->num_kernels : 1, sizeof(rt_kernel));
+  if (!cuda->kernels)
     return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate the table of kernels");
   for (uint32_t i = 0; status == MOEC_OK && i < desc->num_kernels; ++i) {
     const char *name = desc->kernels[i];
+    rt_kernel *kernel = &cuda->kernels[i];
     status = rt_cu_check(&cuda->driver,
-                         cuda->driver.ModuleGetFunction(&cuda->functions[i], cuda->module, name),
+                         cuda->driver.ModuleGetFunction(&kernel->function, cuda->module, name),
                          "cannot find kernel '%s'", name);
     if (status == MOEC_OK)
-      status = allow_shared_memory(cuda, cuda->functions[i], name, shared_bytes);
+      status = allow_shared_memory(cuda, kernel, name, shared_bytes);
   }
   return status;
 }
@@ -146,7 +150,7 @@ static void free_contents(rt_cuda_model *cuda) {
     (void)cuda->driver.MemFree(cuda->weights);
   if (cuda->module)
     (void)cuda->driver.ModuleUnload(cuda->module);
-  free(cuda->functions);
+  free(cuda->kernels);
 }
 
 static void destroy(moec_model *model) {

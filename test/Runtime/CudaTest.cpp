@@ -345,6 +345,19 @@ TEST_F(CudaTest, Clusters) {
             std::string::npos);
 }
 
+/// More than a kernel has without being asked for: the stand-in refuses such launches.
+TEST_F(CudaTest, SharedMemory) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  takeLog();
+  ASSERT_EQ(runRows("shared", 197632), MOEC_OK) << library->last_error();
+  EXPECT_NE(takeLog().find("shared 197632 in"), std::string::npos);
+  ASSERT_EQ(runRows("shared", 231424), MOEC_OK) << library->last_error();
+  EXPECT_TRUE(failsWith(runRows("shared", 231425), MOEC_ERROR_DEVICE,
+                        "kernel 'rows' needs 231425 bytes of shared memory, but CUDA device 0 has "
+                        "231424 for a block"));
+}
+
 TEST_F(CudaTest, MemoryOfTheProgram) {
   ASSERT_EQ(open(), MOEC_OK);
   struct Pool {

@@ -6,6 +6,7 @@
  *   main:    x [T,8] -> y [T,8], through the workspace, in two launches with the weights [8]
  *   cluster: x [T] -> y [T], in one launch with clusters
  *   large:   x [T] -> y [T], in a grid that no device has
+ *   shared:  x [T] -> y [T], with T bytes of shared memory
  */
 #include "moec/Runtime/model_abi.h"
 #include "moec/Runtime/moec.h"
@@ -49,23 +50,30 @@ static int64_t no_workspace(void *const *args, int32_t workers) {
   return 0;
 }
 
-static void launch_rows(void *const *args, void *call, int64_t blocks, int64_t cluster) {
+static void launch_rows(void *const *args, void *call, int64_t blocks, int64_t cluster,
+                        uint32_t shared_bytes) {
   void *x = data_of(args, 0), *y = data_of(args, 1);
   int64_t n = rows_of(args);
-  moec_launch_desc launch = {2, 0, {blocks, 1, 1}, {BLOCK, 1, 1}, {cluster, 1, 1}};
+  moec_launch_desc launch = {2, shared_bytes, {blocks, 1, 1}, {BLOCK, 1, 1}, {cluster, 1, 1}};
   moec_launch(call, &launch, (void *[]){&x, &y, &n});
 }
 
 static void cluster_run(void *const *args, void *workspace, const void *weights, void *call) {
   (void)workspace;
   (void)weights;
-  launch_rows(args, call, 2 * rows_of(args), 2);
+  launch_rows(args, call, 2 * rows_of(args), 2, 0);
 }
 
 static void large_run(void *const *args, void *workspace, const void *weights, void *call) {
   (void)workspace;
   (void)weights;
-  launch_rows(args, call, (int64_t)1 << 31, 0);
+  launch_rows(args, call, (int64_t)1 << 31, 0, 0);
+}
+
+static void shared_run(void *const *args, void *workspace, const void *weights, void *call) {
+  (void)workspace;
+  (void)weights;
+  launch_rows(args, call, 1, 0, (uint32_t)rows_of(args));
 }
 
 static const int64_t dims_t8[] = {-1, WIDTH};
@@ -80,6 +88,7 @@ static const moec_entry_desc entries[] = {
     {"main", 1, 1, 1, 0, main_in, main_out, symbols, main_shapes, main_workspace, main_run, NULL},
     {"cluster", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, cluster_run, NULL},
     {"large", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, large_run, NULL},
+    {"shared", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, shared_run, NULL},
 };
 
 #define KERNELS                                                                                    \
@@ -101,7 +110,7 @@ static const moec_image_desc images[] = {
 static const char *const kernels[] = {"scale", "add", "rows"};
 static const moec_cuda_desc cuda = {&moec_cuda_device, 4, 3, images, kernels};
 
-static const moec_level_desc level = {"x86-64", "{\"name\":\"fake\"}", 3, 0, entries, NULL, &cuda};
+static const moec_level_desc level = {"x86-64", "{\"name\":\"fake\"}", 4, 0, entries, NULL, &cuda};
 static const moec_level_desc *const levels[] = {&level};
 
 __attribute__((visibility("hidden"))) const moec_model_desc moec_model_description = {

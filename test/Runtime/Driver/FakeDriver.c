@@ -29,6 +29,9 @@ typedef enum { MEMORY, PINNED, MODULE, FUNCTION, STREAM, EVENT, NAMED, NUM_KINDS
 static const char *const prefixes[NUM_KINDS] = {"m", "h", "module", "", "s", "e", ""};
 
 #define MAX_PARAMETERS 512
+/* Bytes of shared memory: of each kernel, and at most of a block. */
+#define STATIC_SHARED 1024
+#define SHARED_OPTIN 232448
 
 /* Whatever a pointer of the driver points to. */
 typedef struct object {
@@ -40,6 +43,7 @@ typedef struct object {
   /* Of a function: bytes of each parameter. */
   struct object *module;
   int num_parameters;
+  unsigned max_shared;
   size_t sizes[MAX_PARAMETERS];
 } object;
 
@@ -258,7 +262,7 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
     return INVALID_DEVICE;
   *value = attribute == 75   ? capability / 10
            : attribute == 76 ? capability % 10
-           : attribute == 97 ? 232448
+           : attribute == 97 ? SHARED_OPTIN
                              : -1;
   return *value < 0 ? INVALID_VALUE : OK;
 }
@@ -353,6 +357,7 @@ EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) 
     object *made = add(FUNCTION, 0);
     snprintf(made->name, sizeof(made->name), "%s", name);
     made->module = image;
+    made->max_shared = 48 * 1024 - STATIC_SHARED;
     if (*(begin + length) == '(')
       read_parameters(made, begin + length);
     *function = made;
@@ -364,7 +369,7 @@ EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) 
 
 EXPORT int cuFuncGetAttribute(int *value, int attribute, void *function) {
   BEGIN_IN_CONTEXT;
-  *value = attribute == 1 ? 1024 : -1;
+  *value = attribute == 1 ? STATIC_SHARED : -1;
   return find(FUNCTION, function) && *value >= 0 ? OK : INVALID_VALUE;
 }
 
@@ -372,7 +377,10 @@ EXPORT int cuFuncSetAttribute(void *function, int attribute, int value) {
   BEGIN_IN_CONTEXT;
   object *found = find(FUNCTION, function);
   log_line("cuFuncSetAttribute %s %d %d", found ? found->name : "?", attribute, value);
-  return found && attribute == 8 ? OK : INVALID_VALUE;
+  if (!found || attribute != 8 || value < 0 || value + STATIC_SHARED > SHARED_OPTIN)
+    return INVALID_VALUE;
+  found->max_shared = (unsigned)value;
+  return OK;
 }
 
 /*===-- Memory ------------------------------------------------------------===*/
@@ -509,7 +517,8 @@ EXPORT int cuLaunchKernelEx(const launch_config *config, void *function, void **
   if (!found)
     return INVALID_VALUE;
   if ((uint64_t)config->block[0] * config->block[1] * config->block[2] > 1024 ||
-      config->grid[1] > 65535 || config->grid[2] > 65535 || config->grid[0] == 0)
+      config->grid[1] > 65535 || config->grid[2] > 65535 || config->grid[0] == 0 ||
+      config->shared_bytes > found->max_shared)
     return INVALID_VALUE;
   char line[4096];
   size_t size = sizeof(line), length = 0;
