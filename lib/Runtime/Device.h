@@ -10,7 +10,8 @@
 
 #pragma GCC visibility push(hidden)
 
-/* All functions but open and close need the device to be entered. */
+/* All functions but open and close need the device to be entered, which they say where they do
+ * not. */
 struct moec_device {
   /* Finds the device and puts kernels and weights on it: sets model->on_device and
    * model->weights. On an error nothing is left behind. */
@@ -20,6 +21,15 @@ struct moec_device {
   /* Makes the device current in this thread; leave makes current what was so before. */
   moec_status (*enter)(moec_model *model);
   void (*leave)(moec_model *model);
+
+  /* Sets and frees context->on_device. Not entered. */
+  moec_status (*create_context)(moec_context *context);
+  void (*destroy_context)(moec_context *context);
+
+  /* Around each run, before its workspace is made and after its last launch. What begins with a
+   * graph changes that instead. */
+  moec_status (*begin_run)(moec_context *context, void *graph_exec);
+  moec_status (*end_run)(moec_context *context);
 
   /* Makes the buffer on the device at least that large; its content is lost when it grows.
    * Waits for the context's stream then. */

@@ -73,6 +73,7 @@ struct moec_context {
   moec_model *model;
   moec_context_options options; /* with a device, without allocate and deallocate */
   rt_hooks device_hooks;
+  void *on_device; /* what the device has of the context */
   int32_t num_workers;
   atomic_flag busy;
 
@@ -232,6 +233,10 @@ moec_status rt_workspace_size(moec_context *context, const char *entry, const DL
                               int32_t n_in, uint64_t *bytes);
 moec_status rt_run(moec_context *context, const char *entry, const DLTensor *const *in,
                    int32_t n_in, DLTensor *const *out, int32_t n_out);
+
+moec_status rt_update_graph(moec_context *context, void *graph_exec, const char *entry,
+                            const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
+                            int32_t n_out);
 
 /* Profile.c */
 void rt_profile_begin(moec_context *context);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <fstream>
+#include <functional>
 
 // The linker routes the runtime's calls through this.
 static bool hasDriver = true;
@@ -78,29 +79,37 @@ protected:
     tensor.device.device_id = device;
   }
 
-  moec_status runMain(DLTensor &x, DLTensor &y) {
-    const DLTensor *in[] = {&x};
-    DLTensor *out[] = {&y};
-    return library->run(context, "main", in, 1, out, 1);
-  }
+  moec_status runMain(DLTensor &x, DLTensor &y) { return call("main", x, y); }
 
   /// main for inputs of that many rows.
-  moec_status runMain(int64_t rows) {
-    Tensor<float> x({rows, 8}), y({rows, 8});
+  moec_status runMain(int64_t rows) { return callOnDevice("main", {rows, 8}); }
+  moec_status runRows(const char *entry, int64_t rows) { return callOnDevice(entry, {rows}); }
+
+  /// The same into a graph.
+  moec_status updateMain(void *graph, int64_t rows) {
+    return callOnDevice("main", {rows, 8},
+                        [&](auto... a) { return library->update_graph(context, graph, a...); });
+  }
+  moec_status updateRows(void *graph, const char *entry, int64_t rows) {
+    return callOnDevice(entry, {rows},
+                        [&](auto... a) { return library->update_graph(context, graph, a...); });
+  }
+
+  using Call = std::function<moec_status(const char *, const DLTensor *const *, int32_t,
+                                         DLTensor *const *, int32_t)>;
+  moec_status call(const char *entry, DLTensor &x, DLTensor &y, const Call &function = nullptr) {
+    const DLTensor *in[] = {&x};
+    DLTensor *out[] = {&y};
+    return function ? function(entry, in, 1, out, 1) : library->run(context, entry, in, 1, out, 1);
+  }
+  moec_status callOnDevice(const char *entry, std::vector<int64_t> shape,
+                           const Call &function = nullptr) {
+    Tensor<float> x(shape), y(shape);
     moveToDevice(x.dl);
     moveToDevice(y.dl);
     driver->name_memory(x.values.data(), x.values.size() * 4, "x");
     driver->name_memory(y.values.data(), y.values.size() * 4, "y");
-    return runMain(x.dl, y.dl);
-  }
-
-  moec_status runRows(const char *entry, int64_t rows) {
-    Tensor<float> x({rows}), y({rows});
-    moveToDevice(x.dl);
-    moveToDevice(y.dl);
-    const DLTensor *in[] = {&x.dl};
-    DLTensor *out[] = {&y.dl};
-    return library->run(context, entry, in, 1, out, 1);
+    return call(entry, x.dl, y.dl, function);
   }
 
   /// What was recorded since the last look.
@@ -405,6 +414,88 @@ TEST_F(CudaTest, CapturesAfterTheFirstRun) {
   driver->set_capturing(1);
   EXPECT_EQ(runMain(2), MOEC_OK) << library->last_error();
   EXPECT_EQ(runMain(1), MOEC_OK) << library->last_error();
+  driver->set_capturing(0);
+  // The graph has the address of the workspace.
+  EXPECT_TRUE(failsWith(runMain(3), MOEC_ERROR_MEMORY,
+                        "the workspace needs 96 bytes, but a graph was captured with the 64 bytes "
+                        "that there are: capture the largest size, or take another context"));
+}
+
+/// The launches of another run go into the nodes of the captured one.
+TEST_F(CudaTest, ReplaysOtherSizes) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  int graph;
+  EXPECT_TRUE(failsWith(updateMain(&graph, 20), MOEC_ERROR_ARGUMENT,
+                        "no run of this context was captured into a graph"));
+  ASSERT_EQ(runMain(20), MOEC_OK);
+  takeLog();
+  driver->set_capturing(1);
+  ASSERT_EQ(runMain(20), MOEC_OK) << library->last_error();
+  driver->set_capturing(0);
+  EXPECT_EQ(takeLog(), "launch scale grid 2x1x1 block 128x1x1 shared 0 in 0 as n1: x, m2, 160, "
+                       "1073741824\n"
+                       "launch add grid 1x2x1 block 128x2x1 shared 100000 in 0 as n2: m2, m1, y, "
+                       "160\n");
+  ASSERT_EQ(updateMain(&graph, 3), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(), "change n1 to scale grid 1x1x1 block 128x1x1 shared 0 in a graph: x, m2, "
+                       "24, 1073741824\n"
+                       "cuGraphNodeSetEnabled n1 1\n"
+                       "change n2 to add grid 1x1x1 block 128x2x1 shared 100000 in a graph: m2, "
+                       "m1, y, 24\n"
+                       "cuGraphNodeSetEnabled n2 1\n");
+  // Without rows there is nothing to launch.
+  ASSERT_EQ(updateMain(&graph, 0), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(), "cuGraphNodeSetEnabled n1 0\ncuGraphNodeSetEnabled n2 0\n");
+  EXPECT_TRUE(failsWith(updateMain(&graph, 21), MOEC_ERROR_MEMORY,
+                        "the workspace needs 672 bytes, but a graph was captured with the 640"));
+  EXPECT_EQ(takeLog(), "");
+  // Another entry, and fewer launches.
+  EXPECT_TRUE(failsWith(updateRows(&graph, "cluster", 1), MOEC_ERROR_ARGUMENT,
+                        "the run does not launch the kernels that were captured"));
+  EXPECT_TRUE(failsWith(updateMain(nullptr, 1), MOEC_ERROR_ARGUMENT, "graph_exec is a null"));
+  // Every call in turn fails.
+  for (int n = 1;; ++n) {
+    driver->fail(nullptr, n, 700);
+    moec_status status = updateMain(&graph, 3);
+    if (!driver->has_failed()) {
+      EXPECT_EQ(n, 6);
+      break;
+    }
+    EXPECT_TRUE(failsWith(status, MOEC_ERROR_DEVICE, "(error 700"));
+  }
+  driver->fail(nullptr, 0, 0);
+  ASSERT_EQ(updateMain(&graph, 20), MOEC_OK) << library->last_error();
+}
+
+TEST_F(CudaTest, CaptureWithoutRowsLacksKernels) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  ASSERT_EQ(runMain(2), MOEC_OK);
+  driver->set_capturing(1);
+  ASSERT_EQ(runMain(0), MOEC_OK) << library->last_error();
+  driver->set_capturing(0);
+  int graph;
+  EXPECT_EQ(updateMain(&graph, 0), MOEC_OK) << library->last_error();
+  EXPECT_TRUE(failsWith(updateMain(&graph, 1), MOEC_ERROR_ARGUMENT,
+                        "kernel 'scale' had nothing to do in the captured run"));
+}
+
+TEST_F(CudaTest, CaptureSurvivesEveryFailure) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  ASSERT_EQ(runMain(2), MOEC_OK);
+  driver->set_capturing(1);
+  for (int n = 1;; ++n) {
+    driver->fail(nullptr, n, 700);
+    moec_status status = runMain(2);
+    if (!driver->has_failed()) {
+      // Context, state of the stream, two launches and their nodes.
+      EXPECT_EQ(n, 7);
+      break;
+    }
+    EXPECT_TRUE(failsWith(status, MOEC_ERROR_DEVICE, "(error 700"));
+  }
   driver->set_capturing(0);
 }
 

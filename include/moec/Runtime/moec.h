@@ -263,6 +263,16 @@ typedef struct moec_library {
 
   /* Where the tensors of a model are. */
   DLDevice (*device)(const moec_model *model);
+
+  /* Makes the next launches of a CUDA graph compute another run: the arguments are those of run,
+   * with the same entry, and `graph_exec` is a CUgraphExec (or cudaGraphExec_t) of the graph into
+   * which the context's last captured run went; that graph must still exist. Sizes may be others
+   * as long as the context's workspace is large enough for them: those of the captured run are,
+   * and smaller ones. Takes a microsecond for each kernel, and neither waits nor touches the
+   * device. After an error the graph is not to be launched. Only for models on a CUDA device. */
+  moec_status (*update_graph)(moec_context *context, void *graph_exec, const char *entry,
+                              const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
+                              int32_t n_out);
 } moec_library;
 
 typedef const moec_library *(*moec_library_fn)(void);

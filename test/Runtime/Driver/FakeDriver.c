@@ -25,8 +25,8 @@ enum {
 
 /*===-- State -------------------------------------------------------------===*/
 
-typedef enum { MEMORY, PINNED, MODULE, FUNCTION, STREAM, EVENT, NAMED, NUM_KINDS } kind;
-static const char *const prefixes[NUM_KINDS] = {"m", "h", "module", "", "s", "e", ""};
+typedef enum { MEMORY, PINNED, MODULE, FUNCTION, STREAM, EVENT, NODE, NAMED, NUM_KINDS } kind;
+static const char *const prefixes[NUM_KINDS] = {"m", "h", "module", "", "s", "e", "n", ""};
 
 #define MAX_PARAMETERS 512
 /* Bytes of shared memory: of each kernel, and at most of a block. */
@@ -40,14 +40,14 @@ typedef struct object {
   char name[128];
   char *data;
   size_t bytes;
-  /* Of a function: bytes of each parameter. */
+  /* Of a function: bytes of each parameter. Of a node, `module` is its function. */
   struct object *module;
   int num_parameters;
   unsigned max_shared;
   size_t sizes[MAX_PARAMETERS];
 } object;
 
-static object *objects;
+static object *objects, *last_node;
 static int numbers[NUM_KINDS];
 static int num_devices, capability, version, capturing;
 static char failing[64];
@@ -509,38 +509,95 @@ typedef struct {
   unsigned num_attributes;
 } launch_config;
 
-EXPORT int cuLaunchKernelEx(const launch_config *config, void *function, void **parameters,
-                            void **extra) {
-  (void)extra;
-  BEGIN_IN_CONTEXT;
-  object *found = find(FUNCTION, function);
-  if (!found)
-    return INVALID_VALUE;
-  if ((uint64_t)config->block[0] * config->block[1] * config->block[2] > 1024 ||
-      config->grid[1] > 65535 || config->grid[2] > 65535 || config->grid[0] == 0 ||
-      config->shared_bytes > found->max_shared)
-    return INVALID_VALUE;
+static bool can_launch(const object *function, const unsigned *grid, const unsigned *block,
+                       unsigned shared_bytes) {
+  return function && (uint64_t)block[0] * block[1] * block[2] <= 1024 && grid[0] > 0 &&
+         grid[1] > 0 && grid[2] > 0 && grid[1] <= 65535 && grid[2] <= 65535 &&
+         shared_bytes <= function->max_shared;
+}
+
+/* A line: what happens to the kernel, its sizes, where, its arguments. */
+static void log_kernel(const char *what, const object *function, const unsigned *grid,
+                       const unsigned *block, unsigned shared_bytes, const char *where,
+                       void **parameters) {
   char line[4096];
   size_t size = sizeof(line), length = 0;
-  length += (size_t)snprintf(line, size, "launch %s grid %ux%ux%u block %ux%ux%u shared %u in %s",
-                             found->name, config->grid[0], config->grid[1], config->grid[2],
-                             config->block[0], config->block[1], config->block[2],
-                             config->shared_bytes, stream_name(config->stream));
-  for (unsigned i = 0; i < config->num_attributes; ++i)
-    if (config->attributes[i].id == 4)
-      length += (size_t)snprintf(line + length, size - length, " cluster %ux%ux%u",
-                                 config->attributes[i].value[0], config->attributes[i].value[1],
-                                 config->attributes[i].value[2]);
-  for (int i = 0; i < found->num_parameters && length < size; ++i) {
+  length += (size_t)snprintf(line, size, "%s %s grid %ux%ux%u block %ux%ux%u shared %u in %s", what,
+                             function->name, grid[0], grid[1], grid[2], block[0], block[1],
+                             block[2], shared_bytes, where);
+  for (int i = 0; i < function->num_parameters && length < size; ++i) {
     uint64_t value = 0;
     char text[64];
-    size_t bytes = found->sizes[i];
+    size_t bytes = function->sizes[i];
     memcpy(&value, parameters[i], bytes < sizeof(value) ? bytes : sizeof(value));
     describe(value, text, sizeof(text));
     length += (size_t)snprintf(line + length, size - length, "%s%s", i ? ", " : ": ", text);
   }
   log_line("%s", line);
+}
+
+EXPORT int cuLaunchKernelEx(const launch_config *config, void *function, void **parameters,
+                            void **extra) {
+  (void)extra;
+  BEGIN_IN_CONTEXT;
+  object *found = find(FUNCTION, function);
+  if (!can_launch(found, config->grid, config->block, config->shared_bytes))
+    return INVALID_VALUE;
+  char where[128];
+  int length = snprintf(where, sizeof(where), "%s", stream_name(config->stream));
+  for (unsigned i = 0; i < config->num_attributes; ++i)
+    if (config->attributes[i].id == 4)
+      length += snprintf(where + length, sizeof(where) - (size_t)length, " cluster %ux%ux%u",
+                         config->attributes[i].value[0], config->attributes[i].value[1],
+                         config->attributes[i].value[2]);
+  if (capturing) {
+    last_node = add(NODE, 0);
+    last_node->module = found;
+    snprintf(where + length, sizeof(where) - (size_t)length, " as %s", last_node->name);
+  }
+  log_kernel("launch", found, config->grid, config->block, config->shared_bytes, where, parameters);
   return OK;
+}
+
+/*===-- Graphs ------------------------------------------------------------===*/
+
+EXPORT int cuStreamGetCaptureInfo_v2(void *stream, int *status, uint64_t *id, void **graph,
+                                     const void **last, size_t *num_last) {
+  (void)stream;
+  BEGIN_IN_CONTEXT;
+  *status = capturing;
+  *id = 1;
+  *graph = NULL;
+  *last = &last_node;
+  *num_last = last_node ? 1 : 0;
+  return OK;
+}
+
+typedef struct {
+  void *function;
+  unsigned grid[3], block[3], shared_bytes;
+  void **parameters, **extra;
+  void *kernel, *context;
+} kernel_node;
+
+EXPORT int cuGraphExecKernelNodeSetParams_v2(void *graph, void *node, const kernel_node *changed) {
+  BEGIN_IN_CONTEXT;
+  object *found = find(NODE, node);
+  if (!found || found->module != changed->function || !graph ||
+      !can_launch(changed->function, changed->grid, changed->block, changed->shared_bytes))
+    return INVALID_VALUE;
+  char what[160];
+  snprintf(what, sizeof(what), "change %s to", found->name);
+  log_kernel(what, found->module, changed->grid, changed->block, changed->shared_bytes, "a graph",
+             changed->parameters);
+  return OK;
+}
+
+EXPORT int cuGraphNodeSetEnabled(void *graph, void *node, unsigned is_enabled) {
+  BEGIN_IN_CONTEXT;
+  object *found = find(NODE, node);
+  log_line("cuGraphNodeSetEnabled %s %u", found ? found->name : "?", is_enabled);
+  return found && graph ? OK : INVALID_VALUE;
 }
 
 /*===-- Control -----------------------------------------------------------===*/
@@ -562,13 +619,14 @@ static void name_memory(const void *memory, size_t bytes, const char *name) {
 static int count_live(void) {
   int count = num_retained + num_pushed;
   for (object *it = objects; it; it = it->next)
-    count += it->kind != NAMED && it->kind != FUNCTION;
+    count += it->kind != NAMED && it->kind != FUNCTION && it->kind != NODE;
   return count;
 }
 
 static void reset_all(void) {
-  while (objects && objects->kind == NAMED)
-    drop(NAMED, objects);
+  while (objects && (objects->kind == NAMED || objects->kind == NODE))
+    drop(objects->kind, objects);
+  last_node = NULL;
   reset();
 }
 
