@@ -130,10 +130,7 @@ static bool isForCUDA(const Compilation &compilation) {
 }
 
 static LogicalResult fuse(Compilation &compilation) {
-  // Products with constants have kernels of their own on the CPU only.
-  StringRef linear = isForCUDA(compilation) ? "" : "raise-linear,";
-  return compilation.runPasses(
-      ("moe-fuse-gating,moe-fuse-experts," + linear + "canonicalize,cse").str());
+  return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,raise-linear,canonicalize,cse");
 }
 
 static bool convertsWeights(const CompileOptions &options) { return !options.weightType.empty(); }
