@@ -26,6 +26,8 @@ typedef struct rt_cu_graph_exec *rt_cu_graph_exec;
 enum {
   RT_CU_SUCCESS = 0,
   RT_CU_OUT_OF_MEMORY = 2,
+  RT_CU_STUB_LIBRARY = 34,
+  RT_CU_NO_DEVICE = 100,
   RT_CU_NO_BINARY_FOR_GPU = 209,
   RT_CU_INVALID_PTX = 218,
   RT_CU_UNSUPPORTED_PTX_VERSION = 222
@@ -142,6 +144,9 @@ typedef struct {
 /* Opens and initializes the driver; it is the process's, and stays loaded. */
 moec_status rt_cu_open(rt_cu_driver *driver);
 void rt_cu_close(rt_cu_driver *driver);
+
+/* Is there a driver and, as far as it says, a device? */
+bool rt_cu_is_present(void);
 
 /* MOEC_OK if `result` is a success. Else an error that says what could not be done: "cannot
  * load the kernels of 'moe': CUDA_ERROR_INVALID_IMAGE (device kernel image is invalid)". */

@@ -10,10 +10,11 @@
 
 #pragma GCC visibility push(hidden)
 
-/* All functions but open and close need the device to be entered, which they say where they do
- * not. */
+/* All functions need the device to be entered, unless they say otherwise. */
 struct moec_device {
-  /* Finds the device and puts kernels and weights on it: sets model->on_device and
+  /* Is there one? Also when it cannot be used. */
+  bool (*is_present)(void);
+  /* Finds the device and puts kernels and weights on it: sets model->level, model->on_device and
    * model->weights. On an error nothing is left behind. */
   moec_status (*open)(moec_model *model, const moec_options *options);
   void (*close)(moec_model *model);

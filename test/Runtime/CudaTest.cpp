@@ -33,6 +33,13 @@ std::string makeWeights() {
   return bytes;
 }
 
+#ifdef FAKE_BOTH
+/// The library also runs on the CPU.
+constexpr bool hasCPU = true;
+#else
+constexpr bool hasCPU = false;
+#endif
+
 class CudaTest : public testing::Test {
 protected:
   static void SetUpTestSuite() { path = writeTestFile("cuda-weights", makeWeights()); }
@@ -54,8 +61,17 @@ protected:
     EXPECT_EQ(driver->count_live(), 0) << driver->get_log();
   }
 
+  static moec_options makeOptions(int32_t type, int32_t id = 0) {
+    moec_options options = MOEC_OPTIONS_INIT;
+    options.device_type = type;
+    options.device_id = id;
+    return options;
+  }
+
+  /// On a CUDA device, unless the options say something else.
   moec_status open(const moec_options *options = nullptr) {
-    moec_status status = library->open(path.c_str(), options, &model);
+    moec_options cuda = makeOptions(kDLCUDA);
+    moec_status status = library->open(path.c_str(), options ? options : &cuda, &model);
     EXPECT_EQ(model == nullptr, status != MOEC_OK);
     return status;
   }
@@ -171,7 +187,7 @@ TEST_F(CudaTest, OpensAndCloses) {
 }
 
 TEST_F(CudaTest, ReportsProgress) {
-  moec_options options = MOEC_OPTIONS_INIT;
+  moec_options options = makeOptions(kDLCUDA);
   std::vector<std::pair<uint64_t, uint64_t>> steps;
   options.progress = [](void *data, uint64_t done, uint64_t all) {
     static_cast<decltype(steps) *>(data)->emplace_back(done, all);
@@ -185,7 +201,7 @@ TEST_F(CudaTest, ReportsProgress) {
 
 TEST_F(CudaTest, TakesTheDeviceThatIsAskedFor) {
   driver->set_devices(3);
-  moec_options options = MOEC_OPTIONS_INIT;
+  moec_options options = makeOptions(kDLCUDA);
   options.device_id = 2;
   ASSERT_EQ(open(&options), MOEC_OK) << library->last_error();
   EXPECT_EQ(library->device(model).device_id, 2);
@@ -210,6 +226,99 @@ TEST_F(CudaTest, TakesTheImageThatFits) {
         << capability;
     closeModel();
   }
+}
+
+/// Older devices have kernels, launches and weights of their own.
+TEST_F(CudaTest, TakesTheCodeThatFits) {
+  EXPECT_STREQ(library->info(), hasCPU ? "{\"name\":\"fake\",\"level\":\"x86-64\"}"
+                                       : "{\"name\":\"fake\",\"level\":\"sm_75\"}");
+  ASSERT_EQ(open(), MOEC_OK);
+  EXPECT_STREQ(library->model_info(model), "{\"name\":\"fake\",\"level\":\"sm_90a\"}");
+  closeModel();
+  driver->reset();
+  driver->set_capability(89);
+  ASSERT_EQ(open(), MOEC_OK) << library->last_error();
+  EXPECT_STREQ(library->model_info(model), "{\"name\":\"fake\",\"level\":\"sm_75\"}");
+  std::string log = takeLog();
+  EXPECT_EQ(log.find("cuModuleGetFunction scale"), std::string::npos);
+  EXPECT_NE(log.find("cuMemAlloc 64 -> m1\n"), std::string::npos);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  ASSERT_EQ(runMain(2), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(), "cuMemAlloc 64 -> m2\n"
+                       "launch add grid 1x1x1 block 64x1x1 shared 0 in 0: m2, m1, y, 16\n");
+  EXPECT_TRUE(failsWith(runRows("large", 1), MOEC_ERROR_ARGUMENT, "has no entry 'large'"));
+}
+
+//===----------------------------------------------------------------------===//
+// Which device
+//===----------------------------------------------------------------------===//
+
+TEST_F(CudaTest, ChoosesTheDevice) {
+  moec_options cpu = makeOptions(kDLCPU), any = makeOptions(0), other = makeOptions(kDLCUDAManaged);
+  EXPECT_TRUE(failsWith(open(&other), MOEC_ERROR_ARGUMENT,
+                        "moec_options.device_type is 13, expected 1 (the CPU), 2 (CUDA) or 0"));
+  if (!hasCPU) {
+    EXPECT_TRUE(failsWith(open(&cpu), MOEC_ERROR_ARGUMENT,
+                          "moec_options.device_type asks for the CPU, but the library 'fake' has "
+                          "no code for it: compile the model with --target=cpu or cpu,cuda"));
+    return;
+  }
+  // The GPU, where there is one.
+  ASSERT_EQ(open(&any), MOEC_OK) << library->last_error();
+  EXPECT_EQ(library->device(model).device_type, kDLCUDA);
+  closeModel();
+  // What is there but cannot be used is no reason for the CPU.
+  driver->set_capability(72);
+  EXPECT_TRUE(failsWith(open(&any), MOEC_ERROR_DEVICE, "is of architecture sm_72"));
+  driver->set_capability(90);
+  driver->set_version(11080);
+  EXPECT_TRUE(failsWith(open(&any), MOEC_ERROR_DEVICE, "the CUDA driver is too old"));
+  driver->reset();
+  // Fails when the device is looked for, not when it is used.
+  driver->fail("cuInit", 1, 803);
+  ASSERT_EQ(open(&any), MOEC_OK) << library->last_error();
+  EXPECT_EQ(library->device(model).device_type, kDLCUDA);
+  closeModel();
+  driver->reset();
+  moec_options second = makeOptions(0, 1);
+  EXPECT_TRUE(failsWith(open(&second), MOEC_ERROR_DEVICE, "there is no CUDA device 1"));
+}
+
+TEST_F(CudaTest, RunsOnTheCPU) {
+  if (!hasCPU)
+    GTEST_SKIP() << "has no code for it";
+  auto run = [&](int32_t type) {
+    moec_options options = makeOptions(type);
+    ASSERT_EQ(open(&options), MOEC_OK) << library->last_error();
+    EXPECT_EQ(library->device(model).device_type, kDLCPU);
+    EXPECT_STREQ(library->model_info(model), library->info());
+    ASSERT_EQ(createContext(), MOEC_OK) << library->last_error();
+    Tensor<float> x({1, 8}, 1, 1), y({1, 8});
+    ASSERT_EQ(runMain(x.dl, y.dl), MOEC_OK) << library->last_error();
+    std::string weights = makeWeights().substr(4096, 32);
+    for (int i = 0; i < 8; ++i) {
+      float w;
+      memcpy(&w, weights.data() + 4 * i, 4);
+      EXPECT_EQ(y.values[i], 2.0f * x.values[i] + w);
+    }
+    moveToDevice(x.dl);
+    EXPECT_TRUE(failsWith(runMain(x.dl, y.dl), MOEC_ERROR_TENSOR, "expected the CPU"));
+    moec_context_options withStream = MOEC_CONTEXT_OPTIONS_INIT;
+    withStream.stream = this;
+    EXPECT_TRUE(failsWith(createContext(withStream), MOEC_ERROR_ARGUMENT, "runs on the CPU"));
+    closeModel();
+  };
+  // Asked for; without a driver; with one that has no device.
+  run(kDLCPU);
+  EXPECT_EQ(takeLog(), "");
+  hasDriver = false;
+  run(0);
+  hasDriver = true;
+  driver->set_devices(0);
+  run(0);
+  moec_options cuda = makeOptions(kDLCUDA), second = makeOptions(kDLCPU, 1);
+  EXPECT_TRUE(failsWith(open(&cuda), MOEC_ERROR_DEVICE, "CUDA_ERROR_NO_DEVICE"));
+  EXPECT_TRUE(failsWith(open(&second), MOEC_ERROR_ARGUMENT, "runs on the CPU"));
 }
 
 TEST_F(CudaTest, NamesWrongArchitecture) {
@@ -540,7 +649,7 @@ TEST_F(CudaTest, NamesFailedLaunch) {
 
 TEST_F(CudaTest, RefusesTensorsElsewhere) {
   driver->set_devices(2);
-  moec_options options = MOEC_OPTIONS_INIT;
+  moec_options options = makeOptions(kDLCUDA);
   options.device_id = 1;
   ASSERT_EQ(open(&options), MOEC_OK);
   ASSERT_EQ(createContext(), MOEC_OK);

@@ -3,16 +3,20 @@
  *
  * A model for CUDA as generated code would have it, written by hand.
  *
- *   main:    x [T,8] -> y [T,8], through the workspace, in two launches with the weights [8]
+ *   main:    x [T,8] -> y [T,8], through the workspace, in two launches with the weights [8]; on
+ *            older devices in smaller blocks, with weights that begin at 1 MiB
  *   cluster: x [T] -> y [T], in one launch with clusters
  *   large:   x [T] -> y [T], in a grid that no device has
  *   shared:  x [T] -> y [T], with T bytes of shared memory
+ *
+ * With FAKE_BOTH, main is there for the CPU, too: y = 2x + the weights.
  */
 #include "moec/Runtime/model_abi.h"
 #include "moec/Runtime/moec.h"
 
 #define WIDTH 8
 #define BLOCK 128
+#define OLD_BEGIN (1 << 20)
 #define WEIGHTS_BYTES ((40 << 20) + 32)
 
 typedef struct {
@@ -41,6 +45,25 @@ static void main_run(void *const *args, void *workspace, const void *weights, vo
   moec_launch_desc add = {1, 100000, {1, blocks, 1}, {BLOCK, 2, 1}, {0, 0, 0}};
   moec_launch(call, &add, (void *[]){&workspace, &weights, &y, &n});
 }
+
+static void old_run(void *const *args, void *workspace, const void *weights, void *call) {
+  const void *own = (const char *)weights + OLD_BEGIN;
+  void *y = data_of(args, 1);
+  int64_t n = rows_of(args) * WIDTH;
+  moec_launch_desc add = {0, 0, {1, 1, 1}, {64, 1, 1}, {0, 0, 0}};
+  moec_launch(call, &add, (void *[]){&workspace, &own, &y, &n});
+}
+
+#ifdef FAKE_BOTH
+static void cpu_run(void *const *args, void *workspace, const void *weights, void *call) {
+  const float *x = data_of(args, 0), *w = weights;
+  float *y = data_of(args, 1);
+  (void)workspace;
+  (void)call;
+  for (int64_t i = 0; i < rows_of(args) * WIDTH; ++i)
+    y[i] = 2.0f * x[i] + w[i % WIDTH];
+}
+#endif
 
 static void row_shapes(void *const *args, int64_t *dims) { dims[0] = rows_of(args); }
 
@@ -102,19 +125,46 @@ static const char cubin_75[] = ".version 8.0\n.target sm_75\n" KERNELS;
 static const char cubin_100[] = "not for this driver";
 
 static const moec_image_desc images[] = {
-    {75, 0, MOEC_IMAGE_CUBIN, 0, cubin_75, sizeof(cubin_75)},
-    {80, 0, MOEC_IMAGE_PTX, 0, ptx_80, sizeof(ptx_80)},
     {90, 1, MOEC_IMAGE_PTX, 0, ptx_90a, sizeof(ptx_90a)},
     {120, 0, MOEC_IMAGE_CUBIN, 0, cubin_100, sizeof(cubin_100)},
 };
 static const char *const kernels[] = {"scale", "add", "rows"};
-static const moec_cuda_desc cuda = {&moec_cuda_device, 4, 3, images, kernels};
+static const moec_cuda_desc cuda = {&moec_cuda_device, 2, 3, images, kernels, 0, WEIGHTS_BYTES};
+static const moec_level_desc level = {
+    "sm_90a", "{\"name\":\"fake\",\"level\":\"sm_90a\"}", 4, 0, entries, NULL, &cuda};
 
-static const moec_level_desc level = {"x86-64", "{\"name\":\"fake\"}", 4, 0, entries, NULL, &cuda};
-static const moec_level_desc *const levels[] = {&level};
+static const moec_entry_desc old_entries[] = {
+    {"main", 1, 1, 1, 0, main_in, main_out, symbols, main_shapes, main_workspace, old_run, NULL},
+};
+static const moec_image_desc old_images[] = {
+    {75, 0, MOEC_IMAGE_CUBIN, 0, cubin_75, sizeof(cubin_75)},
+    {80, 0, MOEC_IMAGE_PTX, 0, ptx_80, sizeof(ptx_80)},
+};
+static const char *const old_kernels[] = {"add"};
+static const moec_cuda_desc old_cuda = {&moec_cuda_device, 2,         1, old_images,
+                                        old_kernels,       OLD_BEGIN, 64};
+static const moec_level_desc old_level = {
+    "sm_75", "{\"name\":\"fake\",\"level\":\"sm_75\"}", 1, 0, old_entries, NULL, &old_cuda};
 
-__attribute__((visibility("hidden"))) const moec_model_desc moec_model_description = {
-    MOEC_MODEL_ABI_VERSION, 1, levels, "fake", 4096 + WEIGHTS_BYTES, 4096, "0123456789abcdef"};
+#ifdef FAKE_BOTH
+static const moec_entry_desc cpu_entries[] = {
+    {"main", 1, 1, 1, 0, main_in, main_out, symbols, main_shapes, no_workspace, cpu_run, NULL},
+};
+static const moec_level_desc cpu_level = {
+    "x86-64", "{\"name\":\"fake\",\"level\":\"x86-64\"}", 1, 0, cpu_entries, NULL, NULL};
+static const moec_level_desc *const levels[] = {&cpu_level, &old_level, &level};
+#else
+static const moec_level_desc *const levels[] = {&old_level, &level};
+#endif
+
+__attribute__((visibility("hidden")))
+const moec_model_desc moec_model_description = {MOEC_MODEL_ABI_VERSION,
+                                                sizeof(levels) / sizeof(levels[0]),
+                                                levels,
+                                                "fake",
+                                                4096 + WEIGHTS_BYTES,
+                                                4096,
+                                                "0123456789abcdef"};
 
 __attribute__((visibility("hidden"))) extern const moec_library moec_runtime_library;
 const moec_library *fake_moec(void);

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 /* abi_version of moec_model_desc. */
-#define MOEC_MODEL_ABI_VERSION 2u
+#define MOEC_MODEL_ABI_VERSION 3u
 
 /* A dimension in moec_tensor_desc that only `shapes` knows. */
 #define MOEC_DIM_COMPUTED INT64_MIN
@@ -85,11 +85,14 @@ typedef struct {
   uint32_t num_images, num_kernels;
   const moec_image_desc *images;
   const char *const *kernels; /* names */
+  /* The part of the weights' data section that the device needs; offsets of generated code count
+   * from the begin of the section all the same. */
+  uint64_t weights_begin, weights_bytes;
 } moec_cuda_desc;
 
-/* The code for one level of instructions. */
+/* The code for one level of instructions, or for GPUs that have the same kernels. */
 typedef struct {
-  const char *cpu; /* its name: "x86-64-v3" */
+  const char *name; /* "x86-64-v3"; "sm_80" */
   const char *info_json;
   uint32_t num_entries, num_features;
   const moec_entry_desc *entries;
@@ -102,7 +105,8 @@ typedef struct {
 typedef struct {
   uint32_t abi_version; /* MOEC_MODEL_ABI_VERSION */
   uint32_t num_levels;
-  /* At least one, the most demanding last. All have the same entries and weights. */
+  /* At least one; those for CPUs first, the most demanding last. All have the same entries and one
+   * weights file. */
   const moec_level_desc *const *levels;
   const char *name;
   /* The weights file: its size in bytes (0: the model has none), the offset of
