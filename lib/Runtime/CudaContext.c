@@ -6,6 +6,7 @@
 #include "CudaDriver.h"
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What generated code expects of its workspace; the driver gives more. */
 #define ALIGNMENT ((size_t)256)
@@ -163,13 +164,24 @@ void moec_launch(void *call, const moec_launch_desc *launch, void **arguments) {
 /*===-- Contexts and runs -------------------------------------------------===*/
 
 moec_status rt_cuda_create_context(moec_context *context) {
-  context->on_device = calloc(1, sizeof(rt_cuda_context));
-  return context->on_device ? MOEC_OK : rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a context");
+  rt_cuda_context *state = calloc(1, sizeof(rt_cuda_context));
+  size_t bytes = get_cuda(context)->desc->num_tensor_maps * sizeof(rt_tensor_map);
+  if (state && bytes)
+    state->maps = aligned_alloc(_Alignof(rt_tensor_map), bytes);
+  if (!state || (bytes && !state->maps)) {
+    free(state);
+    return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a context");
+  }
+  if (bytes)
+    memset(state->maps, 0, bytes);
+  context->on_device = state;
+  return MOEC_OK;
 }
 
 void rt_cuda_destroy_context(moec_context *context) {
   rt_cuda_context *state = context->on_device;
   free(state->captured);
+  free(state->maps);
   free(state);
 }
 

@@ -125,6 +125,10 @@ typedef struct {
     (rt_cu_graph_exec graph, rt_cu_node node, const rt_cu_kernel_node *parameters))                \
   X(GraphNodeSetEnabled, "cuGraphNodeSetEnabled",                                                  \
     (rt_cu_graph_exec graph, rt_cu_node node, unsigned is_enabled))                                \
+  X(TensorMapEncodeTiled, "cuTensorMapEncodeTiled",                                                \
+    (void *map, int type, uint32_t rank, rt_cu_pointer data, const uint64_t *sizes,                \
+     const uint64_t *strides, const uint32_t *box, const uint32_t *element_strides,                \
+     int interleave, int swizzle, int promotion, int fill))                                        \
   X(EventCreate, "cuEventCreate", (rt_cu_event * event, unsigned flags))                           \
   X(EventDestroy, "cuEventDestroy_v2", (rt_cu_event event))                                        \
   X(EventRecord, "cuEventRecord", (rt_cu_event event, rt_cu_stream stream))                        \
@@ -177,6 +181,13 @@ typedef struct {
   int32_t kernel;
 } rt_captured;
 
+/* CUtensorMap, and what it was made of. */
+typedef struct {
+  _Alignas(128) char bytes[128];
+  moec_tensor_map_desc desc;
+  bool is_encoded;
+} rt_tensor_map;
+
 /* context->on_device of a context of such a model. */
 typedef struct {
   bool is_capturing;      /* the stream, in the current run */
@@ -184,7 +195,8 @@ typedef struct {
   rt_cu_graph_exec graph; /* that the current call changes; NULL: it launches */
   rt_captured *captured;
   size_t num_captured, max_captured;
-  size_t next; /* of `captured`, to be changed */
+  size_t next;         /* of `captured`, to be changed */
+  rt_tensor_map *maps; /* by their numbers */
 } rt_cuda_context;
 
 /* CudaWeights.c */

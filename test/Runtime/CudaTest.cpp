@@ -162,6 +162,8 @@ TEST_F(CudaTest, OpensAndCloses) {
                        "cuFuncSetAttribute add 8 231424\n"
                        "cuModuleGetFunction rows\n"
                        "cuFuncSetAttribute rows 8 231424\n"
+                       "cuModuleGetFunction tiles\n"
+                       "cuFuncSetAttribute tiles 8 231424\n"
                        "cuMemAlloc 41943072 -> m1\n"
                        "cuStreamCreate 1 -> s1\n"
                        "cuMemHostAlloc 16777216 -> h1\n"
@@ -474,6 +476,54 @@ TEST_F(CudaTest, SharedMemory) {
   EXPECT_TRUE(failsWith(runRows("shared", 231425), MOEC_ERROR_DEVICE,
                         "kernel 'rows' needs 231425 bytes of shared memory, but CUDA device 0 has "
                         "231424 for a block"));
+}
+
+/// Encoded again only when they change; by value in the launch.
+TEST_F(CudaTest, TensorMaps) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  Tensor<float> x({3, 8}), y({3, 8});
+  auto run = [&](int64_t rows) {
+    x.shape[0] = y.shape[0] = rows;
+    return call("maps", x.dl, y.dl);
+  };
+  moveToDevice(x.dl);
+  moveToDevice(y.dl);
+  driver->name_memory(x.values.data(), x.values.size() * 4, "x");
+  takeLog();
+  ASSERT_EQ(run(3), MOEC_OK) << library->last_error();
+  std::string weights = "cuTensorMapEncodeTiled type 9 of m1 8x4x2 strides 32x128 box 8x4x1 "
+                        "swizzle 3 promotion 3 fill 0 -> t1\n";
+  std::string launch = "launch tiles grid 132x1x1 block 128x1x1 shared 0 in 0: ";
+  std::string rest = " strides 32 box 8x128 swizzle 0 promotion 0 fill 1 -> ";
+  EXPECT_EQ(takeLog(), weights + "cuTensorMapEncodeTiled type 7 of x 8x3" + rest + "t2\n" + launch +
+                           "t1, t2, 3\n");
+  ASSERT_EQ(run(3), MOEC_OK);
+  EXPECT_EQ(takeLog(), launch + "t1, t2, 3\n");
+  ASSERT_EQ(run(2), MOEC_OK);
+  EXPECT_EQ(takeLog(),
+            "cuTensorMapEncodeTiled type 7 of x 8x2" + rest + "t3\n" + launch + "t1, t3, 2\n");
+  // Nothing to read, but a map all the same: of what is there.
+  x.dl.data = nullptr;
+  ASSERT_EQ(run(0), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(),
+            "cuTensorMapEncodeTiled type 7 of m1 8x1" + rest + "t4\n" + launch + "t1, t4, 0\n");
+  // Another context has its own.
+  ASSERT_EQ(createContext(), MOEC_OK);
+  ASSERT_EQ(run(0), MOEC_OK) << library->last_error();
+  EXPECT_NE(takeLog().find(" -> t5\n"), std::string::npos);
+}
+
+TEST_F(CudaTest, NamesBadTensorMap) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  EXPECT_TRUE(failsWith(callOnDevice("maps", {1001, 8}), MOEC_ERROR_DEVICE,
+                        "cannot make tensor map 1 of the library 'fake': "
+                        "CUDA_ERROR_INVALID_VALUE"));
+  driver->fail("cuTensorMapEncodeTiled", 1, 1);
+  EXPECT_TRUE(failsWith(callOnDevice("maps", {2, 8}), MOEC_ERROR_DEVICE, "tensor map 1"));
+  // It is not taken for encoded.
+  EXPECT_EQ(callOnDevice("maps", {2, 8}), MOEC_OK) << library->last_error();
 }
 
 TEST_F(CudaTest, MemoryOfTheProgram) {

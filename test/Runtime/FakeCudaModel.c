@@ -8,6 +8,7 @@
  *   cluster: x [T] -> y [T], in one launch with clusters
  *   large:   x [T] -> y [T], in a grid that no device has
  *   shared:  x [T] -> y [T], with T bytes of shared memory
+ *   maps:    x [T,8] -> y [T,8], with tensor maps of the weights as [2,4,8] and of x
  *
  * With FAKE_BOTH, main is there for the CPU, too: y = 2x + the weights.
  */
@@ -44,6 +45,36 @@ static void main_run(void *const *args, void *workspace, const void *weights, vo
   moec_launch(call, &scale, (void *[]){&x, &workspace, &n, &factor});
   moec_launch_desc add = {1, 100000, {1, blocks, 1}, {BLOCK, 2, 1}, {0, 0, 0}};
   moec_launch(call, &add, (void *[]){&workspace, &weights, &y, &n});
+}
+
+static void maps_run(void *const *args, void *workspace, const void *weights, void *call) {
+  void *x = data_of(args, 0);
+  int64_t n = rows_of(args);
+  (void)workspace;
+  moec_tensor_map_desc of_weights = {.number = 0,
+                                     .type = 9,
+                                     .swizzle = 3,
+                                     .promotion = 3,
+                                     .element_bytes = 2,
+                                     .rank = 3,
+                                     .data = weights,
+                                     .sizes = {2, 4, 8},
+                                     .strides = {64, 16, 1},
+                                     .box = {1, 4, 8}};
+  moec_tensor_map_desc of_x = {.number = 1,
+                               .type = 7,
+                               .fill = 1,
+                               .element_bytes = 4,
+                               .rank = 2,
+                               .data = x,
+                               .sizes = {n, WIDTH},
+                               .strides = {WIDTH, 1},
+                               /* More than 256 rows is too large a box. */
+                               .box = {n > 1000 ? 1000 : 128, WIDTH}};
+  void *arguments[] = {(void *)moec_tensor_map(call, &of_weights),
+                       (void *)moec_tensor_map(call, &of_x), &n};
+  moec_launch_desc launch = {3, 0, {132, 1, 1}, {BLOCK, 1, 1}, {0, 0, 0}};
+  moec_launch(call, &launch, arguments);
 }
 
 static void old_run(void *const *args, void *workspace, const void *weights, void *call) {
@@ -112,12 +143,15 @@ static const moec_entry_desc entries[] = {
     {"cluster", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, cluster_run, NULL},
     {"large", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, large_run, NULL},
     {"shared", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, shared_run, NULL},
+    {"maps", 1, 1, 1, 0, main_in, main_out, symbols, main_shapes, no_workspace, maps_run, NULL},
 };
 
 #define KERNELS                                                                                    \
   ".visible .entry scale(\n.param .u64 a, .param .u64 b, .param .u64 n,\n.param .f32 f)\n{ret;}\n" \
   ".visible .entry add(.param .u64 a,.param .u64 b,.param .u64 c,.param .u64 n) {ret;}\n"          \
-  ".visible .entry rows(.param .u64 a, .param .u64 b, .param .align 8 .b8 n[8]) {ret;}\n"
+  ".visible .entry rows(.param .u64 a, .param .u64 b, .param .align 8 .b8 n[8]) {ret;}\n"          \
+  ".visible .entry tiles(.param .align 64 .b8 a[128], .param .align 64 .b8 b[128],"                \
+  ".param .u64 n) {ret;}\n"
 
 static const char ptx_80[] = ".version 8.0\n.target sm_80\n" KERNELS;
 static const char ptx_90a[] = ".version 8.0\n.target sm_90a\n" KERNELS;
@@ -128,10 +162,11 @@ static const moec_image_desc images[] = {
     {90, 1, MOEC_IMAGE_PTX, 0, ptx_90a, sizeof(ptx_90a)},
     {120, 0, MOEC_IMAGE_CUBIN, 0, cubin_100, sizeof(cubin_100)},
 };
-static const char *const kernels[] = {"scale", "add", "rows"};
-static const moec_cuda_desc cuda = {&moec_cuda_device, 2, 3, images, kernels, 0, WEIGHTS_BYTES};
+static const char *const kernels[] = {"scale", "add", "rows", "tiles"};
+static const moec_cuda_desc cuda = {&moec_cuda_device, 2, 4, images, kernels, 0,
+                                    WEIGHTS_BYTES,     2, 0};
 static const moec_level_desc level = {
-    "sm_90a", "{\"name\":\"fake\",\"level\":\"sm_90a\"}", 4, 0, entries, NULL, &cuda};
+    "sm_90a", "{\"name\":\"fake\",\"level\":\"sm_90a\"}", 5, 0, entries, NULL, &cuda};
 
 static const moec_entry_desc old_entries[] = {
     {"main", 1, 1, 1, 0, main_in, main_out, symbols, main_shapes, main_workspace, old_run, NULL},
@@ -141,8 +176,8 @@ static const moec_image_desc old_images[] = {
     {80, 0, MOEC_IMAGE_PTX, 0, ptx_80, sizeof(ptx_80)},
 };
 static const char *const old_kernels[] = {"add"};
-static const moec_cuda_desc old_cuda = {&moec_cuda_device, 2,         1, old_images,
-                                        old_kernels,       OLD_BEGIN, 64};
+static const moec_cuda_desc old_cuda = {&moec_cuda_device, 2,  1, old_images, old_kernels,
+                                        OLD_BEGIN,         64, 0, 0};
 static const moec_level_desc old_level = {
     "sm_75", "{\"name\":\"fake\",\"level\":\"sm_75\"}", 1, 0, old_entries, NULL, &old_cuda};
 

@@ -254,7 +254,7 @@ Constant *Tables::image(const ImageDescription &image) {
 }
 
 Constant *Tables::cuda(const std::optional<CUDADescription> &cuda) {
-  static_assert(sizeof(moec_cuda_desc) == 48 && sizeof(moec_image_desc) == 32,
+  static_assert(sizeof(moec_cuda_desc) == 56 && sizeof(moec_image_desc) == 32,
                 "a structure of model_abi.h changed: change the tables too");
   if (!cuda)
     return llvm::ConstantPointerNull::get(pointer);
@@ -264,7 +264,8 @@ Constant *Tables::cuda(const std::optional<CUDADescription> &cuda) {
   return global(
       structure({hiddenGlobal("moec_cuda_device", i8, nullptr), integer(i32, images.size()),
                  integer(i32, cuda->kernels.size()), structures(images), strings(cuda->kernels),
-                 integer(i64, cuda->weightsBegin), integer(i64, cuda->weightsBytes)}));
+                 integer(i64, cuda->weightsBegin), integer(i64, cuda->weightsBytes),
+                 integer(i32, cuda->numTensorMaps), integer(i32, 0)}));
 }
 
 static std::string getLevelName(unsigned number) { return "moec_level_" + llvm::utostr(number); }

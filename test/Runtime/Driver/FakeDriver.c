@@ -25,13 +25,14 @@ enum {
 
 /*===-- State -------------------------------------------------------------===*/
 
-typedef enum { MEMORY, PINNED, MODULE, FUNCTION, STREAM, EVENT, NODE, NAMED, NUM_KINDS } kind;
-static const char *const prefixes[NUM_KINDS] = {"m", "h", "module", "", "s", "e", "n", ""};
+typedef enum { MEMORY, PINNED, MODULE, FUNCTION, STREAM, EVENT, NODE, MAP, NAMED, NUM_KINDS } kind;
+static const char *const prefixes[NUM_KINDS] = {"m", "h", "module", "", "s", "e", "n", "t", ""};
 
 #define MAX_PARAMETERS 512
 /* Bytes of shared memory: of each kernel, and at most of a block. */
 #define STATIC_SHARED 1024
 #define SHARED_OPTIN 232448
+#define TENSOR_MAP_BYTES 128
 
 /* Whatever a pointer of the driver points to. */
 typedef struct object {
@@ -531,6 +532,8 @@ static void log_kernel(const char *what, const object *function, const unsigned 
     size_t bytes = function->sizes[i];
     memcpy(&value, parameters[i], bytes < sizeof(value) ? bytes : sizeof(value));
     describe(value, text, sizeof(text));
+    if (bytes == TENSOR_MAP_BYTES)
+      snprintf(text, sizeof(text), "%.63s", (const char *)parameters[i]);
     length += (size_t)snprintf(line + length, size - length, "%s%s", i ? ", " : ": ", text);
   }
   log_line("%s", line);
@@ -556,6 +559,52 @@ EXPORT int cuLaunchKernelEx(const launch_config *config, void *function, void **
     snprintf(where + length, sizeof(where) - (size_t)length, " as %s", last_node->name);
   }
   log_kernel("launch", found, config->grid, config->block, config->shared_bytes, where, parameters);
+  return OK;
+}
+
+/*===-- Tensor maps -------------------------------------------------------===*/
+
+/* "64x8" */
+static void append_sizes(char *text, size_t size, const uint64_t *sizes, const uint32_t *box,
+                         unsigned count) {
+  for (unsigned i = 0; i < count; ++i) {
+    size_t length = strlen(text);
+    snprintf(text + length, size - length, "%s%llu", i ? "x" : " ",
+             (unsigned long long)(sizes ? sizes[i] : box[i]));
+  }
+}
+
+/* What the reference of the driver API demands of the tiled mode without interleaving. */
+EXPORT int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, unsigned long long data,
+                                  const uint64_t *sizes, const uint64_t *strides,
+                                  const uint32_t *box, const uint32_t *element_strides,
+                                  int interleave, int swizzle, int promotion, int fill) {
+  BEGIN;
+  static const unsigned bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};
+  if (type < 0 || type > 12 || rank < 1 || rank > 5 || data == 0 || data % 16 != 0 ||
+      (uintptr_t)map % 64 != 0 || interleave != 0 || swizzle < 0 || swizzle > 3 || promotion < 0 ||
+      promotion > 3 || fill < 0 || fill > 1)
+    return INVALID_VALUE;
+  for (unsigned i = 0; i < rank; ++i)
+    if (sizes[i] == 0 || sizes[i] > (uint64_t)1 << 32 || box[i] == 0 || box[i] > 256 ||
+        element_strides[i] != 1 ||
+        (i > 0 && (strides[i - 1] % 16 != 0 || strides[i - 1] >= (uint64_t)1 << 40)))
+      return INVALID_VALUE;
+  unsigned inner = box[0] * bytes[type];
+  if (inner % 16 != 0 || (swizzle && inner > 16u << swizzle))
+    return INVALID_VALUE;
+  object *made = add(MAP, 0);
+  char line[512], place[64];
+  describe(data, place, sizeof(place));
+  snprintf(line, sizeof(line), "cuTensorMapEncodeTiled type %d of %s", type, place);
+  append_sizes(line, sizeof(line), sizes, NULL, rank);
+  strcat(line, " strides");
+  append_sizes(line, sizeof(line), strides, NULL, rank - 1);
+  strcat(line, " box");
+  append_sizes(line, sizeof(line), NULL, box, rank);
+  log_line("%s swizzle %d promotion %d fill %d -> %s", line, swizzle, promotion, fill, made->name);
+  memset(map, 0, TENSOR_MAP_BYTES);
+  snprintf(map, TENSOR_MAP_BYTES, "%s", made->name);
   return OK;
 }
 
@@ -619,13 +668,16 @@ static void name_memory(const void *memory, size_t bytes, const char *name) {
 static int count_live(void) {
   int count = num_retained + num_pushed;
   for (object *it = objects; it; it = it->next)
-    count += it->kind != NAMED && it->kind != FUNCTION && it->kind != NODE;
+    count += it->kind != NAMED && it->kind != FUNCTION && it->kind != NODE && it->kind != MAP;
   return count;
 }
 
 static void reset_all(void) {
-  while (objects && (objects->kind == NAMED || objects->kind == NODE))
-    drop(objects->kind, objects);
+  for (object *it = objects, *next; it; it = next) {
+    next = it->next;
+    if (it->kind == NAMED || it->kind == NODE || it->kind == MAP)
+      drop(it->kind, it);
+  }
   last_node = NULL;
   reset();
 }

@@ -56,6 +56,7 @@ struct CUDADescription {
   std::vector<std::string> kernels;
   /// The part of the weights' data section that the kernels read.
   uint64_t weightsBegin = 0, weightsBytes = 0;
+  uint32_t numTensorMaps = 0;
 };
 
 /// The code for one level of instructions, or for GPUs that have the same kernels.
