@@ -166,9 +166,9 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
 
 static LogicalResult lowerToGPU(Compilation &compilation) {
   // The kernels are the same for all architectures that were asked for.
-  bool isHopper = llvm::all_equal(compilation.options.gpuArchs) &&
-                  compilation.options.gpuArchs.front() == "sm_90a";
-  return lower(compilation, isHopper ? "moe-to-gpu{warpgroups=true}" : "moe-to-gpu", "gpu-kernel");
+  const std::vector<std::string> &archs = compilation.options.gpuArchs;
+  StringRef arch = llvm::all_equal(archs) ? StringRef(archs.front()) : "sm_80";
+  return lower(compilation, llvm::formatv("moe-to-gpu{{arch={0}}", arch).str(), "gpu-kernel");
 }
 
 static LogicalResult lowerToLinalg(Compilation &compilation) {
