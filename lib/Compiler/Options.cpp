@@ -161,7 +161,9 @@ static std::vector<OptionDescription> makeOptions() {
                    {"2", "CPU kernels"},
                    {"3", "CPU kernels, all optimizations (default)"}};
   add("target", "target", "Target", "What to compile for", setText<&O::target>).choices = {
-      {"cpu", "x86-64 (default)"}, {"cuda", "NVIDIA GPUs"}};
+      {"cpu", "x86-64 (default)"},
+      {"cuda", "NVIDIA GPUs"},
+      {"cpu,cuda", "both in one library, chosen when it is opened"}};
   add("gpu-arch", "sm_80,...", "Target",
       "cuda: architectures to compile for (default: sm_80,sm_90a)", setGPUArchs);
   add("gpu-format", "format", "Target", "cuda: what the library has of its kernels",

@@ -74,7 +74,7 @@ struct CompileOptions {
   std::string weightsFile;
   /// Folder that weight files are relative to. Default: the folder of `input`.
   std::string modelFolder;
-  /// "cpu" or "cuda".
+  /// "cpu", "cuda" or "cpu,cuda".
   std::string target = "cpu";
   /// cuda: architectures that kernels are compiled for, as GPUMachine names them. Default: sm_80,
   /// sm_90a.
