@@ -159,10 +159,8 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
 }
 
 static LogicalResult lowerToGPU(Compilation &compilation) {
-  return lower(compilation,
-               compilation.gpus.front().hasWarpgroupProducts() ? "moe-to-gpu{warpgroups=true}"
-                                                               : "moe-to-gpu",
-               "gpu-kernel");
+  StringRef arch = compilation.gpus.front().name;
+  return lower(compilation, llvm::formatv("moe-to-gpu{{arch={0}}", arch).str(), "gpu-kernel");
 }
 
 static LogicalResult lowerToLinalg(Compilation &compilation) {

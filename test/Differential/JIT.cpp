@@ -170,6 +170,12 @@ static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions
   if (!machine)
     return machine.takeError();
   compilation.machine = std::move(*machine);
+  for (const std::string &name : options.gpuArchs) {
+    auto gpu = GPUMachine::get(name);
+    if (!gpu)
+      return gpu.takeError();
+    compilation.gpus.push_back(*gpu);
+  }
   compilation.module = loadModule(options.input, &context);
   if (!compilation.module ||
       (!options.weightsFile.empty() &&

@@ -12,8 +12,11 @@ namespace mlir::moe::cuda {
 
 /// What the products may use, and how rows are cut for them.
 struct ProductTarget {
-  /// wgmma, mbarriers and setmaxnreg: for sm_90a alone.
+  /// wgmma, bulk copies of tensor maps, mbarriers and setmaxnreg.
   bool hasWarpgroups = false;
+  /// Whether rows and weights of f32 are rounded to tf32.
+  bool roundsToTF32 = false;
+  int64_t multiprocessors = 132;
 
   /// Rows of the blocks that a product takes at once. An expert's rows are cut into blocks of
   /// the second size (kind 1); a block that has no more rows than the first (kind 0) goes to
@@ -63,6 +66,9 @@ struct Product {
   Layout layout = Layout::OutIn;
   ActivationAttr activation; ///< null: none
   int64_t experts = 1, n = 0, k = 0;
+  /// Tensor maps of the weights, and of a source whose rows follow each other; null unless a
+  /// kernel copies by them.
+  Value weightMap, gateMap, sourceMap;
 };
 
 /// What the product computes with, from f32 sums: the rows' bf16 or f16 on tensor cores, where

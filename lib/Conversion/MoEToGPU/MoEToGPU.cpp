@@ -7,6 +7,7 @@
 #include "Kernels.h"
 #include "WarpKernels.h"
 #include "moec/Support/Unsupported.h"
+#include "moec/Target/CUDA/Machine.h"
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/NVGPU/IR/NVGPUDialect.h"
@@ -210,7 +211,13 @@ struct MoEToGPUPass : public moe::impl::MoEToGPUPassBase<MoEToGPUPass> {
   using MoEToGPUPassBase::MoEToGPUPassBase;
 
   void runOnOperation() override {
-    GPULowering lowering(getOperation(), {warpgroups});
+    auto machine = GPUMachine::get(arch);
+    if (!machine) {
+      getOperation()->emitError() << toString(machine.takeError());
+      return signalPassFailure();
+    }
+    ProductTarget products = {machine->hasWarpgroupProducts(), tf32, machine->multiprocessors};
+    GPULowering lowering(getOperation(), products);
     if (failed(lowerAll(getOperation(), lowering, KernelTarget{kLanes})) ||
         failed(lowering.finish()))
       signalPassFailure();
