@@ -164,11 +164,13 @@ static LogicalResult lowerToGPU(Compilation &compilation) {
 }
 
 static LogicalResult lowerToLinalg(Compilation &compilation) {
-  bool optimize = compilation.options.optLevel >= 1 && !compilation.isForCUDA();
+  bool optimize = compilation.options.optLevel >= 1;
+  // A GPU's vectors are its warps.
+  int64_t vectorBits = compilation.isForCUDA() ? 1024 : compilation.machine.vectorBits;
   if (optimize && failed(compilation.runPasses("fuse-attention")))
     return failure();
   std::string pipeline = llvm::formatv("onnx-to-linalg{{vector-bits={0}},canonicalize,cse",
-                                       optimize ? compilation.machine.vectorBits : 0);
+                                       optimize ? vectorBits : 0);
   return lower(compilation, pipeline, "linalg");
 }
 

@@ -4,16 +4,23 @@
 // --linalg-to-gpu: what an entry does with memory becomes kernels.
 
 #include "moec/Conversion/LinalgToGPU/LinalgToGPU.h"
+#include "Contraction.h"
 #include "KernelOutliner.h"
+#include "RowGroup.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/Unsupported.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/Linalg/Utils/Utils.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/Matchers.h"
 #include "mlir/IR/Remarks.h"
 
 namespace mlir::moe {
@@ -91,8 +98,8 @@ private:
 
   static bool reachesLaunch(Value memref) {
     return llvm::any_of(memref.getUsers(), [](Operation *user) {
-      return isa<gpu::LaunchFuncOp>(user) ||
-             (isa<ViewLikeOpInterface>(user) && llvm::any_of(user->getResults(), reachesLaunch));
+      return isa<gpu::LaunchFuncOp>(user) || (isa<ViewLikeOpInterface, memref::TransposeOp>(user) &&
+                                              llvm::any_of(user->getResults(), reachesLaunch));
     });
   }
 
@@ -115,6 +122,8 @@ private:
   void generalize() {
     entry.walk([&](memref::CopyOp copy) {
       rewriter.setInsertionPoint(copy);
+      if (copy.getSource() == copy.getTarget())
+        return rewriter.eraseOp(copy);
       linalg::makeMemRefCopyOp(rewriter, copy.getLoc(), copy.getSource(), copy.getTarget());
       rewriter.eraseOp(copy);
     });
@@ -155,9 +164,12 @@ private:
   }
 
   void lowerBlock(Block &block) {
+    for (linalg::GenericOp op : llvm::make_early_inc_range(block.getOps<linalg::GenericOp>()))
+      absorbFilling(op);
     SmallVector<Operation *> ops;
     for (Operation &op : block)
       ops.push_back(&op);
+    llvm::SmallPtrSet<Operation *, 8> done;
     SmallVector<Operation *> pending;
     auto flush = [&] {
       if (!pending.empty())
@@ -165,6 +177,8 @@ private:
       pending.clear();
     };
     for (Operation *op : ops) {
+      if (done.contains(op))
+        continue;
       if (isSequential(op)) {
         if (!pending.empty() && pending.back()->getNextNode() != op)
           flush();
@@ -172,7 +186,12 @@ private:
         continue;
       }
       flush();
-      if (auto generic = dyn_cast<linalg::GenericOp>(op))
+      auto generic = dyn_cast<linalg::GenericOp>(op);
+      RowGroup group = generic ? RowGroup::collect(generic) : RowGroup();
+      done.insert(group.getOps().begin(), group.getOps().end());
+      if (!group.empty())
+        note(group.outline(outliner), generic);
+      else if (generic)
         lowerGeneric(generic);
       else
         for (Region &region : op->getRegions())
@@ -239,7 +258,44 @@ private:
       note(outliner.outlineSequential({op.getOperation()}), op);
       return;
     }
-    note(outliner.outlineParallel(op), op);
+    if (auto contraction = Contraction::match(op))
+      note(contraction->outline(outliner), op);
+    else if (auto reduction = Reduction::match(op))
+      note(reduction->outline(outliner), op);
+    else
+      note(outliner.outlineParallel(op), op);
+  }
+
+  /// The number that all elements of a result become, if `op` does no more.
+  static TypedAttr getFilling(linalg::GenericOp op) {
+    if (op.getNumReductionLoops() != 0 || op.getNumDpsInits() != 1 || !hasOwnPlaces(op))
+      return {};
+    Value value = op.getBody()->getTerminator()->getOperand(0);
+    if (auto scalar = dyn_cast<BlockArgument>(value); scalar && scalar.getOwner() == op.getBody())
+      value = op.getMatchingOpOperand(scalar)->get();
+    TypedAttr constant;
+    return matchPattern(value, m_Constant(&constant)) ? constant : TypedAttr();
+  }
+
+  /// Lets an operation that begins with what `op` filled begin with the number itself.
+  bool absorbFilling(linalg::GenericOp op) {
+    TypedAttr filling = getFilling(op);
+    if (!filling)
+      return false;
+    Value memory = op.getDpsInits()[0];
+    Operation *next = op->getNextNode();
+    while (isa<memref::AllocOp>(next) || (isMemoryEffectFree(next) && next->getNextNode()))
+      next = next->getNextNode();
+    auto reader = dyn_cast<linalg::GenericOp>(next);
+    auto isOther = [&](Value input) {
+      return !isa<MemRefType>(input.getType()) || getRoot(input) != getRoot(memory);
+    };
+    if (!reader || reader.getNumDpsInits() != 1 || reader.getDpsInits()[0] != memory ||
+        !llvm::all_of(reader.getDpsInputs(), isOther) || !hasOwnPlaces(reader))
+      return false;
+    reader->setAttr(kStartAttr, filling);
+    op.erase();
+    return true;
   }
 
   /// Does each point of the parallel loops have elements of its own in every result?

@@ -15,6 +15,12 @@ def LinalgToGPU : Pass<"linalg-to-gpu", "::mlir::ModuleOp"> {
     - A linalg operation or `memref.copy` becomes a kernel with one thread for each point of
       its parallel loops, which goes through the reduction loops in order. An operation whose results
       do not have a place of their own for each of these points runs on one thread.
+    - A product of two factors (MatMul, Einsum and whatever was fused with them) goes by tiles
+      through shared memory: tensor cores multiply f16 and bf16, others are fused multiply-adds in f32.
+    - A reduction along contiguous memory has a warp for each of these points.
+    - Consecutive operations, a reduction among them, that write and read the same rows of what they
+      share become one kernel, with a warp or a block for each row.
+    - An operation that starts from what `linalg.fill` wrote starts from the number itself.
     - Loops and conditions of the scf dialect that access memory, and single loads and
       stores, become kernels of one thread. That is right but slow: a remark says where.
       A loop or condition that launches kernels itself stays on the host.
@@ -33,8 +39,10 @@ def LinalgToGPU : Pass<"linalg-to-gpu", "::mlir::ModuleOp"> {
     operations that cannot run there, are reported together.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect",
-                           "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
-                           "::mlir::scf::SCFDialect"];
+                           "::mlir::linalg::LinalgDialect", "::mlir::LLVM::LLVMDialect",
+                           "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect",
+                           "::mlir::NVVM::NVVMDialect", "::mlir::scf::SCFDialect",
+                           "::mlir::vector::VectorDialect"];
 }
 
 #endif
