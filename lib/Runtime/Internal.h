@@ -238,6 +238,7 @@ moec_status rt_workspace_size(moec_context *context, const char *entry, const DL
 moec_status rt_run(moec_context *context, const char *entry, const DLTensor *const *in,
                    int32_t n_in, DLTensor *const *out, int32_t n_out);
 
+moec_status rt_wait(moec_context *context);
 moec_status rt_update_graph(moec_context *context, void *graph_exec, const char *entry,
                             const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
                             int32_t n_out);

@@ -278,6 +278,12 @@ typedef struct moec_library {
                               const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
                               int32_t n_out);
 
+  /* Waits until the work of the context's runs is done, graphs with them included, and returns what
+   * went wrong in it: MOEC_ERROR_RUN for a check of the values, MOEC_ERROR_DEVICE for an error of
+   * the device. Without it the context's next run returns the failed check of an earlier one, if it
+   * is known by then, and does nothing else. At once on the CPU. */
+  moec_status (*wait)(moec_context *context);
+
   /* As info, of the code that the model was opened with: its target and regions. */
   const char *(*model_info)(const moec_model *model);
 } moec_library;

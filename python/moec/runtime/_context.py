@@ -177,6 +177,11 @@ class Context:
         self._call(self._table.run, chosen.name, ins, outs)
         return arrays
 
+    def wait(self) -> None:
+        """Waits until the work of all runs is done on the GPU, and raises what failed in it. At once on
+        the CPU."""
+        self._library.check(self._table.wait(self._handle))
+
     def borrow(self, value: Array, what: str = "the tensor", writable: bool = False) -> DLTensor:
         """As `moec.runtime.borrow`, of arrays where the model's tensors are. On a CUDA device the stream
         of the context then waits for what has to be done with the array."""

@@ -101,5 +101,6 @@ class LibraryTable(ctypes.Structure):
         ("num_workers", ctypes.CFUNCTYPE(ctypes.c_int32, HANDLE)),
         ("device", ctypes.CFUNCTYPE(DLDevice, HANDLE)),
         ("update_graph", ctypes.c_void_p),
+        ("wait", ctypes.CFUNCTYPE(STATUS, HANDLE)),
         ("model_info", ctypes.CFUNCTYPE(ctypes.c_char_p, HANDLE)),
     ]
