@@ -204,6 +204,16 @@ def test_layer(programs, gpu, name):
     check(programs[gpu], name, arrays, real)
 
 
+def test_tf32(tmp_path):
+    """Operands have 11 bits: more than bf16, fewer than f32."""
+    name = "f32_interleaved_in_out"
+    program = Program(LAYERS[name].text(name), {}, tmp_path, level=3, gpu=GPUS["any"], tf32=True)
+    arrays, real = LAYERS[name].draw(np.random.default_rng(4), tokens=101)
+    error = relative_error(run(program, name, arrays), LAYERS[name].evaluate(arrays, real))
+    program.close()
+    assert TOLERANCES["f32"] < error < 1e-3
+
+
 @pytest.mark.parametrize("tokens", [0, 1, 3])
 @pytest.mark.parametrize("gpu, name", [("any", "f32"), ("any", "bf16_separate"), ("sm_90a", "bf16_separate")])
 def test_few_tokens(programs, gpu, name, tokens):
