@@ -203,8 +203,9 @@ LogicalResult Driver::checkTarget() {
   bool isCUDA = hasTarget(options, "cuda");
   if (emitsONNX() && options.target != "cpu")
     return compilation.fail(CompileStatus::Usage, "--emit=onnx has no target: leave out --target");
-  if (!isCUDA && !(options.gpuArchs.empty() && options.gpuFormat.empty()))
-    return compilation.fail(CompileStatus::Usage, "--gpu-arch and --gpu-format need --target=cuda");
+  if (!isCUDA && (!options.gpuArchs.empty() || !options.gpuFormat.empty() || options.tf32))
+    return compilation.fail(CompileStatus::Usage,
+                            "--gpu-arch, --gpu-format and --tf32 need --target=cuda");
   return chooseLevels();
 }
 

@@ -171,6 +171,9 @@ static std::vector<OptionDescription> makeOptions() {
       .choices = {{"ptx", "text that the driver compiles; needs no CUDA Toolkit"},
                   {"cubin", "machine code of each architecture"},
                   {"fatbin", "machine code of each, and PTX of the newest (default)"}};
+  add("tf32", "", "Target",
+      "cuda: products of experts in float32 by tensor cores, from operands with 11 bits",
+      setFlag<&O::tf32>);
   OptionDescription &cpu =
       add("cpu", "name", "Target",
           "CPU whose instructions may be used: any x86-64 of LLVM, such as", setText<&O::cpu>);

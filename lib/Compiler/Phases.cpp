@@ -160,7 +160,9 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
 
 static LogicalResult lowerToGPU(Compilation &compilation) {
   StringRef arch = compilation.gpus.front().name;
-  return lower(compilation, llvm::formatv("moe-to-gpu{{arch={0}}", arch).str(), "gpu-kernel");
+  std::string pipeline = llvm::formatv("moe-to-gpu{{arch={0} tf32={1}}", arch,
+                                       compilation.options.tf32 ? "true" : "false");
+  return lower(compilation, pipeline, "gpu-kernel");
 }
 
 static LogicalResult lowerToLinalg(Compilation &compilation) {

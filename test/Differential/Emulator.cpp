@@ -441,7 +441,7 @@ void runBlock() {
 void beginLaunch(int64_t blocks, int64_t threads, int64_t sharedBytes) {
   if (sharedBytes > 227 * 1024)
     stop("a launch with " + llvm::Twine(sharedBytes) + " bytes of shared memory");
-  if (blocks < 1 || threads < 1 || threads > kMostThreads || threads % kLanes)
+  if (blocks < 0 || threads < 1 || threads > kMostThreads || threads % kLanes)
     stop("a launch of " + llvm::Twine(blocks) + " blocks of " + llvm::Twine(threads) + " threads");
   // Kernels take what is left of the work in turn: a few blocks do.
   launch.blocks = std::min<int64_t>(blocks, 3);

@@ -207,8 +207,9 @@ extern "C" {
 
 /// Compiles FOLDER/layers.mlir with the weights of FOLDER/w.safetensors, if `weights`,
 /// at this optimization level, for an emulated GPU of the architecture `gpu` unless that is
-/// empty; writes FOLDER/packed.safetensors. Null: see moec_jit_error.
-void *moec_jit_compile(const char *folder, bool weights, unsigned level, const char *gpu) {
+/// empty, with or without tf32; writes FOLDER/packed.safetensors. Null: see moec_jit_error.
+void *moec_jit_compile(const char *folder, bool weights, unsigned level, const char *gpu,
+                       bool tf32) {
   llvm::InitializeNativeTarget();
   [[maybe_unused]] static bool once = (registerEmulateGPU(), true);
   CompileOptions options;
@@ -220,6 +221,7 @@ void *moec_jit_compile(const char *folder, bool weights, unsigned level, const c
   if (*gpu) {
     options.target = "cuda";
     options.gpuArchs = {gpu};
+    options.tf32 = tf32;
   }
   auto program = makeProgram(options);
   if (program)

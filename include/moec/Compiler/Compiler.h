@@ -81,6 +81,8 @@ struct CompileOptions {
   std::vector<std::string> gpuArchs;
   /// cuda: "ptx", "cubin" or "fatbin"; the last two need the CUDA Toolkit. Default: fatbin.
   std::string gpuFormat;
+  /// cuda: products of experts in f32 are made in tf32.
+  bool tf32 = false;
   /// See Machine::getLevels.
   std::string cpu = "native";
   /// 0: the reference lowering of each MoE op; 1 to 3: the CPU kernels, and

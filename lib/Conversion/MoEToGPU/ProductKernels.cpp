@@ -104,23 +104,24 @@ static std::string nameOf(const Product &product, const ProductKernel &kernel) {
   return name;
 }
 
-/// The blocks that a launch begins with; each takes tiles in turn.
+/// The blocks of a launch; each takes tiles in turn.
 static Value numBlocks(cpu::KernelBuilder &b, const Product &product, const ProductKernel &kernel,
-                       ProductTarget target) {
+                       int64_t kind, ProductTarget target) {
   Value most = b.index(kernel.perMultiprocessor * target.multiprocessors);
-  if (product.blocks)
+  Value rows = product.tokens ? product.tokens : b.dim(product.source, 0);
+  if (!product.blocks) {
+    Value tiles = b.mul(b.ceilDiv(rows, kernel.tiling.rows),
+                        llvm::divideCeil(product.n, kernel.tiling.columns));
+    most = b.min(b.createOrFold<arith::MaxSIOp>(tiles, b.index(1)), most);
+  }
+  if (kind == 0)
     return most;
-  Value tiles = b.mul(b.ceilDiv(b.dim(product.source, 0), kernel.tiling.rows),
-                      llvm::divideCeil(product.n, kernel.tiling.columns));
-  return b.min(b.createOrFold<arith::MaxSIOp>(tiles, b.index(1)), most);
+  return b.select(b.less(b.index(target.blockRows(0)), rows), most, b.index(0));
 }
 
 void mlir::moe::cuda::launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &product,
                                     ProductTarget target) {
   for (int64_t kind : {1, 0}) {
-    // Without routing there is one size of blocks.
-    if (!product.blocks && kind == 0)
-      continue;
     ProductKernel way = kernelFor(product, kind, target);
     Product mapped = product;
     if (way.hasMaps)
@@ -131,6 +132,6 @@ void mlir::moe::cuda::launchProduct(cpu::KernelBuilder &b, ModuleOp module, cons
         [&](GPUBuilder &b, Block::BlockArgListType arguments) {
           way.emit(b, withArguments(mapped, arguments), way.tiling, kind);
         });
-    launch(b, kernel, numBlocks(b, product, way, target), operands, way.sharedBytes);
+    launch(b, kernel, numBlocks(b, product, way, kind, target), operands, way.sharedBytes);
   }
 }

@@ -21,11 +21,15 @@ void TileKernel::forItems(int64_t count, function_ref<void(Value)> body) {
   b.ifThen(b.less(last, b.index(count)), [&] { body(last); });
 }
 
-Value TileKernel::numTiles() {
-  Value blocks = p.blocks ? b.loadIndex(p.counts, b.index(2 + kind))
-                          : b.ceilDiv(b.dim(p.source, 0), tiling.rows);
-  return b.mul(blocks, llvm::divideCeil(p.n, outColumns()));
+Value TileKernel::numRowBlocks() {
+  if (p.blocks)
+    return b.loadIndex(p.counts, b.index(2 + kind));
+  Value rows = b.dim(p.source, 0), blocks = b.ceilDiv(rows, tiling.rows);
+  // More rows go to the other kernel, which is not launched for fewer.
+  return kind == 0 ? b.select(b.less(b.index(tiling.rows), rows), b.index(0), blocks) : blocks;
 }
+
+Value TileKernel::numTiles() { return b.mul(numRowBlocks(), llvm::divideCeil(p.n, outColumns())); }
 
 void TileKernel::locate(Value number) {
   int64_t columnTiles = llvm::divideCeil(p.n, outColumns());

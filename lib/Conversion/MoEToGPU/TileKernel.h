@@ -126,6 +126,7 @@ protected:
   Value firstRow, numRows, expert, firstColumn;
 
 private:
+  Value numRowBlocks();
   void storeChunk(Value chunk, Value memory, ValueRange at);
   void copyAsync(Value from, ValueRange fromAt, Value to, ValueRange toAt, Value exists);
   /// Runs `body(bank, row, exists)` for the row of weights of column `c` of the tile.
