@@ -5,6 +5,7 @@
 
 #include "Options.h"
 #include "Status.h"
+#include "moec/Runtime/moec.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/CommandLine.h"
@@ -31,6 +32,11 @@ struct Flags {
   cl::opt<uint64_t> syntheticWeights{
       "synthetic-weights", cl::desc("Compute the weights from this seed instead of reading a file"),
       cl::value_desc("seed"), cl::cat(running)};
+  cl::opt<std::string> device{
+      "device",
+      cl::desc("cpu, cuda or cuda:N (default: a CUDA device if there is one and the "
+               "package has code for it)"),
+      cl::value_desc("name"), cl::cat(running)};
   cl::opt<int> threads{"threads", cl::desc("Number of threads (default: the library's)"),
                        cl::value_desc("N"), cl::cat(running)};
 
@@ -87,6 +93,21 @@ static Error parseDim(StringRef text, Options &options) {
     if (other == name)
       return makeError(Status::CommandLine, "--dim " + name + " is given twice");
   options.dims.emplace_back(name.str(), std::move(sizes));
+  return Error::success();
+}
+
+static Error parseDevice(StringRef text, Options &options) {
+  if (text.empty())
+    return Error::success();
+  auto [name, number] = text.split(':');
+  options.deviceType = name == "cpu" ? kDLCPU : kDLCUDA;
+  bool hasNumber = text.contains(':');
+  bool isValid = name == "cpu" ? !hasNumber
+                               : name == "cuda" &&
+                                     (!hasNumber || (!number.getAsInteger(10, options.deviceId) &&
+                                                     options.deviceId >= 0));
+  if (!isValid)
+    return makeError(Status::CommandLine, "--device " + text + ": expected cpu, cuda or cuda:N");
   return Error::success();
 }
 
@@ -159,6 +180,8 @@ Expected<Options> mlir::moe::run::parseOptions(int argc, char **argv) {
   options.json = flags.json;
   options.threads = flags.threads;
   options.repetitions = flags.repetitions;
+  if (Error error = parseDevice(flags.device, options))
+    return std::move(error);
   for (const std::string &text : flags.dims)
     if (Error error = parseDim(text, options))
       return std::move(error);

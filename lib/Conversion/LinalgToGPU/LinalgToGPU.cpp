@@ -8,11 +8,16 @@
 #include "KernelOutliner.h"
 #include "RowGroup.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
+#include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/Unsupported.h"
 
+#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/FunctionCallUtils.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
@@ -60,7 +65,8 @@ public:
       : entry(entry), outliner(outliner), rewriter(entry.getContext()) {}
 
   LogicalResult lower() {
-    dropMarks();
+    entry.walk([&](ProfileMarkOp op) { op.erase(); });
+    lowerChecks();
     writeResultsInPlace(entry);
     copyConstants();
     generalize();
@@ -73,13 +79,57 @@ public:
   }
 
 private:
-  /// What only a run on the CPU can tell.
-  void dropMarks() {
-    entry.walk([&](ProfileMarkOp op) { op.erase(); });
+  /// Checks of values in memory are made on the device, which leaves the address of the message of
+  /// one that fails in memory of the host's, where the runtime finds it later.
+  void lowerChecks() {
+    SmallVector<CheckOp> ops;
     entry.walk([&](CheckOp op) {
       if (dependsOnMemory(op.getCondition()))
-        op.erase();
+        ops.push_back(op);
     });
+    if (ops.empty())
+      return;
+    Value place = makeCheckPlace();
+    for (CheckOp op : ops)
+      lowerCheck(op, place);
+  }
+
+  /// What `moec_check_place` returns, as a memref.
+  Value makeCheckPlace() {
+    Location loc = entry.getLoc();
+    auto module = entry->getParentOfType<ModuleOp>();
+    rewriter.setInsertionPointToStart(&entry.getBody().front());
+    Type pointer = LLVM::LLVMPointerType::get(rewriter.getContext());
+    auto function =
+        LLVM::lookupOrCreateFn(rewriter, module, "moec_check_place", {pointer}, pointer);
+    assert(succeeded(function) && "declared with another type");
+    Value memory =
+        LLVM::CallOp::create(rewriter, loc, *function, getMarkedArgument(entry, kCallAttr))
+            .getResult();
+    LLVMTypeConverter types(rewriter.getContext());
+    auto type = MemRefType::get({}, rewriter.getI64Type());
+    Value descriptor = MemRefDescriptor::fromStaticShape(rewriter, loc, types, type, memory);
+    return UnrealizedConversionCastOp::create(rewriter, loc, type, descriptor).getResult(0);
+  }
+
+  /// The first failure stays. Only then the host's memory is touched.
+  void lowerCheck(CheckOp op, Value place) {
+    Location loc = op.getLoc();
+    rewriter.setInsertionPoint(op);
+    Value message = LLVM::AddressOfOp::create(rewriter, loc, getCheckMessage(op, rewriter));
+    Value address = LLVM::PtrToIntOp::create(rewriter, loc, rewriter.getI64Type(), message);
+    Value yes = arith::ConstantOp::create(rewriter, loc, rewriter.getBoolAttr(true));
+    Value fails = arith::XOrIOp::create(rewriter, loc, op.getCondition(), yes);
+    auto check = scf::IfOp::create(rewriter, loc, fails, [&](OpBuilder &b, Location) {
+      Value known = memref::LoadOp::create(b, loc, place);
+      Value none = arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(0));
+      Value isFirst = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, known, none);
+      Value first = arith::SelectOp::create(b, loc, isFirst, address, known);
+      memref::StoreOp::create(b, loc, first, place);
+      scf::YieldOp::create(b, loc);
+    });
+    checks.insert(check);
+    rewriter.eraseOp(op);
   }
 
   static bool dependsOnMemory(Value value) {
@@ -217,7 +267,7 @@ private:
       for (Value result : op->getResults())
         if (mlir::failed(passThroughMemory(result, ops)))
           return;
-    if (ops.front()->getNumRegions() != 0)
+    if (ops.front()->getNumRegions() != 0 && !checks.contains(ops.front()))
       remark::missed(ops.front()->getLoc(),
                      remark::RemarkOpts::name("sequential").category("linalg-to-gpu"))
           << "runs on one thread of the device";
@@ -356,6 +406,8 @@ private:
   IRRewriter rewriter;
   bool failed = false;
   llvm::SmallPtrSet<Operation *, 4> reported;
+  /// What checks became.
+  llvm::SmallPtrSet<Operation *, 4> checks;
 };
 
 struct LinalgToGPUPass : moe::impl::LinalgToGPUBase<LinalgToGPUPass> {

@@ -28,8 +28,10 @@ def LinalgToGPU : Pass<"linalg-to-gpu", "::mlir::ModuleOp"> {
       with the arithmetic between.
     - Constants (`memref.get_global`) become constants of the kernels' module; those that a launch
       passes are copied to memory first.
-    - `moe.check` of a value in memory is left out: nobody could report it without waiting
-      for the device. The code goes on with clamped values, as it does on the CPU.
+    - `moe.check` of a value in memory is made by a kernel of one thread. When it fails the address of
+      its message is put where `moec_check_place` says, in memory of the host's that devices reach, unless
+      another one is there: the runtime reports it in a later call, since nobody waits for the
+      device. The code goes on with clamped values, as it does on the CPU.
     - `moe.profile_mark` is left out.
 
     Kernels with the same text are one. They are put into the first `gpu.module`, or into a new one
@@ -39,7 +41,7 @@ def LinalgToGPU : Pass<"linalg-to-gpu", "::mlir::ModuleOp"> {
     operations that cannot run there, are reported together.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect",
-                           "::mlir::linalg::LinalgDialect", "::mlir::LLVM::LLVMDialect",
+                           "::mlir::LLVM::LLVMDialect", "::mlir::linalg::LinalgDialect", "::mlir::LLVM::LLVMDialect",
                            "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect",
                            "::mlir::NVVM::NVVMDialect", "::mlir::scf::SCFDialect",
                            "::mlir::vector::VectorDialect"];
