@@ -7,45 +7,10 @@ PyTorch gives the memory, the streams and the clock. A side that does not read a
 captured into a CUDA graph, which `run` then replays; `mode` says which.
 """
 
-import ctypes
-
 import layer_sides
 import numpy as np
 from layer_sides import Missing, find_module
 from moec.runtime import load
-from moec.runtime._interface import HANDLE, ContextOptions, DLDataType, DLDevice, DLTensor
-
-CUDA = 2
-CODES = {"torch.float32": (2, 32), "torch.float16": (2, 16), "torch.bfloat16": (4, 16), "torch.int32": (0, 32), "torch.int64": (0, 64), "torch.bool": (6, 8)}
-
-
-def device_tensor(tensor):
-    """A description of a contiguous torch tensor on a device."""
-    shape = (ctypes.c_int64 * max(1, tensor.dim()))(*tensor.shape)
-    code, bits = CODES[str(tensor.dtype)]
-    result = DLTensor(tensor.data_ptr(), DLDevice(CUDA, tensor.device.index or 0), tensor.dim(), DLDataType(code, bits, 1), shape, None, 0)
-    result.owner = (tensor, shape)
-    return result
-
-
-class DeviceContext:
-    """Runs of a model in a stream of its device."""
-
-    def __init__(self, model, stream):
-        self.library, self.handle = model.library, HANDLE()
-        options = ContextOptions(size=ctypes.sizeof(ContextOptions), stream=stream or None)
-        self.library.check(self.library.table.context_create(model.handle, ctypes.byref(options), ctypes.byref(self.handle)))
-
-    def run(self, ins, outs):
-        """On what `device_tensor` made, in the order of the first entry."""
-        addresses = [(ctypes.c_void_p * max(1, len(tensors)))(*map(ctypes.addressof, tensors)) for tensors in (ins, outs)]
-        name = self.library.first_entry.name.encode()
-        self.library.check(self.library.table.run(self.handle, name, addresses[0], len(ins), addresses[1], len(outs)))
-
-    def close(self):
-        self.library.table.context_destroy(self.handle)
-        self.handle = HANDLE()
-
 
 class DeviceSide:
     """`begin(tokens)` before the first run of a size, `prepare` before each."""
@@ -97,15 +62,15 @@ class Moec(DeviceSide):
     def __init__(self, setting):
         super().__init__(setting)
         self.model = load(setting.package, weights=setting.weights_path)
-        self.context = DeviceContext(self.model, setting.stream.cuda_stream)
+        self.context = self.model.context(stream=setting.stream.cuda_stream)
 
     def begin(self, tokens):
         super().begin(tokens)
         self.y = self.torch.empty_like(self.x)
-        self.ins, self.outs = [device_tensor(self.x), device_tensor(self.logits)], [device_tensor(self.y)]
+        self.ins, self.outs = [self.context.borrow(one) for one in (self.x, self.logits)], [self.context.borrow(self.y, writable=True)]
 
     def work(self):
-        self.context.run(self.ins, self.outs)
+        self.context.run_tensors(self.ins, self.outs)
         return self.y
 
     def close(self):

@@ -178,14 +178,14 @@ def measure_router(torch, experts, k, arguments):
     rows, count, random = [], 100, np.random.default_rng()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream), device_sides.load(package) as model:
-        context = device_sides.DeviceContext(model, stream.cuda_stream)
+        context = model.context(stream=stream.cuda_stream)
         for tokens in arguments.tokens:
             values = routing.draw_logits(np.ones(experts), k, tokens, random)
             logits = torch.from_numpy(values).cuda()
             ids = torch.empty(tokens, k, dtype=torch.int32, device="cuda")
             weights = torch.empty(tokens, k, dtype=torch.float32, device="cuda")
-            ins, outs = [device_sides.device_tensor(logits)], [device_sides.device_tensor(ids), device_sides.device_tensor(weights)]
-            context.run(ins, outs)
+            ins, outs = [context.borrow(logits)], [context.borrow(one, writable=True) for one in (ids, weights)]
+            context.run_tensors(ins, outs)
             stream.synchronize()
             expected_ids, expected = layer_model.route(values, k)
             if not np.array_equal(np.sort(ids.cpu().numpy()), np.sort(expected_ids)):
@@ -194,7 +194,7 @@ def measure_router(torch, experts, k, arguments):
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 for _ in range(count):
-                    context.run(ins, outs)
+                    context.run_tensors(ins, outs)
             times = []
             for _ in range(arguments.repetitions):
                 start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -25,8 +25,6 @@ import layer_model
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BENCHMARKS = ("device_layer.py", "device_sides.py", "layer_model.py", "layer_on_gpu.py", "layer_sides.py", "layer_vs_peers.py", "machine.py", "plot.py", "prepared.py",
-              "routing.py", "synthetic.py", "triton_layer.py")
 TESTS = ("test_device.py",)
 # Experts and k of routers that are timed alone.
 ROUTERS = ((128, 8), (256, 8))
@@ -37,8 +35,8 @@ TESTED = (("odd", "bf16"), ("odd", "f32"), ("6,2,256,128", "bf16"), ("6,2,256,12
 
 
 def copy_programs(folder):
-    for name in BENCHMARKS:
-        _copy(ROOT / "benchmarks" / name, folder / "benchmarks" / name)
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        _copy(path, folder / "benchmarks" / path.name)
     for name in TESTS:
         _copy(ROOT / "test" / "Integration" / "CUDA" / name, folder / "test" / "Integration" / "CUDA" / name)
     # Without moec itself, which is the compiler.

@@ -33,7 +33,6 @@ def main():
     folder, name, dtype = pathlib.Path(sys.argv[1]), *sys.argv[2:]
     sys.path[:0] = [str(folder / "python")]
     import device_layer
-    import device_sides
     import synthetic
     import torch
     from moec.runtime import load
@@ -46,12 +45,12 @@ def main():
         weights = pathlib.Path(scratch) / "w.safetensors"
         synthetic.write(info, device_layer.SEED, weights)
         with load(package, weights=weights) as model:
-            context = device_sides.DeviceContext(model, 0)
+            context = model.context()
             for tokens in (1, 7, 200):
                 x = torch.randn(tokens, layer.hidden, dtype=rows, device="cuda")
                 logits, y = torch.randn(tokens, layer.experts, device="cuda"), torch.empty_like(x)
-                context.run([device_sides.device_tensor(x), device_sides.device_tensor(logits)], [device_sides.device_tensor(y)])
-                torch.cuda.synchronize()
+                context.run({"x": x, "logits": logits}, {"y": y})
+                context.wait()
                 assert torch.isfinite(y).all()
             context.close()
 

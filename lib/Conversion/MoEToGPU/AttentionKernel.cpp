@@ -696,7 +696,9 @@ void CombineAttention::combine(Value task, Value r) {
 }
 
 void CombineAttention::emit() {
-  Value count = b.mul(countTasks(), numRows());
+  // Of one block nothing is to be put together.
+  Value isSplit = b.min(b.sub(split.count, b.index(1)), b.index(1));
+  Value count = b.mul(b.mul(countTasks(), numRows()), isSplit);
   Value first = b.add(b.mul(b.block(), kWarps), b.div(b.thread(), kLanes));
   b.forLoop(first, count, b.mul(b.numBlocks(), kWarps),
             [&](Value number) { combine(b.div(number, numRows()), b.mod(number, numRows())); });
@@ -750,8 +752,11 @@ void mlir::moe::cuda::launchAttention(ImplicitLocOpBuilder &builder, ModuleOp mo
   Value splits = b.min(b.createOrFold<arith::DivUIOp>(b.index(kEnoughBlocks), tasks),
                        b.createOrFold<arith::DivUIOp>(b.dim(given[1], 2), b.index(kLeastKeys)));
   splits = b.createOrFold<arith::MaxSIOp>(splits, one);
-  // No memory when there is nothing to put together.
-  Value parts = b.mul(b.mul(b.mul(tasks, splits), blockRows), b.min(b.sub(splits, one), one));
+  // Shared keys are at most those of kEnoughBlocks blocks. More tokens never need less memory, and
+  // launches are the same for all sizes: a captured run can be that of other sizes.
+  Value isLong =
+      b.min(b.createOrFold<arith::DivUIOp>(b.dim(given[1], 2), b.index(2 * kLeastKeys)), one);
+  Value parts = b.mul(isLong, kEnoughBlocks * blockRows);
   auto partsType = MemRefType::get({ShapedType::kDynamic, lastSize(given[2]) + 2}, b.getF32Type());
   SmallVector<Value> arguments(given);
   arguments.push_back(memref::AllocOp::create(b, partsType, parts, b.getI64IntegerAttr(64)));
@@ -775,7 +780,7 @@ void mlir::moe::cuda::launchAttention(ImplicitLocOpBuilder &builder, ModuleOp mo
                              SmallVector<Value> values(inside.begin(), inside.end());
                              CombineAttention(b, form, values, splitOf(values), blockRows).emit();
                            });
-  b.ifThen(b.less(one, splits), [&] {
-    launch(b, combine, b.ceilDiv(b.mul(tasks, b.index(blockRows)), kWarps), arguments);
-  });
+  Value warps = b.mul(b.mul(tasks, blockRows), b.min(b.sub(splits, one), one));
+  Value grid = b.createOrFold<arith::MaxSIOp>(b.ceilDiv(warps, kWarps), one);
+  launch(b, combine, grid, arguments);
 }

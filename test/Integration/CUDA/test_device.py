@@ -20,7 +20,6 @@ if not torch.cuda.is_available():
     pytest.skip("unsupported here: there is no CUDA device", allow_module_level=True)
 
 import device_layer  # noqa: E402
-import device_sides  # noqa: E402
 import layer_model  # noqa: E402
 import prepared  # noqa: E402
 import routing  # noqa: E402
@@ -55,10 +54,9 @@ def run_model(model, arrays, expected, stream):
     ins = [to_device(arrays[one.name], one.dtype) for one in entry.inputs]
     outs = [torch.empty(expected[one.name].shape, dtype=getattr(torch, one.dtype), device="cuda") for one in entry.outputs]
     torch.cuda.synchronize()
-    context = device_sides.DeviceContext(model, stream.cuda_stream)
-    context.run([device_sides.device_tensor(one) for one in ins], [device_sides.device_tensor(one) for one in outs])
-    stream.synchronize()
-    context.close()
+    with model.context(stream=stream.cuda_stream) as context:
+        context.run_tensors([context.borrow(one) for one in ins], [context.borrow(one, writable=True) for one in outs])
+        context.wait()
     return {one.name: out for one, out in zip(entry.outputs, outs)}
 
 
@@ -106,17 +104,16 @@ class Opened:
         torch.cuda.synchronize()
         return ins
 
-    def launch(self, tensors, context):
-        x, logits, y = (device_sides.device_tensor(one) for one in tensors)
-        context.run([x, logits], [y])
+    def borrow(self, tensors, context):
+        x, logits, y = tensors
+        return [context.borrow(x), context.borrow(logits)], [context.borrow(y, writable=True)]
 
     def run(self, x, logits):
         stream = torch.cuda.Stream()
-        context = device_sides.DeviceContext(self.model, stream.cuda_stream)
         tensors = self.tensors(x, logits)
-        self.launch(tensors, context)
-        stream.synchronize()
-        context.close()
+        with self.model.context(stream=stream.cuda_stream) as context:
+            context.run_tensors(*self.borrow(tensors, context))
+            context.wait()
         return tensors[2]
 
     def check(self, y, x, logits):
@@ -152,11 +149,12 @@ def test_parallel_streams(layer):
     inputs = [layer.draw(500 + i, seed=i) for i in range(4)]
     expected = [layer.run(*one) for one in inputs]
     streams = [torch.cuda.Stream() for _ in inputs]
-    contexts = [device_sides.DeviceContext(layer.model, stream.cuda_stream) for stream in streams]
+    contexts = [layer.model.context(stream=stream.cuda_stream) for stream in streams]
     tensors = [layer.tensors(*one) for one in inputs]
+    borrowed = [layer.borrow(one, context) for one, context in zip(tensors, contexts)]
     for _ in range(10):
-        for one, context in zip(tensors, contexts):
-            layer.launch(one, context)
+        for one, context in zip(borrowed, contexts):
+            context.run_tensors(*one)
     torch.cuda.synchronize()
     for one, alone, context in zip(tensors, expected, contexts):
         assert torch.equal(one[2], alone)
@@ -166,13 +164,14 @@ def test_parallel_streams(layer):
 def test_graph_replay(layer):
     """A captured run computes with what the memory has when it is replayed."""
     stream = torch.cuda.Stream()
-    context = device_sides.DeviceContext(layer.model, stream.cuda_stream)
+    context = layer.model.context(stream=stream.cuda_stream)
     tensors = layer.tensors(*layer.draw(64))
-    layer.launch(tensors, context)
-    stream.synchronize()
+    borrowed = layer.borrow(tensors, context)
+    context.run_tensors(*borrowed)
+    context.wait()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        layer.launch(tensors, context)
+        context.run_tensors(*borrowed)
     for seed in (1, 2):
         x, logits = layer.draw(64, seed=seed)
         tensors[0].copy_(torch.from_numpy(x))
