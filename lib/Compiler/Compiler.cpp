@@ -176,6 +176,7 @@ LogicalResult Driver::checkOptions() {
                              {"weight-type", options.weightType},
                              {"weight-block", block},
                              {"compute", options.compute},
+                             {"activation-type", options.activationType},
                              {"gpu-format", options.gpuFormat},
                              {"compile-to", options.compileTo}})
     if (!value.empty())
@@ -205,13 +206,21 @@ LogicalResult Driver::checkTarget() {
 }
 
 LogicalResult Driver::checkCompute() {
-  if (options.compute != "bf16")
+  StringRef operands = options.getOperands();
+  if (operands == "f32")
     return success();
-  if (emitsONNX() || options.optLevel == 0)
+  if (operands == "int8" && options.compute == "bf16")
     return compilation.fail(CompileStatus::Usage,
-                            "--compute=bf16 is about CPU kernels, which " +
-                                std::string(emitsONNX() ? "--emit=onnx" : "-O0") +
-                                " does not make");
+                            "--compute=bf16 and --activation-type exclude each other");
+  std::string option = operands == "int8" ? "--activation-type" : "--compute=bf16";
+  if (emitsONNX() || options.optLevel == 0 || options.target == "cuda")
+    return compilation.fail(CompileStatus::Usage, option + " is about CPU kernels, which " +
+                                                      (emitsONNX()             ? "--emit=onnx"
+                                                       : options.optLevel == 0 ? "-O0"
+                                                                               : "--target=cuda") +
+                                                      " does not make");
+  if (operands == "int8")
+    return success();
   SmallVector<const Machine *> machines = {&compilation.machine};
   for (const Level &level : compilation.otherLevels)
     machines.push_back(&level.machine);
@@ -549,7 +558,7 @@ LogicalResult Driver::writeReport() {
   report["model"] = llvm::json::fixUTF8(path::filename(options.input));
   llvm::json::Object target = describeMachine(compilation.machine);
   target["name"] = options.target;
-  target["compute"] = options.compute == "bf16" ? "bf16" : "f32";
+  target["compute"] = options.getOperands();
   llvm::json::Array others;
   for (const Level &level : compilation.otherLevels)
     others.push_back(describeMachine(level.machine));

@@ -156,11 +156,14 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
                             "the CPU kernels need fused multiply-adds, which '" +
                                 compilation.machine.name +
                                 "' lacks; choose --cpu=x86-64-v3 or newer, or -O0");
-  bool computesBF16 = compilation.options.compute == "bf16";
-  std::string pipeline =
-      llvm::formatv("moe-to-cpu{{vector-bits={0} compute-bf16={1} bf16-tiles={2}}",
-                    compilation.machine.vectorBits, computesBF16 ? "true" : "false",
-                    computesBF16 && compilation.machine.hasAMXBF16 ? "amx" : "none");
+  const Machine &machine = compilation.machine;
+  StringRef operands = compilation.options.getOperands();
+  bool hasTiles = operands == "bf16" && machine.hasAMXBF16;
+  // AVX-VNNI has its own encoding of the instruction that AVX512-VNNI has for all widths.
+  bool hasVNNI = machine.vectorBits == 512 ? machine.hasAVX512VNNI : machine.hasAVXVNNI;
+  std::string pipeline = llvm::formatv(
+      "moe-to-cpu{{vector-bits={0} operands={1} tiles={2} vnni={3}}", machine.vectorBits, operands,
+      hasTiles ? "amx" : "none", hasVNNI ? "true" : "false");
   return lower(compilation, pipeline, "cpu-kernel");
 }
 

@@ -25,8 +25,12 @@ namespace mlir::moe::cpu {
 /// Columns of a weight panel: two AVX-512 registers of f32, the same on every ISA.
 constexpr int64_t kPanelWidth = 32;
 
-/// How rows of bf16 are multiplied: pair by pair; by AMX; or as by AMX, with vectors, to test it
-/// where there is none.
+/// What the products of experts multiply: f32; rows and weights rounded to bf16, by AVX512-BF16;
+/// or rows rounded to 8-bit integers with the codes of quantized weights.
+enum class Operands { F32, BF16, Int8 };
+
+/// How blocks of many rows are multiplied: as others; by AMX; or as by AMX, with vectors, to test
+/// it where there is none.
 enum class Tiles { None, AMX, Vectors };
 
 /// What the kernels need to know of the machine.
@@ -34,10 +38,11 @@ struct KernelTarget {
   /// Lanes of f32 in a vector register: 4, 8 or 16. 32 are the threads of a GPU's warp, each
   /// of which holds one element of a vector (see --moe-to-gpu).
   int64_t lanes;
-  /// Whether experts multiply numbers rounded to bf16, by AVX512-BF16.
-  bool roundsToBF16 = false;
-  /// With roundsToBF16.
+  Operands operands = Operands::F32;
+  /// With operands other than f32.
   Tiles tiles = Tiles::None;
+  /// Whether AVX512-VNNI or AVX-VNNI multiplies 8-bit integers.
+  bool hasVNNI = false;
 
   /// For products in f32.
   KernelTarget forF32() const { return {lanes}; }

@@ -111,7 +111,7 @@ def package_of_tiles(compiler, folder, model, *flags):
     before, after = folder / "before.mlir", folder / "after.mlir"
     last = "convert-weights" if flags else "fuse-moe"
     compiler.run(compiler.save(model), CPU, *flags, f"--compile-to={last}", "-o", before)
-    options = "vector-bits=512 compute-bf16=true bf16-tiles=vectors"
+    options = "vector-bits=512 operands=bf16 tiles=vectors"
     run(tool("moe-opt"), before, f"--moe-to-cpu={options}", "--mlir-print-debuginfo", "-o", after)
     text = after.read_text()
     assert f'moe.phase = "{last}"' in text

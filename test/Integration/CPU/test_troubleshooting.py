@@ -129,6 +129,7 @@ COMPILATIONS = [
     ('module attributes {moe.phase = "llvm"} {}', ["--cpu=multi"]),
     (generate.build(MOE), ["--compute=bf16", "--cpu=x86-64-v4"]),
     (generate.build(MOE), ["--compute=bf16", "--cpu=znver4", "-O0"]),
+    (generate.build(MOE), ["--activation-type=int8", "--compute=bf16"]),
     (generate.build(MOE), ["--compile-to=nowhere"]),
     (generate.build(MOE), ["-O1", "-O2"]),
     (generate.build(MOE), ["--compile-to=moe-to-cpu", "-O0"]),
