@@ -158,7 +158,8 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
                                 "' lacks; choose --cpu=x86-64-v3 or newer, or -O0");
   const Machine &machine = compilation.machine;
   StringRef operands = compilation.options.getOperands();
-  bool hasTiles = operands == "bf16" && machine.hasAMXBF16;
+  bool hasTiles =
+      operands == "bf16" ? machine.hasAMXBF16 : operands == "int8" && machine.hasAMXInt8;
   // AVX-VNNI has its own encoding of the instruction that AVX512-VNNI has for all widths.
   bool hasVNNI = machine.vectorBits == 512 ? machine.hasAVX512VNNI : machine.hasAVXVNNI;
   std::string pipeline = llvm::formatv(

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include "IntegerProduct.h"
+#include "TileProduct.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -146,6 +147,11 @@ private:
   SmallVector<Value> codes(Value k, bool mayEnd);
   SmallVector<Value> begin(Value range, Value block);
   void step(Value k, bool mayEnd, MutableArrayRef<Value> sums);
+  void addDots(ArrayRef<Value> panel, Value at, MutableArrayRef<Value> sums);
+  bool usesTiles() { return b.target.tiles != Tiles::None && op.rows % kTileRows == 0; }
+  /// Columns of K of a step by tiles: those of one scale at most.
+  int64_t tileColumns() { return std::min(row.rangeColumns(), kQuad * kTileRows); }
+  SmallVector<Value> tileSums(Value first, int64_t columns);
   SmallVector<Value> addRange(Value range, int64_t columns, ValueRange totals);
 };
 } // namespace
@@ -276,15 +282,59 @@ SmallVector<Value> IntegerProduct::begin(Value range, Value block) {
 
 /// Adds four rows of K to the sums.
 void IntegerProduct::step(Value k, bool mayEnd, MutableArrayRef<Value> sums) {
-  SmallVector<Value> panel = codes(k, mayEnd);
+  addDots(codes(k, mayEnd), b.add(op.aBase, k), sums);
+}
+
+/// The same with the codes in `panel`, and the integers of row 0 from byte `at` on.
+void IntegerProduct::addDots(ArrayRef<Value> panel, Value at, MutableArrayRef<Value> sums) {
   for (int64_t r = 0; r < op.rows; ++r) {
-    Value at = b.add(b.add(op.aBase, k), r * op.stride);
-    Value integers = b.splat(loadWord(b, op.a, at, b.getI32Type()));
+    Value integers = b.splat(loadWord(b, op.a, b.add(at, r * op.stride), b.getI32Type()));
     for (int64_t v = 0; v < vectors(); ++v) {
       Value &sum = sums[r * vectors() + v];
       sum = dot(sum, panel[v], integers);
     }
   }
+}
+
+/// By tiles: the sums of the integers of `columns` columns from `first` on, a multiple of
+/// tileColumns(); their codes are put side by side in a part of the stack.
+SmallVector<Value> IntegerProduct::tileSums(Value first, int64_t columns) {
+  bool isAMX = b.target.tiles == Tiles::AMX;
+  // What a shorter step leaves of it stays zero.
+  auto type = MemRefType::get({kTileRows, kQuad * kPanelWidth}, b.getI8Type());
+  Value memory = memref::AllocaOp::create(b, b.getLoc(), type, b.getI64IntegerAttr(64));
+  auto store = [&](Value vector, Value quad, int64_t v) {
+    vector::StoreOp::create(b, b.getLoc(), vector, memory,
+                            ValueRange{quad, b.index(v * kQuad * b.target.lanes)});
+  };
+  int64_t quads = tileColumns() / kQuad;
+  Value zero = arith::ConstantOp::create(b, b.getLoc(), cast<TypedAttr>(b.getZeroAttr(quadType())));
+  for (int64_t quad = quads; quad < kTileRows; ++quad)
+    for (int64_t v = 0; v < vectors(); ++v)
+      store(zero, b.index(quad), v);
+  SmallVector<Value> init =
+      isAMX ? emitIntegerTiles(b, op.rows) : SmallVector<Value>(op.rows * vectors(), b.splatI32(0));
+  SmallVector<Value> sums = b.forLoop(
+      b.index(0), b.index(columns), b.index(tileColumns()), init, [&](Value k, ValueRange carried) {
+        Value begin = b.add(first, k), at = b.add(op.aBase, begin);
+        b.forLoop(b.index(quads), [&](Value quad) {
+          for (auto [v, vector] : llvm::enumerate(codes(b.add(begin, b.mul(quad, kQuad)), false)))
+            store(vector, quad, v);
+        });
+        if (isAMX)
+          return emitIntegerTileStep(b, op.a, at, op.stride, op.rows, memory, carried);
+        return b.forLoop(b.index(0), b.index(kTileRows), b.index(1), carried,
+                         [&](Value quad, ValueRange carried) {
+                           SmallVector<Value> sums(carried), panel;
+                           for (int64_t v = 0; v < vectors(); ++v)
+                             panel.push_back(vector::LoadOp::create(
+                                 b, b.getLoc(), quadType(), memory,
+                                 ValueRange{quad, b.index(v * kQuad * b.target.lanes)}));
+                           addDots(panel, b.add(at, b.mul(quad, kQuad)), sums);
+                           return sums;
+                         });
+      });
+  return isAMX ? emitIntegerTileVectors(b, op.rows, sums) : sums;
 }
 
 /// totals + the products of a range of `columns` columns.
@@ -296,16 +346,21 @@ SmallVector<Value> IntegerProduct::addRange(Value range, int64_t columns, ValueR
   Value ahead = b.add(first, kPrefetchBytes / rowBytes);
   emitPrefetch(b, weight.scales, op.expert, op.panel,
                arith::DivUIOp::create(b, b.getLoc(), ahead, b.index(weight.block)), 1);
-  int64_t whole = llvm::alignDown(columns, kQuad);
-  SmallVector<Value> sums =
-      b.forLoop(b.index(0), b.index(whole), b.index(kQuad), begin(range, block),
-                [&](Value k, ValueRange carried) {
-                  SmallVector<Value> sums(carried);
-                  emitPrefetch(b, weight.panels, op.expert, op.panel,
-                               b.shiftRight(b.add(ahead, k), perStep / 2), kQuad / perStep);
-                  step(b.add(first, k), /*mayEnd=*/false, sums);
-                  return sums;
-                });
+  int64_t whole = llvm::alignDown(columns, kQuad), tiled = 0;
+  SmallVector<Value> sums = begin(range, block);
+  if (usesTiles() && tileColumns() % 16 == 0) {
+    tiled = llvm::alignDown(columns, tileColumns());
+    for (auto [sum, more] : llvm::zip_equal(sums, tileSums(first, tiled)))
+      sum = b.add(sum, more);
+  }
+  sums = b.forLoop(b.index(tiled), b.index(whole), b.index(kQuad), sums,
+                   [&](Value k, ValueRange carried) {
+                     SmallVector<Value> sums(carried);
+                     emitPrefetch(b, weight.panels, op.expert, op.panel,
+                                  b.shiftRight(b.add(ahead, k), perStep / 2), kQuad / perStep);
+                     step(b.add(first, k), /*mayEnd=*/false, sums);
+                     return sums;
+                   });
   if (whole < columns)
     step(b.add(first, whole), /*mayEnd=*/true, sums);
 

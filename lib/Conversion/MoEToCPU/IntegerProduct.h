@@ -23,9 +23,10 @@ struct IntegerRow {
   /// Bytes from the start of the row.
   int64_t scalesAt() const { return llvm::alignTo(columns, 16); }
   int64_t sumsAt() const { return scalesAt() + 4 * numRanges(); }
-  /// An odd number of cache lines, as for rows of f32.
+  /// An odd number of cache lines, as for rows of f32; a tile may read a line from any integer on.
   int64_t stride() const {
-    return (llvm::divideCeil(sumsAt() + 4 * numRanges(), kLineBytes) | 1) * kLineBytes;
+    int64_t size = std::max(sumsAt() + 4 * numRanges(), scalesAt() + kLineBytes);
+    return (llvm::divideCeil(size, kLineBytes) | 1) * kLineBytes;
   }
 };
 

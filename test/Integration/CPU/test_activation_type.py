@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from harness import FIXTURES
+from harness import FIXTURES, run, tool
 from moec.runtime import load
 from onnx import TensorProto, helper, numpy_helper
 from references import moe as definition
@@ -175,6 +175,30 @@ def test_exact_rows(compiler, cpu, form):
         logits = random.normal(size=(40, E)).astype(np.float32)
         actual = model.run({"x": x, "logits": logits})["y"]
         assert relative_error(actual, evaluate(x, logits, banks, relu)) < 1e-6
+
+
+@pytest.mark.parametrize("form", ["int8", "int8_rows_zero_points", "int4_large_blocks", "int2_zero_points"])
+def test_tiles(compiler, tmp_path, form):
+    """The loops over AMX's tiles, one and two tiles of rows, with vectors in place of its instructions:
+    the bits of the products without tiles. That pass is run with its option, the others by moec."""
+    skip_unless_runs("znver4")
+    random, banks = draw(form)
+    model, cpu = build(banks, "relu"), "--cpu=znver4"
+    before, after, tiles = (tmp_path / name for name in ("before.mlir", "after.mlir", "tiles.moec"))
+    compiler.run(compiler.save(model), cpu, "--compile-to=fuse-moe", "-o", before)
+    options = "vector-bits=512 operands=int8 vnni=true tiles=vectors"
+    run(tool("moe-opt"), before, f"--moe-to-cpu={options}", "--mlir-print-debuginfo", "-o", after)
+    text = after.read_text()
+    assert 'moe.phase = "fuse-moe"' in text
+    after.write_text(text.replace('moe.phase = "fuse-moe"', 'moe.phase = "moe-to-cpu"'))
+    compiler.run(after, cpu, INT8, "--model-dir", compiler.folder, "-o", tiles)
+    with load(tiles) as tiled, load(compiler.package(model, cpu, INT8).path) as plain:
+        for tokens in (3, 30, 150):
+            inputs = {
+                "x": random.normal(size=(tokens, banks[0].codes.shape[2])).astype(np.float32),
+                "logits": random.normal(size=(tokens, E)).astype(np.float32),
+            }
+            np.testing.assert_array_equal(tiled.run(inputs)["y"], plain.run(inputs)["y"])
 
 
 @pytest.mark.parametrize("cpu", ["znver4", "x86-64-v3"])
