@@ -508,11 +508,6 @@ std::string Driver::summarizeTarget() const {
   return llvm::formatv("{0}, threads {1}", machines, stringifyThreads(options.threads));
 }
 
-/// JSON has neither infinity nor NaN.
-static llvm::json::Value finiteOrNull(double number) {
-  return std::isfinite(number) ? llvm::json::Value(number) : nullptr;
-}
-
 static llvm::json::Array describePacking(ModuleOp module,
                                          const llvm::StringMap<ConversionError> &errors) {
   llvm::json::Array weights;
@@ -568,6 +563,7 @@ LogicalResult Driver::writeReport() {
   report["moe_blocks"] = listToJSON(*compilation.module, kBlocksAttr);
   report["lowerings"] = std::move(compilation.lowerings);
   report["packing"] = describePacking(*compilation.module, compilation.conversionErrors);
+  report["rounding"] = std::move(compilation.roundings);
   report["memory"] = llvm::json::Object{{"activations", std::move(compilation.activations)},
                                         {"weights_bytes", int64_t(compilation.weightsBytes)},
                                         {"compiler_peak_bytes", int64_t(usage.ru_maxrss) * 1024}};

@@ -11,6 +11,7 @@ from harness import FIXTURES, run, tool
 from moec.runtime import load
 from onnx import TensorProto, helper, numpy_helper
 from references import moe as definition
+from references import splitmix
 from references.evaluate import relative_error
 
 TINYMOE = FIXTURES / "tinymoe"
@@ -175,6 +176,23 @@ def test_exact_rows(compiler, cpu, form):
         logits = random.normal(size=(40, E)).astype(np.float32)
         actual = model.run({"x": x, "logits": logits})["y"]
         assert relative_error(actual, evaluate(x, logits, banks, relu)) < 1e-6
+
+
+@pytest.mark.parametrize("form", ["int8_rows_zero_points", "int4", "int4_rows_zero_points", "int2_zero_points"])
+def test_report(compiler, form):
+    """The error of the first expert on rows of the documented generator."""
+    _, (up, down) = draw(form)
+    package = compiler.package(build((up, down), "relu"), "--cpu=x86-64-v3", INT8)
+    (entry,) = package.report["rounding"]
+    assert (entry["op"], entry["compute"]) == ("moe.experts", "int8")
+    results = [], []
+    for x in splitmix.normal(4, up.codes.shape[2]):
+        results[0].append(down.values(0) @ relu(up.values(0) @ x.astype(np.float64)))
+        results[1].append(down.values(0) @ down.round(relu(up.values(0) @ up.round(x))))
+    error = splitmix.relative_rms(np.array(results[1]), np.array(results[0]))
+    assert 1e-3 < error < 3e-2
+    assert entry["relative_rms_error"] == pytest.approx(error, rel=1e-3)
+    assert compiler.package(build((up, down), "relu"), "--cpu=x86-64-v3").report["rounding"] == []
 
 
 @pytest.mark.parametrize("form", ["int8", "int8_rows_zero_points", "int4_large_blocks", "int2_zero_points"])
