@@ -140,8 +140,9 @@ Error Package::readInfo() {
   return Error::success();
 }
 
-Error Package::openModel(const std::string &weights) {
+Error Package::openModel(const std::string &weights, uint32_t flags) {
   moec_options options = MOEC_OPTIONS_INIT;
+  options.flags = flags;
   if (library->open(weights.empty() ? nullptr : weights.c_str(), &options, &model) != MOEC_OK)
     return makePackageError(library->last_error());
   return Error::success();
@@ -165,7 +166,8 @@ Expected<SyntheticWeights> Package::makeWeights(uint64_t seed) const {
   return SyntheticWeights::create(*object, seed);
 }
 
-Expected<Package> Package::open(StringRef path, StringRef weights, std::optional<uint64_t> seed) {
+Expected<Package> Package::open(StringRef path, StringRef weights, std::optional<uint64_t> seed,
+                                uint32_t flags) {
   Package package;
   if (Error error = package.load(path))
     return std::move(error);
@@ -180,7 +182,7 @@ Expected<Package> Package::open(StringRef path, StringRef weights, std::optional
     synthetic.emplace(std::move(*made));
     file = synthetic->getPath();
   }
-  if (Error error = package.openModel(file))
+  if (Error error = package.openModel(file, flags))
     return std::move(error);
   return std::move(package);
 }

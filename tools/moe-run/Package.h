@@ -41,7 +41,7 @@ public:
   /// Opens NAME.moec or a library in it. `weights` empty: the file beside it.
   /// With a seed, the weights are SyntheticWeights instead.
   static llvm::Expected<Package> open(llvm::StringRef path, llvm::StringRef weights,
-                                      std::optional<uint64_t> seed);
+                                      std::optional<uint64_t> seed, uint32_t flags);
   Package(Package &&other);
   ~Package();
 
@@ -61,7 +61,7 @@ private:
   Package() = default;
   llvm::Error load(llvm::StringRef path);
   llvm::Error readInfo();
-  llvm::Error openModel(const std::string &weights);
+  llvm::Error openModel(const std::string &weights, uint32_t flags);
   llvm::Expected<SyntheticWeights> makeWeights(uint64_t seed) const;
 
   /// Path of the library.

@@ -79,7 +79,7 @@ static Expected<Status> runAll(const Package &package, const EntryInfo &entry,
 
 static Expected<Status> runTool(const Options &options) {
   Expected<Package> package =
-      Package::open(options.package, options.weights, options.syntheticWeights);
+      Package::open(options.package, options.weights, options.syntheticWeights, options.openFlags);
   if (!package)
     return package.takeError();
   bool measures = options.time || options.profile;

@@ -15,7 +15,7 @@ from ._arrays import Array
 from ._context import Context, ParallelFor
 from ._dlpack import Tensor
 from ._errors import MoecError
-from ._interface import ABI_VERSION, HANDLE, OPEN_PREFETCH, Options
+from ._interface import ABI_VERSION, HANDLE, OPEN_HUGE_PAGES, OPEN_POPULATE, OPEN_PREFETCH, Options
 from ._library import Entry, Library, TensorInfo
 
 if TYPE_CHECKING:
@@ -39,12 +39,15 @@ class Model:
         weights: str | os.PathLike[str] | None = None,
         threads: int = 0,
         prefetch: bool = False,
+        populate: bool = False,
+        huge_pages: bool = False,
     ) -> None:
         """Loads the code; the weights are opened by `open`, or by the first run."""
         self.library = Library(package)
         self._weights = weights
         self._threads = threads
-        self._flags = OPEN_PREFETCH if prefetch else 0
+        flags = {OPEN_PREFETCH: prefetch, OPEN_POPULATE: populate, OPEN_HUGE_PAGES: huge_pages}
+        self._flags = sum(flag for flag, is_set in flags.items() if is_set)
         self._handle = HANDLE()
         # Of _handle and _closed. A finalizer may close the model while this thread has the lock.
         self._lock = threading.RLock()
@@ -214,14 +217,19 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     threads: int = 0,
     prefetch: bool = False,
+    populate: bool = False,
+    huge_pages: bool = False,
 ) -> Model:
     """Opens a package NAME.moec. Takes milliseconds at any size: the weights are mapped into memory
     and shared by all processes that use them.
 
     `weights`: the weights file, if it is not NAME.safetensors in the package. `threads`: the most
     that work at the same time in a run; 0: all processors, or OMP_NUM_THREADS. `prefetch`: read the
-    whole weights file ahead.
+    whole weights file ahead. `populate`: read and map all of it before this returns, so that no run
+    waits for a page that it touches first. `huge_pages`: copy it into memory of this process, of huge
+    pages where the system gives them.
 
     Raises MoecError: "PACKAGE", "WEIGHTS", "CPU", "MEMORY".
     """
-    return Model(package, weights=weights, threads=threads, prefetch=prefetch).open()
+    options = {"prefetch": prefetch, "populate": populate, "huge_pages": huge_pages}
+    return Model(package, weights=weights, threads=threads, **options).open()
