@@ -541,6 +541,8 @@ static llvm::json::Object describeFiles(StringRef folder) {
 static llvm::json::Object describeMachine(const Machine &machine) {
   return llvm::json::Object{{"cpu", machine.name},
                             {"vector_bits", machine.vectorBits},
+                            {"l1_bytes", machine.l1Bytes},
+                            {"l2_bytes", machine.l2Bytes},
                             {"features", llvm::json::Array(machine.features)}};
 }
 

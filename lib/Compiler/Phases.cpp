@@ -184,8 +184,9 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
   // AVX-VNNI has its own encoding of the instruction that AVX512-VNNI has for all widths.
   bool hasVNNI = machine.vectorBits == 512 ? machine.hasAVX512VNNI : machine.hasAVXVNNI;
   std::string pipeline = llvm::formatv(
-      "moe-to-cpu{{vector-bits={0} operands={1} tiles={2} vnni={3}}", machine.vectorBits, operands,
-      hasTiles ? "amx" : "none", hasVNNI ? "true" : "false");
+      "moe-to-cpu{{vector-bits={0} operands={1} tiles={2} vnni={3} l1-bytes={4} l2-bytes={5}}",
+      machine.vectorBits, operands, hasTiles ? "amx" : "none", hasVNNI ? "true" : "false",
+      machine.l1Bytes, machine.l2Bytes);
   return lower(compilation, pipeline, "cpu-kernel");
 }
 

@@ -18,8 +18,6 @@ namespace {
 
 /// Tokens of a parallel task of the combine.
 constexpr int64_t kTokensPerTask = 8;
-/// Bytes of weights that a task reads at least, if there are as many.
-constexpr int64_t kTaskBytes = 64 * 1024;
 /// Multiply-adds of a task of a linear product at least, if there are as many.
 constexpr int64_t kTaskWork = 1024 * 1024;
 /// Elements that a task brings into packed order at least, if there are as many.
@@ -67,7 +65,7 @@ Panel emitPackPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, 
 /// panel stays in cache while the expert's row blocks pass by.
 void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active, Value first,
                       Value counts, function_ref<void(const Panel &, Value, Value)> work) {
-  int64_t group = panelsPerTask(weight), panels = weight.numPanels();
+  int64_t group = panelsPerTask(weight, b.target), panels = weight.numPanels();
   int64_t groups = llvm::divideCeil(panels, group);
   Value numActive = loadIndex(b, counts, b.index(0));
   b.parallelLoop(b.mul(numActive, groups), [&](Value task) {
@@ -293,11 +291,11 @@ std::string PackedWeight::key() const {
   return text;
 }
 
-int64_t mlir::moe::cpu::panelsPerTask(const PackedWeight &weight) {
+int64_t mlir::moe::cpu::panelsPerTask(const PackedWeight &weight, KernelTarget target) {
   int64_t bits = weight.bits ? weight.bits
                              : cast<MemRefType>(weight.panels.getType()).getElementTypeBitWidth();
   int64_t panelBytes = std::max<int64_t>(1, weight.k * kPanelWidth * bits / 8);
-  return std::min<int64_t>(weight.numPanels(), llvm::divideCeil(kTaskBytes, panelBytes));
+  return std::min<int64_t>(weight.numPanels(), llvm::divideCeil(target.taskBytes(), panelBytes));
 }
 
 int64_t PackedWeight::numPanels() const {
@@ -477,7 +475,7 @@ SmallVector<Value> PanelProduct::chunks(ArrayRef<Value> begins, Value length) {
   SmallVector<Value> init = zeros(chains);
   // Chains go through a part of the panel at once: the one after it is asked for in order.
   auto type = cast<MemRefType>(weight.panels.getType());
-  int64_t distance = kPrefetchBytes * 8 /
+  int64_t distance = b.target.prefetchBytes() * 8 /
                      (kPanelWidth * (weight.bits ? weight.bits : type.getElementTypeBitWidth()));
   Value ahead = b.add(begins[0], chains > 1 ? chains * kColumnsPerChunk : distance);
   if (!weight.bits || weight.block >= kColumnsPerChunk)
@@ -1048,7 +1046,8 @@ func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemR
           });
         // A task reads its panels from memory once and its rows from cache: panels are
         // the slower number.
-        int64_t panelsAtOnce = panelsPerTask(w), groups = llvm::divideCeil(panels, panelsAtOnce);
+        int64_t panelsAtOnce = panelsPerTask(w, b.target),
+                groups = llvm::divideCeil(panels, panelsAtOnce);
         int64_t blocksAtOnce = llvm::divideCeil(kTaskWork, panelsAtOnce * kPanelWidth * blockSize);
         Value parts = b.ceilDiv(blocks, blocksAtOnce);
         b.parallelLoop(b.mul(parts, groups), [&](Value task) {

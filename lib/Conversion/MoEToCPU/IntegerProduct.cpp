@@ -343,7 +343,7 @@ SmallVector<Value> IntegerProduct::addRange(Value range, int64_t columns, ValueR
   Value block = arith::DivUIOp::create(b, b.getLoc(), first, b.index(weight.block));
   // Weights are asked for ahead, in the order of the panel.
   int64_t rowBytes = kPanelWidth * weight.bits / 8, perStep = weight.rowsPerStep();
-  Value ahead = b.add(first, kPrefetchBytes / rowBytes);
+  Value ahead = b.add(first, b.target.prefetchBytes() / rowBytes);
   emitPrefetch(b, weight.scales, op.expert, op.panel,
                arith::DivUIOp::create(b, b.getLoc(), ahead, b.index(weight.block)), 1);
   int64_t whole = llvm::alignDown(columns, kQuad), tiled = 0;

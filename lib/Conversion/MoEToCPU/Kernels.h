@@ -13,9 +13,6 @@ namespace mlir::moe::cpu {
 /// Columns of K that are summed before they are added to the total. Blocks of
 /// quantized weights, powers of two, divide it or are divided by it.
 constexpr int64_t kColumnsPerChunk = 256;
-/// Weights are asked for this far ahead, beyond the end of a task too: the worker's next
-/// task most often reads what follows.
-constexpr int64_t kPrefetchBytes = 8 * 1024;
 constexpr int64_t kLineBytes = 64;
 
 /// A packed matrix bank as a kernel sees it: panels, and for quantized weights their
@@ -88,7 +85,7 @@ SoftmaxStatistics emitSoftmaxStatistics(KernelBuilder &b, Value logits, Value to
 Value emitActivation(KernelBuilder &b, ActivationAttr activation, Value gate, Value linear);
 
 /// Columns of a task's panel group: enough bytes that drawing the task costs little.
-int64_t panelsPerTask(const PackedWeight &weight);
+int64_t panelsPerTask(const PackedWeight &weight, KernelTarget target);
 
 /// How the rows that a product reads are stored, one after the other. Rows of f32 are an odd number
 /// of cache lines apart, so that those of a block are in different sets of the cache. When products

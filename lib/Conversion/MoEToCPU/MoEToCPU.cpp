@@ -99,7 +99,13 @@ struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
                             "vector-bits = 512";
       return signalPassFailure();
     }
-    KernelTarget target = {vectorBits / 32, *operands, *tiles, hasVNNI};
+    if (l1Bytes < 4096 || l2Bytes < l1Bytes) {
+      module.emitError()
+          << "l1-bytes = " << l1Bytes << " and l2-bytes = " << l2Bytes
+          << ", expected at least 4096, and the second not to be less than the first";
+      return signalPassFailure();
+    }
+    KernelTarget target = {vectorBits / 32, *operands, *tiles, hasVNNI, l1Bytes, l2Bytes};
     Lowering lowering(module, target);
     if (failed(lowerAll(module, lowering, target)))
       signalPassFailure();

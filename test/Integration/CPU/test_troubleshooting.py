@@ -125,6 +125,9 @@ def with_value(value):
 COMPILATIONS = [
     (generate.build(MOE), ["--cpu=saphirerapids"]),
     (generate.build(MOE), ["--cpu=x86-64-v4,x86-64-v3"]),
+    (generate.build(MOE), ["--cpu=x86-64-v4,l3=1M"]),
+    (generate.build(MOE), ["--cpu=l2=1M,x86-64-v4"]),
+    (generate.build(MOE), ["--cpu=x86-64-v4,l1=2M"]),
     (generate.build(MOE), ["--cpu=multi", "--compile-to=llvm"]),
     ('module attributes {moe.phase = "llvm"} {}', ["--cpu=multi"]),
     (generate.build(MOE), ["--compute=bf16", "--cpu=x86-64-v4"]),

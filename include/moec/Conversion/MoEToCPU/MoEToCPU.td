@@ -38,8 +38,11 @@ def MoEToCPUPass : Pass<"moe-to-cpu", "::mlir::ModuleOp"> {
     that are not constant are read as they are: each worker packs the panel that it is
     about to use into scratch of its own.
 
-    Row blocks have 1, 2, 4, 8 or 12 rows with 32 vector registers, 1, 2 or 3 with 16:
-    as many accumulators as fit beside one panel row of 32 columns.
+    Sizes of blocks come from a cost model over the machine (`vector-bits`, `l1-bytes`,
+    `l2-bytes`; see KernelTarget). Three quarters of the vector registers hold sums: blocks have at most
+    12 rows by 32 columns with AVX-512, 3 with AVX2; smaller blocks have 1 to 4 rows, and then an even
+    number. Weights are asked for a quarter of L1 ahead, and a task reads a sixteenth of L2
+    of them at least.
 
     With `operands=bf16` the products of experts are those of AVX512-BF16: rows, the rows between
     the two products, and weights (after dequantization) are rounded to bfloat16, to nearest,
@@ -64,6 +67,8 @@ def MoEToCPUPass : Pass<"moe-to-cpu", "::mlir::ModuleOp"> {
     Option<"tileUnit", "tiles", "std::string", "\"none\"",
            "how bf16 and int8 go through blocks of many rows: none, amx, or vectors, which do "
            "what amx does">,
+    Option<"l1Bytes", "l1-bytes", "int64_t", "32768", "data cache of a core, first level">,
+    Option<"l2Bytes", "l2-bytes", "int64_t", "1048576", "data cache of a core, second level">,
     Option<"hasVNNI", "vnni", "bool", "false",
            "operands = int8: there is AVX512-VNNI, or AVX-VNNI with vector-bits = 256">,
   ];
