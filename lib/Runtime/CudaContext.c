@@ -161,6 +161,49 @@ void moec_launch(void *call, const moec_launch_desc *launch, void **arguments) {
     longjmp(context->escape, 1);
 }
 
+/*===-- Checks ------------------------------------------------------------===*/
+
+/* With unified addresses, which every device here has, kernels use the same one. */
+static moec_status make_check_place(moec_context *context) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  rt_cuda_context *state = context->on_device;
+  if (state->is_capturing)
+    return rt_fail(MOEC_ERROR_MEMORY,
+                   "the place for failed checks cannot be allocated while the stream is captured: "
+                   "run once before");
+  void *memory = NULL;
+  moec_status status = rt_cu_check(
+      &cuda->driver,
+      cuda->driver.MemHostAlloc(&memory, sizeof(*state->failure),
+                                RT_CU_MEM_HOST_PORTABLE | RT_CU_MEM_HOST_DEVICEMAP),
+      "cannot allocate %zu bytes of pinned memory for failed checks", sizeof(*state->failure));
+  state->failure = memory;
+  if (status == MOEC_OK)
+    *state->failure = NULL;
+  return status;
+}
+
+const char **moec_check_place(void *call) {
+  moec_context *context = call;
+  rt_cuda_context *state = context->on_device;
+  if (!state->failure) {
+    context->device_status = make_check_place(context);
+    if (context->device_status != MOEC_OK)
+      longjmp(context->escape, 1);
+  }
+  return (const char **)state->failure;
+}
+
+/* Once for each failure. */
+static moec_status report_failure(moec_context *context) {
+  rt_cuda_context *state = context->on_device;
+  const char *message = state->failure ? *state->failure : NULL;
+  if (!message)
+    return MOEC_OK;
+  *state->failure = NULL;
+  return rt_fail(MOEC_ERROR_RUN, "an earlier run failed: %s", message);
+}
+
 /*===-- Contexts and runs -------------------------------------------------===*/
 
 moec_status rt_cuda_create_context(moec_context *context) {
@@ -180,6 +223,10 @@ moec_status rt_cuda_create_context(moec_context *context) {
 
 void rt_cuda_destroy_context(moec_context *context) {
   rt_cuda_context *state = context->on_device;
+  if (state->failure && rt_cuda_enter(context->model) == MOEC_OK) {
+    (void)get_cuda(context)->driver.MemFreeHost((void *)state->failure);
+    rt_cuda_leave(context->model);
+  }
   free(state->captured);
   free(state->maps);
   free(state);
@@ -191,12 +238,15 @@ moec_status rt_cuda_begin_run(moec_context *context, void *graph_exec) {
   state->graph = graph_exec;
   state->next = 0;
   state->is_capturing = false;
+  moec_status status = report_failure(context);
+  if (status != MOEC_OK)
+    return status;
   if (graph_exec && !state->was_captured)
     return rt_fail(MOEC_ERROR_ARGUMENT, "no run of this context was captured into a graph");
   if (graph_exec)
     return MOEC_OK;
   int capture = RT_CU_CAPTURE_NONE;
-  moec_status status =
+  status =
       rt_cu_check(&cuda->driver, cuda->driver.StreamIsCapturing(context->options.stream, &capture),
                   "cannot use the stream of the context");
   state->is_capturing = capture == RT_CU_CAPTURE_ACTIVE;
@@ -209,4 +259,12 @@ moec_status rt_cuda_end_run(moec_context *context) {
   rt_cuda_context *state = context->on_device;
   state->was_captured |= state->is_capturing;
   return state->graph ? rt_check_updated(context) : MOEC_OK;
+}
+
+moec_status rt_cuda_wait(moec_context *context) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  moec_status status =
+      rt_cu_check(&cuda->driver, cuda->driver.StreamSynchronize(context->options.stream),
+                  "a run failed on CUDA device %d", cuda->device_id);
+  return status == MOEC_OK ? report_failure(context) : status;
 }

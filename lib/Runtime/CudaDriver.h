@@ -49,6 +49,7 @@ enum { RT_CU_JIT_ERROR_LOG = 5, RT_CU_JIT_ERROR_LOG_BYTES = 6 };
 /* CUevent_flags, CUstream_flags, CUstreamCaptureStatus */
 enum { RT_CU_EVENT_DISABLE_TIMING = 2 };
 enum { RT_CU_STREAM_NON_BLOCKING = 1 };
+enum { RT_CU_MEM_HOST_PORTABLE = 1, RT_CU_MEM_HOST_DEVICEMAP = 2 };
 enum { RT_CU_CAPTURE_NONE = 0, RT_CU_CAPTURE_ACTIVE = 1 };
 
 /* CUlaunchAttribute; its id is a CUlaunchAttributeID. */
@@ -197,6 +198,8 @@ typedef struct {
   size_t num_captured, max_captured;
   size_t next;         /* of `captured`, to be changed */
   rt_tensor_map *maps; /* by their numbers */
+  /* Pinned: the message of a check that failed on the device. NULL: no run has any. */
+  const char *volatile *failure;
 } rt_cuda_context;
 
 /* CudaWeights.c */
@@ -219,6 +222,7 @@ moec_status rt_cuda_create_context(moec_context *context);
 void rt_cuda_destroy_context(moec_context *context);
 moec_status rt_cuda_begin_run(moec_context *context, void *graph_exec);
 moec_status rt_cuda_end_run(moec_context *context);
+moec_status rt_cuda_wait(moec_context *context);
 moec_status rt_cuda_enter(moec_model *model);
 void rt_cuda_leave(moec_model *model);
 moec_status rt_cuda_grow(moec_context *context, rt_buffer *buffer, size_t bytes, const char *what);

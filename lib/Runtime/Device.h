@@ -31,6 +31,8 @@ struct moec_device {
    * graph changes that instead. */
   moec_status (*begin_run)(moec_context *context, void *graph_exec);
   moec_status (*end_run)(moec_context *context);
+  /* Waits for all runs, and reports what failed in them. */
+  moec_status (*wait)(moec_context *context);
 
   /* Makes the buffer on the device at least that large; its content is lost when it grows.
    * Waits for the context's stream then. */

@@ -140,6 +140,8 @@ const char *rt_find_digest(const char *header, size_t size, size_t *length);
 /* Maps the weights file and checks that it is this model's. path NULL: beside
  * the library. */
 moec_status rt_map_weights(moec_model *model, const char *path, uint32_t flags);
+/* Large buffers are made of huge pages where the system has them. */
+#define RT_HUGE_PAGE ((size_t)2 << 20)
 void rt_unmap_weights(moec_model *model);
 
 /* Model.c */
@@ -238,6 +240,7 @@ moec_status rt_workspace_size(moec_context *context, const char *entry, const DL
 moec_status rt_run(moec_context *context, const char *entry, const DLTensor *const *in,
                    int32_t n_in, DLTensor *const *out, int32_t n_out);
 
+moec_status rt_wait(moec_context *context);
 moec_status rt_update_graph(moec_context *context, void *graph_exec, const char *entry,
                             const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
                             int32_t n_out);

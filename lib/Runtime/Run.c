@@ -208,6 +208,20 @@ moec_status rt_run(moec_context *context, const char *entry_name, const DLTensor
   return status;
 }
 
+moec_status rt_wait(moec_context *context) {
+  if (!context)
+    return rt_fail(MOEC_ERROR_ARGUMENT, "the context is a null pointer");
+  const moec_device *device = context->model->device;
+  if (!device)
+    return MOEC_OK;
+  moec_status status = device->enter(context->model);
+  if (status != MOEC_OK)
+    return status;
+  status = device->wait(context);
+  device->leave(context->model);
+  return status;
+}
+
 moec_status rt_update_graph(moec_context *context, void *graph_exec, const char *entry_name,
                             const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
                             int32_t n_out) {

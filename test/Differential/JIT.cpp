@@ -53,6 +53,8 @@ void moec_check(void *call, bool ok, const char *message) {
     *failure = message;
 }
 
+const char **moec_check_place(void *call) { return static_cast<const char **>(call); }
+
 void moec_profile_mark(void *, int32_t) {}
 
 //===----------------------------------------------------------------------===//
@@ -115,6 +117,7 @@ load(std::unique_ptr<llvm::MemoryBuffer> object) {
   add("moec_num_workers", moec_num_workers);
   add("moec_parallel_for", moec_parallel_for);
   add("moec_check", moec_check);
+  add("moec_check_place", moec_check_place);
   add("moec_profile_mark", moec_profile_mark);
   forEachEmulatorFunction(
       [&](StringRef name, void *function) { add(name, static_cast<char *>(function)); });

@@ -682,6 +682,42 @@ TEST_F(CudaTest, RunSurvivesEveryFailure) {
   }
 }
 
+/// A failed check is known when the device has come so far; nobody waits for it.
+TEST_F(CudaTest, ReportsFailedChecksLater) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  takeLog();
+  EXPECT_EQ(runRows("checked", 12), MOEC_OK) << library->last_error();
+  std::string log = takeLog();
+  EXPECT_EQ(log.find("cuMemHostAlloc 8 -> h3\n"), 0u) << log;
+  EXPECT_NE(log.find(": h3, "), std::string::npos);
+  EXPECT_EQ(library->wait(context), MOEC_OK);
+  EXPECT_EQ(takeLog(), "cuStreamSynchronize 0\n");
+  // The next run reports it, in place of running; once.
+  EXPECT_EQ(runRows("checked", 13), MOEC_OK) << library->last_error();
+  takeLog();
+  EXPECT_TRUE(failsWith(runRows("checked", 12), MOEC_ERROR_RUN,
+                        "an earlier run failed: 13 is an unlucky number"));
+  EXPECT_EQ(takeLog(), "");
+  EXPECT_EQ(runRows("checked", 12), MOEC_OK);
+  // So does a wait.
+  EXPECT_EQ(runRows("checked", 13), MOEC_OK);
+  EXPECT_TRUE(failsWith(library->wait(context), MOEC_ERROR_RUN, "13 is an unlucky number"));
+  EXPECT_EQ(library->wait(context), MOEC_OK);
+  driver->fail("cuStreamSynchronize", 1, 700);
+  EXPECT_TRUE(failsWith(library->wait(context), MOEC_ERROR_DEVICE,
+                        "a run failed on CUDA device 0: CUDA_ERROR_ILLEGAL_ADDRESS"));
+  EXPECT_TRUE(failsWith(library->wait(nullptr), MOEC_ERROR_ARGUMENT, "the context is a null"));
+  ASSERT_EQ(createContext(), MOEC_OK);
+  driver->fail("cuMemHostAlloc", 1, 2);
+  EXPECT_TRUE(failsWith(runRows("checked", 12), MOEC_ERROR_MEMORY,
+                        "cannot allocate 8 bytes of pinned memory for failed checks"));
+  driver->set_capturing(1);
+  EXPECT_TRUE(failsWith(runRows("checked", 12), MOEC_ERROR_MEMORY,
+                        "cannot be allocated while the stream is captured: run once before"));
+  driver->set_capturing(0);
+}
+
 TEST_F(CudaTest, NamesFailedLaunch) {
   ASSERT_EQ(open(), MOEC_OK);
   ASSERT_EQ(createContext(), MOEC_OK);

@@ -163,6 +163,9 @@ int32_t moec_num_workers(void *call);
 void moec_check(void *call, bool ok, const char *message);
 /* The same, but does not return when it fails: run does. Not to be called from a task. */
 void moec_require(void *call, bool ok, const char *message);
+/* Where a kernel leaves the address of a message, whose check has failed on the device: memory of
+ * the host that kernels reach. It is 0 while none has. Only in models for CUDA. */
+const char **moec_check_place(void *call);
 /* Memory for the running call, aligned to 64 bytes; its content is undefined. A size
  * below 0 stands for one that overflows. Ends the call with an error when there is not
  * enough: does not return then. What is not released is when the call ends. Not to be

@@ -111,6 +111,12 @@ typedef struct moec_context moec_context;
 /* flags of moec_options */
 /* Ask the operating system to read the whole weights file ahead. */
 #define MOEC_OPEN_PREFETCH 1u
+/* Read and map the whole weights file before `open` returns: no run then waits for a page that it
+ * touches first. The file stays shared with other processes. */
+#define MOEC_OPEN_POPULATE 2u
+/* Copy the weights into memory of this process, of huge pages where the system gives them (see
+ * /sys/kernel/mm/transparent_hugepage/enabled). */
+#define MOEC_OPEN_HUGE_PAGES 4u
 
 /* Told how many of the weights' bytes are on the device. */
 typedef void (*moec_progress_fn)(void *data, uint64_t done, uint64_t all);
@@ -277,6 +283,12 @@ typedef struct moec_library {
   moec_status (*update_graph)(moec_context *context, void *graph_exec, const char *entry,
                               const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
                               int32_t n_out);
+
+  /* Waits until the work of the context's runs is done, graphs with them included, and returns what
+   * went wrong in it: MOEC_ERROR_RUN for a check of the values, MOEC_ERROR_DEVICE for an error of
+   * the device. Without it the context's next run returns the failed check of an earlier one, if it
+   * is known by then, and does nothing else. At once on the CPU. */
+  moec_status (*wait)(moec_context *context);
 
   /* As info, of the code that the model was opened with: its target and regions. */
   const char *(*model_info)(const moec_model *model);

@@ -488,6 +488,14 @@ EXPORT int cuEventRecord(void *event, void *stream) {
   return found ? OK : INVALID_VALUE;
 }
 
+EXPORT int cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
+  (void)flags;
+  BEGIN_IN_CONTEXT;
+  object *found = find(EVENT, event);
+  log_line("cuStreamWaitEvent %s for %s", stream_name(stream), found ? found->name : "?");
+  return found ? OK : INVALID_VALUE;
+}
+
 EXPORT int cuEventSynchronize(void *event) {
   BEGIN_IN_CONTEXT;
   object *found = find(EVENT, event);
