@@ -68,7 +68,7 @@ struct Compilation {
   std::string name, outputPath;
   /// What the report says, key by key.
   llvm::json::Object report;
-  llvm::json::Array lowerings, activations;
+  llvm::json::Array lowerings, activations, roundings;
   llvm::json::Array timings;
   /// What a failure of the running phase means; a phase may say so itself.
   CompileStatus failure = CompileStatus::Internal;

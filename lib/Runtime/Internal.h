@@ -140,6 +140,8 @@ const char *rt_find_digest(const char *header, size_t size, size_t *length);
 /* Maps the weights file and checks that it is this model's. path NULL: beside
  * the library. */
 moec_status rt_map_weights(moec_model *model, const char *path, uint32_t flags);
+/* Large buffers are made of huge pages where the system has them. */
+#define RT_HUGE_PAGE ((size_t)2 << 20)
 void rt_unmap_weights(moec_model *model);
 
 /* Model.c */
