@@ -9,8 +9,6 @@ experts, whose weights are the softmax of those. Experts are silu(gate) · up, t
 import dataclasses
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 
 BLOCK = 32
 NAMED = {
@@ -54,6 +52,13 @@ class Layer:
         return max(moved / gb_per_s, work / gflops) / 1e6
 
 
+def import_onnx():
+    """Only making a model needs it."""
+    import onnx
+
+    return onnx, onnx.TensorProto, onnx.helper
+
+
 class ExternalData:
     """Appends tensors, expert by expert, to one file beside the model."""
 
@@ -67,6 +72,7 @@ class ExternalData:
         for _ in range(experts):
             values = one_expert()
             self.file.write(values.tobytes())
+        _, TensorProto, _ = import_onnx()
         result = TensorProto(name=name, data_type=element_type, dims=(experts, *values.shape))
         result.data_location = TensorProto.EXTERNAL
         length = experts * values.nbytes
@@ -83,6 +89,7 @@ def make_model(layer, dtype, folder, accuracy_level=None):
     path = folder / f"layer_{stored}_{layer}{f'_level{accuracy_level}' if accuracy_level else ''}.onnx"
     if path.exists():
         return path
+    onnx, TensorProto, helper = import_onnx()
     if accuracy_level:
         model = onnx.load(make_model(layer, dtype, folder), load_external_data=False)
         model.graph.node[0].attribute.append(helper.make_attribute("accuracy_level", accuracy_level))
@@ -122,6 +129,7 @@ class Weights:
 
     def __init__(self, layer, dtype, folder):
         self.dtype = dtype
+        onnx, TensorProto, _ = import_onnx()
         path = make_model(layer, dtype, folder)
         self.tensors = {}
         for tensor in onnx.load(path, load_external_data=False).graph.initializer:

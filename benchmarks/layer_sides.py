@@ -1,13 +1,7 @@
 # Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""The programs that run the layer of layer_model.py, on identical weights.
+"""The programs that run the layer of layer_model.py, on identical weights."""
 
-A side has `prepare(x, logits)`, before the clock starts, `run()`, and `result()`, after it
-stops. It holds several copies of the layer, and each run takes the next. Making a side
-raises Missing where it does not exist here.
-"""
-
-import importlib
 import json
 import pathlib
 import shutil
@@ -16,23 +10,13 @@ import sys
 import time
 
 import layer_model
-import machine
 import numpy as np
+from ggml_side import Ggml
+from side import Missing, Side, find_module
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "test")]
 from moec.runtime import borrow, load  # noqa: E402
-
-
-class Missing(Exception):
-    """Why a side cannot take part."""
-
-
-def find_module(name):
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError) as error:
-        raise Missing(f"{name} cannot be imported: {error}") from error
 
 
 def compile_package(model, folder, arguments, more=(), name=None):
@@ -46,17 +30,6 @@ def compile_package(model, folder, arguments, more=(), name=None):
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     return package, seconds, json.loads(report.read_text())["memory"]["compiler_peak_bytes"]
-
-
-class Side:
-    """Runs go round the copies, so that no cache keeps the weights."""
-
-    def __init__(self, copies):
-        self.copies, self.next = copies, 0
-
-    def copy(self):
-        self.next = (self.next + 1) % len(self.copies)
-        return self.copies[self.next]
 
 
 class Moec(Side):
@@ -201,30 +174,43 @@ class TorchGrouped(TorchLoop):
 
 
 class KTransformers(Side):
-    """kt-kernel's AMX layer; the routing is given to it."""
+    """kt-kernel's layer, by AMX or what it has in its place; the routing is given to it. int4
+    scales and activations are rounded (to bfloat16, and to 8 bits)."""
 
     name = "kt-kernel"
-    CLASSES = {"bf16": "AMXBF16_MOE", "int8": "AMXInt8_MOE", "int4": "AMXInt4_MOE"}
+    CLASSES = {"bf16": "AMXBF16_MOE", "int4": "AMXInt4_KGroup_MOE"}
 
     def __init__(self, layer, dtype, threads, copies, arguments):
         self.torch = find_module("torch")
         kernels = find_module("kt_kernel").kt_kernel_ext
         if dtype not in self.CLASSES or not hasattr(kernels.moe, self.CLASSES[dtype]):
-            raise Missing(f"kt-kernel has no {dtype} layer here")
-        if "amx_bf16" not in machine.describe()["instructions"]:
-            raise Missing("kt-kernel's layers need AMX")
+            raise Missing(f"kt-kernel has no layer with {dtype} weights here")
         pool = kernels.WorkerPoolConfig()
         pool.subpool_count, pool.subpool_numa_map, pool.subpool_thread_count = 1, [0], [threads]
         self.infer, self.k = kernels.CPUInfer(pool), layer.k
-        up, down = torch_weights(self.torch, layer, "bf16", arguments)
-        self.weights = [part.contiguous() for part in (up[:, : layer.intermediate], up[:, layer.intermediate :], down)]
+        stored = layer_model.Weights(layer, dtype, arguments.folder)
+        self.parts = [self.read(stored, expert, dtype) for expert in range(layer.experts)]
         super().__init__([self.make(kernels, layer, dtype) for _ in range(copies)])
+        del self.parts  # each layer has packed its own
+
+    def read(self, weights, expert, dtype):
+        """Gate, up and down of an expert, then their scales."""
+        torch = self.torch
+        if dtype == "bf16":
+            return [torch.from_numpy(np.array(part)).to(torch.bfloat16) for part in weights.gate_up_down(expert)]
+        codes, scales = ([np.array(weights.tensors[name + end][expert]) for name in ("fc1", "fc2")] for end in ("", "_scales"))
+        parts = [torch.from_numpy(np.ascontiguousarray(part)) for both, down in (codes, scales) for part in (both[0::2], both[1::2], down)]
+        return parts[:3] + [part.to(torch.bfloat16) for part in parts[3:]]
 
     def make(self, kernels, layer, dtype):
         config = kernels.moe.MOEConfig(layer.experts, layer.k, layer.hidden, layer.intermediate, 0)
         config.max_len, config.layer_idx, config.pool = 4096, 0, self.infer.backend_
-        config.gate_proj, config.up_proj, config.down_proj = (part.data_ptr() for part in self.weights)
-        config.gate_scale = config.up_scale = config.down_scale = 0
+        pointers = [[[part.data_ptr() for part in same]] for same in zip(*self.parts)]
+        config.gate_projs, config.up_projs, config.down_projs = pointers[:3]
+        config.gate_scales, config.up_scales, config.down_scales = pointers[3:] or [[[0] * layer.experts]] * 3
+        if dtype == "int4":
+            quantized = config.quant_config
+            quantized.bits, quantized.group_size, quantized.zero_point = 4, layer_model.BLOCK, False
         moe = getattr(kernels.moe, self.CLASSES[dtype])(config)
         numbers = self.torch.arange(layer.experts, dtype=self.torch.int64)
         self.infer.submit(moe.load_weights_task(numbers.data_ptr()))
@@ -247,4 +233,4 @@ class KTransformers(Side):
         return self.y.float().numpy()
 
 
-PEERS = (OnnxRuntime, OnnxRuntimeLevel4, TorchGrouped, TorchLoop, KTransformers)
+PEERS = (OnnxRuntime, OnnxRuntimeLevel4, TorchGrouped, TorchLoop, KTransformers, Ggml)

@@ -24,7 +24,8 @@ import layer_model
 import machine
 import numpy as np
 import routing
-from layer_sides import PEERS, ROOT, Missing, Moec
+from layer_sides import PEERS, ROOT, Moec
+from side import Missing
 
 PAUSE_SECONDS = 0.3  # longer than any side's threads wait actively
 TURN_SECONDS = 0.7

@@ -2,8 +2,8 @@
 # Build, then all tests: lit, GoogleTest (through ctest), pytest. A failing kind
 # does not stop the next one. The last line counts the tests of all kinds.
 # MOEC_PRESET=sanitize runs the same tests under the sanitizers, without the fuzz
-# targets, which have sanitizers of their own and run for MOEC_FUZZ_SECONDS each
-# (0 replays their kept inputs).
+# targets, which have sanitizers of their own. These run on the same inputs each time,
+# about a minute, or for MOEC_FUZZ_SECONDS on others (0 replays the kept inputs).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 scripts/build.sh || exit 1
@@ -33,8 +33,10 @@ echo "== pytest"
 reports=(lit.xml googletest.xml pytest.xml)
 if [ "$build" = build ]; then
   echo "== fuzz"
+  fuzz=(--fixed)
+  [ -z "${MOEC_FUZZ_SECONDS:-}" ] || fuzz=(--seconds "$MOEC_FUZZ_SECONDS")
   MOEC_PRESET=fuzz scripts/build.sh &&
-    .venv/bin/python test/fuzz/run.py --seconds "${MOEC_FUZZ_SECONDS:-60}" --seed 1 --junit "$results/fuzz.xml"
+    .venv/bin/python test/fuzz/run.py "${fuzz[@]}" --junit "$results/fuzz.xml"
   reports+=(fuzz.xml)
 fi
 

@@ -14,6 +14,8 @@
 #include "moec/Target/CPU/ObjectFile.h"
 #include "moec/Target/CPU/WeightTransforms.h"
 #include "moec/Target/CUDA/Machine.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/JSON.h"
 
 #include <optional>
@@ -37,24 +39,31 @@ inline constexpr llvm::StringLiteral kImagesAttr = "moe.images";
 /// Optional list of {name, op}: what `moe.profile_mark` numbers.
 inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
 
-/// A level of instructions that the library has code for: the machine, and the program from the
-/// first phase on that depends on it.
+/// A level of instructions, or GPUs with the same kernels, that the library has code for: the
+/// machine, and the program from the first phase on that depends on it.
 struct Level {
+  /// On which the entries, or the host code of GPUs, run.
   Machine machine;
+  /// What kernels are compiled for, by rising capability; empty for the CPU.
+  std::vector<GPUMachine> gpus;
   OwningOpRef<ModuleOp> module;
 };
+
+/// Whether code for "cpu" or "cuda" is asked for.
+inline bool hasTarget(const CompileOptions &options, llvm::StringRef target) {
+  return llvm::is_contained(llvm::split(options.target, ','), target);
+}
 
 struct Compilation {
   const CompileOptions &options;
   MLIRContext &context;
   /// The first level, and, until there is a module of each level, the program of all.
   Machine machine;
-  /// What kernels for GPUs are compiled for; empty unless the target is cuda.
   std::vector<GPUMachine> gpus;
   OwningOpRef<ModuleOp> module;
   /// The others. Their modules are null until they are needed.
   std::vector<Level> otherLevels;
-  /// Number of the level that `machine` and `module` are now: see forEachLevel.
+  /// Number of the level that `machine`, `gpus` and `module` are now: see forEachLevel.
   unsigned level = 0;
 
   /// The model's name (a C identifier), and the package's folder or the ONNX file.
@@ -75,6 +84,14 @@ struct Compilation {
 
   Compilation(const CompileOptions &options, MLIRContext &context)
       : options(options), context(context) {}
+
+  /// "x86-64-v3"; for GPUs that of the oldest: "sm_80".
+  llvm::StringRef getLevelName() const {
+    return gpus.empty() ? llvm::StringRef(machine.name) : llvm::StringRef(gpus.front().name);
+  }
+  bool isForCUDA() const { return !gpus.empty(); }
+  /// "cpu" or "cuda".
+  llvm::StringRef getLevelTarget() const { return isForCUDA() ? "cuda" : "cpu"; }
 
   /// Calls `run` for each level, with its machine and module in place of the first one's.
   LogicalResult forEachLevel(llvm::function_ref<LogicalResult()> run);
@@ -107,7 +124,7 @@ struct Phase {
   /// Whether it runs with these options at some optimization level.
   bool isPossible(const CompileOptions &options) const {
     return emit.value_or(options.emit) == options.emit && (!isAskedFor || isAskedFor(options)) &&
-           (!target || options.target == target);
+           (!target || hasTarget(options, target));
   }
   /// Whether it runs with these options.
   bool isRequested(const CompileOptions &options) const {
@@ -121,6 +138,12 @@ llvm::ArrayRef<Phase> getPhases();
 LogicalResult compileKernels(Compilation &compilation);
 /// Reads the attribute and `moe.kernels`.
 CUDADescription readImages(ModuleOp module);
+
+/// Gives each weight of each level its place in the one weights file (SharedWeights.cpp). What
+/// levels have in common is there once. Called when all modules have places of their own.
+LogicalResult shareWeights(Compilation &compilation);
+/// The weights of all levels, by their places, in a module of their own.
+OwningOpRef<ModuleOp> collectWeights(Compilation &compilation);
 
 /// Turns the lowered module into a package (Package.cpp).
 LogicalResult writePackage(Compilation &compilation);

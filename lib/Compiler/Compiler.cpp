@@ -102,8 +102,10 @@ private:
   LogicalResult checkOptions();
   LogicalResult checkWeightOptions();
   LogicalResult checkTarget();
-  LogicalResult checkGPUOptions();
+  LogicalResult addLevels(StringRef cpu, std::vector<GPUMachine> gpus);
+  LogicalResult addGPULevels();
   LogicalResult chooseLevels();
+  std::string listLevels();
   LogicalResult checkCompute();
   LogicalResult choosePaths();
   LogicalResult loadModule(size_t &first);
@@ -117,13 +119,15 @@ private:
   const Phase &getLastPhase() const;
   bool emitsONNX() const { return options.emit == Emit::ONNX; }
   std::string print() const;
-  std::string getSummary() const;
-  std::string summarizeTarget() const;
+  std::string getSummary();
+  std::string summarizeTarget();
   std::string describeRequest(const Phase &phase) const;
 
   const CompileOptions &options;
   Compilation compilation;
   DiagnosticHandler &diagnostics;
+  /// Until they are in the compilation.
+  std::vector<Level> levels;
   Clock::time_point start = Clock::now();
 };
 } // namespace
@@ -162,7 +166,7 @@ LogicalResult Driver::checkWeightOptions() {
 std::string Driver::describeRequest(const Phase &phase) const {
   if (emitsONNX())
     return " with --emit=onnx";
-  if (phase.target && options.target != phase.target)
+  if (phase.target && !hasTarget(options, phase.target))
     return " with --target=" + options.target;
   return phase.isAskedFor ? " with these options" : "";
 }
@@ -197,11 +201,12 @@ LogicalResult Driver::checkOptions() {
 
 /// The machines that code is for.
 LogicalResult Driver::checkTarget() {
-  bool isCUDA = options.target == "cuda";
-  if (isCUDA && failed(checkGPUOptions()))
-    return failure();
-  if (!isCUDA && !(options.gpuArchs.empty() && options.gpuFormat.empty()))
-    return compilation.fail(CompileStatus::Usage, "--gpu-arch and --gpu-format need --target=cuda");
+  bool isCUDA = hasTarget(options, "cuda");
+  if (emitsONNX() && options.target != "cpu")
+    return compilation.fail(CompileStatus::Usage, "--emit=onnx has no target: leave out --target");
+  if (!isCUDA && (!options.gpuArchs.empty() || !options.gpuFormat.empty() || options.tf32))
+    return compilation.fail(CompileStatus::Usage,
+                            "--gpu-arch, --gpu-format and --tf32 need --target=cuda");
   return chooseLevels();
 }
 
@@ -213,7 +218,7 @@ LogicalResult Driver::checkCompute() {
     return compilation.fail(CompileStatus::Usage,
                             "--compute=bf16 and --activation-type exclude each other");
   std::string option = operands == "int8" ? "--activation-type" : "--compute=bf16";
-  if (emitsONNX() || options.optLevel == 0 || options.target == "cuda")
+  if (emitsONNX() || options.optLevel == 0 || !hasTarget(options, "cpu"))
     return compilation.fail(CompileStatus::Usage, option + " is about CPU kernels, which " +
                                                       (emitsONNX()             ? "--emit=onnx"
                                                        : options.optLevel == 0 ? "-O0"
@@ -221,53 +226,88 @@ LogicalResult Driver::checkCompute() {
                                                       " does not make");
   if (operands == "int8")
     return success();
-  SmallVector<const Machine *> machines = {&compilation.machine};
-  for (const Level &level : compilation.otherLevels)
-    machines.push_back(&level.machine);
-  for (const Machine *machine : machines)
-    if (!machine->hasAVX512BF16)
-      return compilation.fail(
-          CompileStatus::Usage,
-          "--compute=bf16 needs AVX512-BF16, which '" + machine->name +
-              "' lacks; choose --cpu=sapphirerapids, znver4 or another that has it");
-  return success();
+  return compilation.forEachLevel([&]() -> LogicalResult {
+    // With both targets it is about the code for the CPU.
+    if (compilation.isForCUDA() || compilation.machine.hasAVX512BF16)
+      return success();
+    return compilation.fail(CompileStatus::Usage,
+                            "--compute=bf16 needs AVX512-BF16, which '" + compilation.machine.name +
+                                "' lacks; choose --cpu=sapphirerapids, znver4 or another that has "
+                                "it");
+  });
 }
 
-LogicalResult Driver::chooseLevels() {
-  // On the host of a GPU nothing is worth more than the least common CPU.
-  auto machines = Machine::getLevels(options.target == "cuda" ? "x86-64" : StringRef(options.cpu));
+LogicalResult Driver::addLevels(StringRef cpu, std::vector<GPUMachine> gpus) {
+  auto machines = Machine::getLevels(cpu);
   if (!machines)
     return compilation.fail(CompileStatus::Usage, machines.takeError());
-  compilation.machine = std::move(machines->front());
-  for (Machine &machine : llvm::drop_begin(*machines))
-    compilation.otherLevels.push_back({std::move(machine), nullptr});
-  if (failed(checkCompute()))
-    return failure();
-  const Phase *last = options.compileTo.empty() ? nullptr : findPhase(options.compileTo);
-  if (last && last->isPerLevel() && !compilation.otherLevels.empty())
-    return compilation.fail(CompileStatus::Usage,
-                            "phase '" + options.compileTo +
-                                "' has a program for each CPU of --cpu=" + options.cpu +
-                                "; choose one CPU, or --dump-phases");
+  for (Machine &machine : *machines)
+    levels.push_back({std::move(machine), gpus, nullptr});
   return success();
 }
 
-LogicalResult Driver::checkGPUOptions() {
-  if (emitsONNX())
-    return compilation.fail(CompileStatus::Usage, "--emit=onnx has no target: leave out --target");
-  if (options.cpu != "native" || options.threads != Threads::OpenMP)
+/// GPUs that have the same kernels are one level.
+LogicalResult Driver::addGPULevels() {
+  if (!hasTarget(options, "cpu") && (options.cpu != "native" || options.threads != Threads::OpenMP))
     return compilation.fail(CompileStatus::Usage, "--cpu and --threads need --target=cpu");
+  std::vector<GPUMachine> gpus;
   for (StringRef name : options.gpuArchs) {
     auto machine = GPUMachine::get(name);
     if (!machine)
       return compilation.fail(CompileStatus::Usage, machine.takeError());
-    if (llvm::any_of(compilation.gpus, [&](const GPUMachine &gpu) { return gpu.name == name; }))
+    if (llvm::any_of(gpus, [&](const GPUMachine &gpu) { return gpu.name == name; }))
       return compilation.fail(CompileStatus::Usage, "--gpu-arch names '" + name + "' twice");
-    compilation.gpus.push_back(*machine);
+    gpus.push_back(*machine);
   }
-  llvm::sort(compilation.gpus,
-             [](const GPUMachine &a, const GPUMachine &b) { return a.capability < b.capability; });
+  llvm::sort(gpus, [](const GPUMachine &a, const GPUMachine &b) {
+    return std::make_pair(a.capability, a.onlyThis) < std::make_pair(b.capability, b.onlyThis);
+  });
+  // The reference lowering knows no architecture.
+  auto getKey = [&](const GPUMachine &gpu) {
+    bool isOne = options.optLevel == 0;
+    return std::make_pair(!isOne && gpu.hasTensorCopies(), !isOne && gpu.hasWarpgroupProducts());
+  };
+  while (!gpus.empty()) {
+    auto key = getKey(gpus.front());
+    auto isSame = [&](const GPUMachine &gpu) { return getKey(gpu) == key; };
+    std::vector<GPUMachine> group;
+    llvm::copy_if(gpus, std::back_inserter(group), isSame);
+    llvm::erase_if(gpus, isSame);
+    // On the host nothing is worth more than the least common CPU.
+    if (failed(addLevels("x86-64", std::move(group))))
+      return failure();
+  }
   return success();
+}
+
+LogicalResult Driver::chooseLevels() {
+  if ((hasTarget(options, "cpu") && failed(addLevels(options.cpu, {}))) ||
+      (hasTarget(options, "cuda") && failed(addGPULevels())))
+    return failure();
+  compilation.machine = std::move(levels.front().machine);
+  compilation.gpus = std::move(levels.front().gpus);
+  compilation.otherLevels.assign(std::make_move_iterator(std::next(levels.begin())),
+                                 std::make_move_iterator(levels.end()));
+  if (failed(checkCompute()))
+    return failure();
+  const Phase *last = options.compileTo.empty() ? nullptr : findPhase(options.compileTo);
+  if (last && last->isPerLevel() && !compilation.otherLevels.empty())
+    return compilation.fail(CompileStatus::Usage, "phase '" + options.compileTo +
+                                                      "' has a program for each of " +
+                                                      listLevels() +
+                                                      "; choose one by --target, --cpu and "
+                                                      "--gpu-arch, or --dump-phases");
+  return success();
+}
+
+/// "x86-64-v3, sm_80".
+std::string Driver::listLevels() {
+  std::vector<std::string> names;
+  (void)compilation.forEachLevel([&] {
+    names.push_back(compilation.getLevelName().str());
+    return success();
+  });
+  return llvm::join(names, ", ");
 }
 
 /// The nearest C identifier.
@@ -312,7 +352,7 @@ LogicalResult Driver::findFirstPhase(size_t &first) {
   auto target = (*compilation.module)->getAttrOfType<StringAttr>(kTargetAttr);
   StringRef lowered = target ? target.getValue() : "cpu";
   // What comes before is the same for all.
-  bool isLowered = phase > findPhase("raise-moe");
+  bool isLowered = target || phase->isPerLevel();
   if (isLowered && lowered != options.target)
     return compilation.fail(CompileStatus::Usage, "'" + options.input +
                                                       "' was lowered for --target=" + lowered +
@@ -325,7 +365,7 @@ LogicalResult Driver::findFirstPhase(size_t &first) {
   if (phase->isPerLevel() && !compilation.otherLevels.empty())
     return compilation.fail(
         CompileStatus::Usage,
-        "'" + options.input + "' was lowered for one CPU; --cpu=" + options.cpu + " names several");
+        "'" + options.input + "' was lowered for one machine; the options ask for " + listLevels());
   const Phase *last = options.compileTo.empty() ? &getLastPhase() : findPhase(options.compileTo);
   if (phase >= last)
     return compilation.fail(CompileStatus::Usage,
@@ -370,9 +410,10 @@ LogicalResult Driver::dump(size_t index) {
   size_t number = llvm::count_if(getPhases().take_front(index),
                                  [&](const Phase &phase) { return phase.isPossible(options); });
   bool isOfLevel = getPhases()[index].isPerLevel() && !compilation.otherLevels.empty();
-  path::append(file, llvm::formatv("{0,0+2}-{1}{2}{3}.mlir", number, getPhases()[index].name,
-                                   isOfLevel ? "." : "", isOfLevel ? compilation.machine.name : "")
-                         .str());
+  path::append(file,
+               llvm::formatv("{0,0+2}-{1}{2}{3}.mlir", number, getPhases()[index].name,
+                             isOfLevel ? "." : "", isOfLevel ? compilation.getLevelName() : "")
+                   .str());
   if (llvm::Error error = writeTextFile(file, print()))
     return compilation.fail(CompileStatus::Output, std::move(error));
   return success();
@@ -429,12 +470,15 @@ LogicalResult Driver::runPhase(size_t index) {
 
 LogicalResult Driver::runPhaseOnModule(size_t index) {
   const Phase &phase = getPhases()[index];
+  bool isOfLevel = phase.isPerLevel();
+  if (isOfLevel && phase.target && phase.target != compilation.getLevelTarget())
+    return success();
   if (failed(phase.run(compilation)) || failed(runHooks(phase)))
     return failure();
   ModuleOp module = *compilation.module;
   module->setAttr(kPhaseAttr, StringAttr::get(&compilation.context, phase.name));
-  if (options.target != "cpu")
-    module->setAttr(kTargetAttr, StringAttr::get(&compilation.context, options.target));
+  if (isOfLevel && compilation.isForCUDA())
+    module->setAttr(kTargetAttr, StringAttr::get(&compilation.context, "cuda"));
   // What the report tells of the model, as the hooks left it.
   if (phase.name == "import") {
     compilation.report["operators"] = countOperators(module);
@@ -483,7 +527,7 @@ static std::string summarizeContribNodes(ModuleOp module) {
   return text.empty() ? ", no MoE node" : text;
 }
 
-std::string Driver::getSummary() const {
+std::string Driver::getSummary() {
   ModuleOp module = *compilation.module;
   if (emitsONNX())
     return llvm::formatv("{0}: {1}{2}, weights {3}, {4:f1} s", compilation.outputPath,
@@ -496,16 +540,20 @@ std::string Driver::getSummary() const {
                        millisecondsSince(start) / 1000);
 }
 
-std::string Driver::summarizeTarget() const {
-  if (options.target == "cuda")
-    return llvm::formatv("CUDA {0} ({1})", llvm::join(options.gpuArchs, " "), options.gpuFormat);
-  auto summarizeMachine = [](const Machine &machine) {
-    return llvm::formatv("{0} ({1}-bit vectors)", machine.name, machine.vectorBits).str();
-  };
-  std::string machines = summarizeMachine(compilation.machine);
-  for (const Level &level : compilation.otherLevels)
-    machines += ", " + summarizeMachine(level.machine);
-  return llvm::formatv("{0}, threads {1}", machines, stringifyThreads(options.threads));
+std::string Driver::summarizeTarget() {
+  std::string machines, gpus;
+  if (hasTarget(options, "cuda"))
+    gpus = llvm::formatv("CUDA {0} ({1})", llvm::join(options.gpuArchs, " "), options.gpuFormat);
+  if (!hasTarget(options, "cpu"))
+    return gpus;
+  (void)compilation.forEachLevel([&] {
+    const Machine &machine = compilation.machine;
+    if (!compilation.isForCUDA())
+      machines += llvm::formatv("{0} ({1}-bit vectors), ", machine.name, machine.vectorBits);
+    return success();
+  });
+  return llvm::formatv("{0}threads {1}{2}{3}", machines, stringifyThreads(options.threads),
+                       gpus.empty() ? "" : ", ", gpus);
 }
 
 static llvm::json::Array describePacking(ModuleOp module,
@@ -538,12 +586,16 @@ static llvm::json::Object describeFiles(StringRef folder) {
   return files;
 }
 
-static llvm::json::Object describeMachine(const Machine &machine) {
-  return llvm::json::Object{{"cpu", machine.name},
-                            {"vector_bits", machine.vectorBits},
-                            {"l1_bytes", machine.l1Bytes},
-                            {"l2_bytes", machine.l2Bytes},
-                            {"features", llvm::json::Array(machine.features)}};
+static llvm::json::Object describeLevel(const Machine &machine, ArrayRef<GPUMachine> gpus) {
+  llvm::json::Object level{{"cpu", machine.name},
+                           {"vector_bits", machine.vectorBits},
+                           {"l1_bytes", machine.l1Bytes},
+                           {"l2_bytes", machine.l2Bytes},
+                           {"features", llvm::json::Array(machine.features)}};
+  if (!gpus.empty())
+    level["gpus"] = llvm::json::Array(
+        llvm::map_range(gpus, [](const GPUMachine &gpu) { return gpu.name.str(); }));
+  return level;
 }
 
 LogicalResult Driver::writeReport() {
@@ -553,18 +605,18 @@ LogicalResult Driver::writeReport() {
   getrusage(RUSAGE_SELF, &usage);
   llvm::json::Object &report = compilation.report;
   report["model"] = llvm::json::fixUTF8(path::filename(options.input));
-  llvm::json::Object target = describeMachine(compilation.machine);
+  llvm::json::Object target = describeLevel(compilation.machine, compilation.gpus);
   target["name"] = options.target;
   target["compute"] = options.getOperands();
   llvm::json::Array others;
   for (const Level &level : compilation.otherLevels)
-    others.push_back(describeMachine(level.machine));
+    others.push_back(describeLevel(level.machine, level.gpus));
   target["other_levels"] = std::move(others);
   report["target"] = std::move(target);
   report["opt_level"] = int64_t(options.optLevel);
   report["moe_blocks"] = listToJSON(*compilation.module, kBlocksAttr);
   report["lowerings"] = std::move(compilation.lowerings);
-  report["packing"] = describePacking(*compilation.module, compilation.conversionErrors);
+  report["packing"] = describePacking(*collectWeights(compilation), compilation.conversionErrors);
   report["rounding"] = std::move(compilation.roundings);
   report["memory"] = llvm::json::Object{{"activations", std::move(compilation.activations)},
                                         {"weights_bytes", int64_t(compilation.weightsBytes)},
@@ -627,7 +679,7 @@ static void enableRemarks(MLIRContext &context) {
 
 /// What is left of the target's options when they were not given.
 static void completeGPUOptions(CompileOptions &options) {
-  if (options.target != "cuda")
+  if (!hasTarget(options, "cuda"))
     return;
   if (options.gpuArchs.empty())
     options.gpuArchs = {"sm_80", "sm_90a"};

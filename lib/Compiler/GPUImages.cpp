@@ -113,5 +113,7 @@ CUDADescription mlir::moe::readImages(ModuleOp module) {
          image.getAs<StringAttr>("data").str()});
   for (auto name : module->getAttrOfType<ArrayAttr>(kKernelsAttr).getAsRange<StringAttr>())
     description.kernels.push_back(name.str());
+  if (auto count = module->getAttrOfType<IntegerAttr>(kTensorMapsAttr))
+    description.numTensorMaps = count.getInt();
   return description;
 }

@@ -144,10 +144,15 @@ void Page::printHead() {
   row("compiled by", "moec " + getText(root, "version") + " with -O" + getText(root, "opt_level"));
   const Object &target = *root.getObject("target");
   if (const Object *cuda = target.getObject("cuda")) {
-    const Array *names = cuda->getArray("architectures"), *kernels = cuda->getArray("kernels");
-    row("GPU", (names ? join(map_range(*names, toText), ", ") : "") + " (" +
-                   getText(*cuda, "format") + "), " + Twine(kernels ? kernels->size() : 0) +
-                   " kernels");
+    const Array *code = cuda->getArray("code");
+    for (size_t i = 0; code && i < code->size(); ++i)
+      if (const Object *group = (*code)[i].getAsObject()) {
+        const Array *names = group->getArray("architectures"),
+                    *kernels = group->getArray("kernels");
+        row("GPU", (names ? join(map_range(*names, toText), ", ") : "") + " (" +
+                       getText(*cuda, "format") + "), " + Twine(kernels ? kernels->size() : 0) +
+                       " kernels");
+      }
   }
   row("CPU", getText(target, "cpu") + ", " + getText(target, "vector_bits") + "-bit vectors");
   const Array *features = target.getArray("features");

@@ -165,7 +165,9 @@ static std::vector<OptionDescription> makeOptions() {
                    {"2", "CPU kernels"},
                    {"3", "CPU kernels, all optimizations (default)"}};
   add("target", "target", "Target", "What to compile for", setText<&O::target>).choices = {
-      {"cpu", "x86-64 (default)"}, {"cuda", "NVIDIA GPUs"}};
+      {"cpu", "x86-64 (default)"},
+      {"cuda", "NVIDIA GPUs"},
+      {"cpu,cuda", "both in one library, chosen when it is opened"}};
   add("gpu-arch", "sm_80,...", "Target",
       "cuda: architectures to compile for (default: sm_80,sm_90a)", setGPUArchs);
   add("gpu-format", "format", "Target", "cuda: what the library has of its kernels",
@@ -173,6 +175,9 @@ static std::vector<OptionDescription> makeOptions() {
       .choices = {{"ptx", "text that the driver compiles; needs no CUDA Toolkit"},
                   {"cubin", "machine code of each architecture"},
                   {"fatbin", "machine code of each, and PTX of the newest (default)"}};
+  add("tf32", "", "Target",
+      "cuda: products of experts in float32 by tensor cores, from operands with 11 bits",
+      setFlag<&O::tf32>);
   OptionDescription &cpu =
       add("cpu", "name", "Target",
           "CPU whose instructions may be used: any x86-64 of LLVM, such as", setText<&O::cpu>);

@@ -28,12 +28,12 @@ namespace {
 class PackageWriter {
 public:
   PackageWriter(Compilation &compilation, PackageFolder &folder)
-      : compilation(compilation), folder(folder), module(*compilation.module) {}
+      : compilation(compilation), folder(folder), module(*compilation.module),
+        weights(collectWeights(compilation)) {}
   LogicalResult write();
 
 private:
   LogicalResult writeWeights();
-  LogicalResult checkLayouts();
   LogicalResult writeObject();
   LogicalResult writeObject(llvm::Module &llvmModule, const Machine &used);
   LogicalResult describeModel(const LevelDescription &level, StringRef text,
@@ -42,9 +42,13 @@ private:
   LogicalResult writeHeaders();
   Object getInfo(const LevelDescription &level, const Machine &used);
   Object getTargetInfo(const LevelDescription &level, const Machine &used);
-  bool isForCUDA() const { return compilation.options.target == "cuda"; }
+  bool hasCUDA() const { return hasTarget(compilation.options, "cuda"); }
   /// The host of a GPU has nothing to do in parallel.
-  Threads getThreads() const { return isForCUDA() ? Threads::None : compilation.options.threads; }
+  Threads getThreads() const {
+    return hasTarget(compilation.options, "cpu") ? compilation.options.threads : Threads::None;
+  }
+  Array getGPUCodeInfo();
+  void describeCUDA(LevelDescription &level);
   Object getWeightsInfo();
   Array getBlocksInfo();
   llvm::json::Value getTracedInfo();
@@ -57,10 +61,12 @@ private:
 
   Compilation &compilation;
   PackageFolder &folder;
-  /// Of the first level. Its weights are those of all.
+  /// Of the first level.
   ModuleOp module;
+  OwningOpRef<ModuleOp> weights;
   ModelDescription description;
   std::vector<std::string> levels, objects;
+  llvm::json::Value gpuCode = nullptr;
 };
 } // namespace
 
@@ -72,7 +78,7 @@ private:
 Array PackageWriter::getBlocksInfo() {
   Array blocks;
   llvm::StringSet<> banks;
-  for (WeightOp weight : module.getOps<WeightOp>())
+  for (WeightOp weight : weights->getOps<WeightOp>())
     // The first member of a bank lies where its experts start.
     if (weight.getBankAttr() && banks.insert(*weight.getBank()).second)
       blocks.push_back(Object{{"name", llvm::json::fixUTF8(*weight.getBank())},
@@ -84,7 +90,7 @@ Array PackageWriter::getBlocksInfo() {
 
 Object PackageWriter::getWeightsInfo() {
   Array tensors;
-  for (WeightOp weight : module.getOps<WeightOp>()) {
+  for (WeightOp weight : weights->getOps<WeightOp>()) {
     Object tensor{{"name", llvm::json::fixUTF8(weight.getSymName())},
                   {"type", debugString(weight.getType())},
                   {"offset", int64_t(*weight.getOffset())},
@@ -93,12 +99,12 @@ Object PackageWriter::getWeightsInfo() {
       tensor["block"] = llvm::json::fixUTF8(*weight.getBank());
     tensors.push_back(std::move(tensor));
   }
-  const WeightsFileInfo &weights = description.weights;
-  return Object{{"file", weights.fileBytes ? llvm::json::Value(compilation.name + ".safetensors")
-                                           : llvm::json::Value(nullptr)},
-                {"bytes", int64_t(weights.fileBytes)},
-                {"data_offset", int64_t(weights.dataOffset)},
-                {"digest", weights.digest},
+  const WeightsFileInfo &info = description.weights;
+  return Object{{"file", info.fileBytes ? llvm::json::Value(compilation.name + ".safetensors")
+                                        : llvm::json::Value(nullptr)},
+                {"bytes", int64_t(info.fileBytes)},
+                {"data_offset", int64_t(info.dataOffset)},
+                {"digest", info.digest},
                 {"tensors", std::move(tensors)},
                 {"blocks", getBlocksInfo()}};
 }
@@ -108,6 +114,22 @@ llvm::json::Value PackageWriter::getTracedInfo() {
   if (!module->hasAttr(kTracedAttr))
     return nullptr;
   return listToJSON(module, kTracedAttr);
+}
+
+/// The kernels of each group of GPUs.
+Array PackageWriter::getGPUCodeInfo() {
+  Array code;
+  (void)compilation.forEachLevel([&] {
+    if (!compilation.isForCUDA())
+      return success();
+    Array architectures;
+    for (const GPUMachine &gpu : compilation.gpus)
+      architectures.push_back(gpu.name.str());
+    code.push_back(Object{{"architectures", std::move(architectures)},
+                          {"kernels", Array(readImages(*compilation.module).kernels)}});
+    return success();
+  });
+  return code;
 }
 
 Object PackageWriter::getTargetInfo(const LevelDescription &level, const Machine &used) {
@@ -120,10 +142,10 @@ Object PackageWriter::getTargetInfo(const LevelDescription &level, const Machine
                 {"vector_bits", machine.vectorBits},
                 {"compute", options.getOperands()},
                 {"threads", stringifyThreads(getThreads())}};
-  if (level.cuda)
+  if (hasCUDA())
     target["cuda"] = Object{{"architectures", Array(options.gpuArchs)},
                             {"format", options.gpuFormat},
-                            {"kernels", Array(level.cuda->kernels)}};
+                            {"code", gpuCode}};
   return target;
 }
 
@@ -155,7 +177,7 @@ static Array groupRegions(const Array &regions) {
   return groups;
 }
 
-/// What runs on a CPU of the level; the rest is the same for all.
+/// Target, lowerings and regions are the current level's; the rest is the same for all.
 Object PackageWriter::getInfo(const LevelDescription &level, const Machine &used) {
   Object source;
   if (auto model = module->getAttrOfType<StringAttr>("onnx.model"))
@@ -173,8 +195,8 @@ Object PackageWriter::getInfo(const LevelDescription &level, const Machine &used
                 {"weights", getWeightsInfo()},
                 {"moe_blocks", listToJSON(module, kBlocksAttr)},
                 {"traced", getTracedInfo()},
-                {"lowerings", listToJSON(module, kLoweringsAttr)},
-                {"regions", groupRegions(listToJSON(module, kRegionsAttr))},
+                {"lowerings", listToJSON(*compilation.module, kLoweringsAttr)},
+                {"regions", groupRegions(listToJSON(*compilation.module, kRegionsAttr))},
                 {"source", std::move(source)}};
 }
 
@@ -196,7 +218,7 @@ LogicalResult PackageWriter::writeWeights() {
     return succeeded(compilation.advance(done, all));
   };
   bool sourceFailed;
-  auto info = writeWeightsFile(module, compilation.options.modelFolder,
+  auto info = writeWeightsFile(*weights, compilation.options.modelFolder,
                                file(compilation.name + ".safetensors"), sourceFailed, progress);
   if (compilation.interrupted) {
     consumeError(info.takeError());
@@ -209,22 +231,6 @@ LogicalResult PackageWriter::writeWeights() {
   compilation.conversionErrors = std::move(info->conversionErrors);
   description.weights = std::move(*info);
   return success();
-}
-
-/// There is one weights file.
-LogicalResult PackageWriter::checkLayouts() {
-  auto getKey = [](WeightOp weight) {
-    return std::make_tuple(weight.getSources(), weight.getTransforms());
-  };
-  return compilation.forEachLevel([&]() -> LogicalResult {
-    ModuleOp other = *compilation.module;
-    if (getWeightsLayout(other) == getWeightsLayout(module) &&
-        llvm::equal(llvm::map_range(other.getOps<WeightOp>(), getKey),
-                    llvm::map_range(module.getOps<WeightOp>(), getKey)))
-      return success();
-    return compilation.fail(CompileStatus::Internal, "the weights of '" + compilation.machine.name +
-                                                         "' are laid out like no other level's");
-  });
 }
 
 LogicalResult PackageWriter::writeObject(llvm::Module &llvmModule, const Machine &used) {
@@ -258,10 +264,10 @@ LogicalResult PackageWriter::writeObject() {
   if (!llvmModule)
     return failure();
   Machine used = getUsedMachine(*llvmModule, compilation.machine);
-  LevelDescription level{compilation.level, compilation.machine.name, "", std::move(*entries),
-                         std::nullopt};
-  if (isForCUDA())
-    level.cuda = readImages(*compilation.module);
+  LevelDescription level{compilation.level, compilation.getLevelName().str(), "",
+                         std::move(*entries), std::nullopt};
+  if (compilation.isForCUDA())
+    describeCUDA(level);
   llvm::json::Value info(getInfo(level, used));
   std::string text = llvm::formatv("{0}\n", info);
   removeCompileTimeInfo(*info.getAsObject());
@@ -271,6 +277,22 @@ LogicalResult PackageWriter::writeObject() {
   if (level.number == 0 && failed(describeModel(level, text, *llvmModule)))
     return failure();
   return writeObject(*llvmModule, used);
+}
+
+/// Also the part of the weights from the first to the last one that the level needs.
+void PackageWriter::describeCUDA(LevelDescription &level) {
+  level.cuda = readImages(*compilation.module);
+  uint64_t begin = UINT64_MAX, end = 0;
+  for (WeightOp weight : compilation.module->getOps<WeightOp>()) {
+    uint64_t offset = *weight.getOffset();
+    begin = std::min(begin, offset);
+    end = std::max<uint64_t>(end, offset + *weight.getExpertStride() *
+                                               getNumExperts(weight.getTensorType()));
+  }
+  // The last member of a bank ends before its last expert's range does.
+  begin = end ? llvm::alignDown(begin, kExpertAlignment) : 0;
+  level.cuda->weightsBegin = begin;
+  level.cuda->weightsBytes = end ? std::min(end, description.weights.dataBytes) - begin : 0;
 }
 
 /// What is once in a package.
@@ -289,7 +311,7 @@ LogicalResult PackageWriter::describeModel(const LevelDescription &level, String
 
 LogicalResult PackageWriter::link() {
   LinkOptions options{compilation.name, compilation.options.runtimeFolder, getThreads(),
-                      compilation.options.sanitizer, isForCUDA()};
+                      compilation.options.sanitizer, hasCUDA()};
   std::string shared = file("lib" + compilation.name + ".so");
   std::string archive = file("lib" + compilation.name + ".a");
   llvm::Error error = linkSharedLibrary(objects, shared, options);
@@ -348,11 +370,13 @@ LogicalResult PackageWriter::writeHeaders() {
 LogicalResult PackageWriter::write() {
   description.name = compilation.name;
   description.numLevels = 1 + compilation.otherLevels.size();
-  levels.push_back(compilation.machine.name);
-  for (const Level &level : compilation.otherLevels)
-    levels.push_back(level.machine.name);
+  (void)compilation.forEachLevel([&] {
+    levels.push_back(compilation.getLevelName().str());
+    return success();
+  });
+  gpuCode = getGPUCodeInfo();
   auto writeLevel = [&] { return writeObject(); };
-  if (failed(checkLayouts()) || failed(writeWeights()) || failed(compilation.advance()) ||
+  if (failed(writeWeights()) || failed(compilation.advance()) ||
       failed(compilation.forEachLevel(writeLevel)) || failed(link()) || failed(writeHeaders()))
     return failure();
   // The last chance to stop.

@@ -44,13 +44,14 @@ LogicalResult Compilation::advance(uint64_t done, uint64_t all) {
 
 LogicalResult Compilation::forEachLevel(llvm::function_ref<LogicalResult()> run) {
   for (Level &other : otherLevels)
-    if (!other.module)
+    if (module && !other.module)
       other.module = module->clone();
   if (failed(run()))
     return mlir::failure();
   for (auto [i, other] : llvm::enumerate(otherLevels)) {
     auto swapLevels = [&, &other = other] {
       std::swap(machine, other.machine);
+      std::swap(gpus, other.gpus);
       std::swap(module, other.module);
     };
     swapLevels();
@@ -127,15 +128,8 @@ static LogicalResult lowerToONNX(Compilation &compilation) {
   return compilation.runPasses("moe-fuse-experts,moe-to-onnx,normalize-onnx,canonicalize,cse");
 }
 
-static bool isForCUDA(const Compilation &compilation) {
-  return compilation.options.target == "cuda";
-}
-
 static LogicalResult fuse(Compilation &compilation) {
-  // Products with constants have kernels of their own on the CPU only.
-  StringRef linear = isForCUDA(compilation) ? "" : "raise-linear,";
-  return compilation.runPasses(
-      ("moe-fuse-gating,moe-fuse-experts," + linear + "canonicalize,cse").str());
+  return compilation.runPasses("moe-fuse-gating,moe-fuse-experts,raise-linear,canonicalize,cse");
 }
 
 static bool convertsWeights(const CompileOptions &options) { return !options.weightType.empty(); }
@@ -191,18 +185,20 @@ static LogicalResult lowerToCPU(Compilation &compilation) {
 }
 
 static LogicalResult lowerToGPU(Compilation &compilation) {
-  // The kernels are the same for all architectures that were asked for.
-  bool isHopper = llvm::all_equal(compilation.options.gpuArchs) &&
-                  compilation.options.gpuArchs.front() == "sm_90a";
-  return lower(compilation, isHopper ? "moe-to-gpu{warpgroups=true}" : "moe-to-gpu", "gpu-kernel");
+  StringRef arch = compilation.gpus.front().name;
+  std::string pipeline = llvm::formatv("moe-to-gpu{{arch={0} tf32={1}}", arch,
+                                       compilation.options.tf32 ? "true" : "false");
+  return lower(compilation, pipeline, "gpu-kernel");
 }
 
 static LogicalResult lowerToLinalg(Compilation &compilation) {
-  bool optimize = compilation.options.optLevel >= 1 && !isForCUDA(compilation);
+  bool optimize = compilation.options.optLevel >= 1;
+  // A GPU's vectors are its warps.
+  int64_t vectorBits = compilation.isForCUDA() ? 1024 : compilation.machine.vectorBits;
   if (optimize && failed(compilation.runPasses("fuse-attention")))
     return failure();
   std::string pipeline = llvm::formatv("onnx-to-linalg{{vector-bits={0}},canonicalize,cse",
-                                       optimize ? compilation.machine.vectorBits : 0);
+                                       optimize ? vectorBits : 0);
   return lower(compilation, pipeline, "linalg");
 }
 
@@ -210,8 +206,14 @@ static LogicalResult planInterface(Compilation &compilation) {
   return recordInterface(*compilation.module);
 }
 
+/// For all levels together.
 static LogicalResult planWeights(Compilation &compilation) {
-  return compilation.runPasses("plan-weights");
+  if (compilation.level != 0)
+    return success();
+  auto plan = [&] { return compilation.runPasses("plan-weights"); };
+  if (failed(compilation.forEachLevel(plan)))
+    return failure();
+  return shareWeights(compilation);
 }
 
 static LogicalResult runCPUPipeline(Compilation &compilation, StringRef name) {
@@ -226,8 +228,8 @@ static LogicalResult bufferize(Compilation &compilation) {
 }
 
 static LogicalResult planMemory(Compilation &compilation) {
-  if (failed(
-          runCPUPipeline(compilation, isForCUDA(compilation) ? "moec-cuda-memory" : "moec-memory")))
+  if (failed(runCPUPipeline(compilation,
+                            compilation.isForCUDA() ? "moec-cuda-memory" : "moec-memory")))
     return failure();
   return recordWorkspace(*compilation.module);
 }

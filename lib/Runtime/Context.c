@@ -170,6 +170,13 @@ moec_status rt_context_create(moec_model *model, const moec_context_options *giv
   context->num_workers = num_workers;
   context->profile.current = -1;
   atomic_flag_clear(&context->busy);
+  if (model->device) {
+    status = model->device->create_context(context);
+    if (status != MOEC_OK) {
+      rt_deallocate(&options, context, context->bytes);
+      return status;
+    }
+  }
   atomic_fetch_add(&model->references, 1);
   *result = context;
   return MOEC_OK;
@@ -181,10 +188,11 @@ static void destroy_workspace(moec_context *context) {
     rt_deallocate(&context->options, context->workspace.memory, context->workspace.bytes);
     return;
   }
-  if (model->device->enter(model) != MOEC_OK)
-    return;
-  model->device->release(context, &context->workspace);
-  model->device->leave(model);
+  if (model->device->enter(model) == MOEC_OK) {
+    model->device->release(context, &context->workspace);
+    model->device->leave(model);
+  }
+  model->device->destroy_context(context);
 }
 
 void rt_context_destroy(moec_context *context) {

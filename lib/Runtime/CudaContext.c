@@ -1,10 +1,12 @@
 /* Part of the moec project, under the Apache License v2.0 with LLVM Exceptions.
  * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
  *
- * Calls on a CUDA device: memory and launches.
+ * Contexts and calls on a CUDA device: memory and launches.
  */
 #include "CudaDriver.h"
 #include <limits.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* What generated code expects of its workspace; the driver gives more. */
 #define ALIGNMENT ((size_t)256)
@@ -28,19 +30,19 @@ void rt_cuda_leave(moec_model *model) {
 /*===-- Memory ------------------------------------------------------------===*/
 
 /* Memory that a captured graph uses must not move, and a wait cannot be captured. */
-static moec_status check_not_capturing(const moec_context *context, size_t bytes,
-                                       const char *what) {
-  const rt_cuda_model *cuda = get_cuda(context);
-  int capture = RT_CU_CAPTURE_NONE;
-  moec_status status =
-      rt_cu_check(&cuda->driver, cuda->driver.StreamIsCapturing(context->options.stream, &capture),
-                  "cannot use the stream of the context");
-  if (status == MOEC_OK && capture != RT_CU_CAPTURE_NONE)
+static moec_status check_may_grow(const moec_context *context, size_t bytes, const char *what) {
+  const rt_cuda_context *state = context->on_device;
+  if (state->is_capturing)
     return rt_fail(MOEC_ERROR_MEMORY,
                    "%s needs %zu bytes, which cannot be allocated while the stream is captured: "
                    "run once with inputs of this size before",
                    what, bytes);
-  return status;
+  if (state->was_captured)
+    return rt_fail(MOEC_ERROR_MEMORY,
+                   "%s needs %zu bytes, but a graph was captured with the %zu bytes that there "
+                   "are: capture the largest size, or take another context",
+                   what, bytes, context->workspace.bytes);
+  return MOEC_OK;
 }
 
 static moec_status allocate(const moec_context *context, rt_buffer *buffer, size_t bytes,
@@ -83,7 +85,7 @@ void rt_cuda_release(moec_context *context, rt_buffer *buffer) {
 moec_status rt_cuda_grow(moec_context *context, rt_buffer *buffer, size_t bytes, const char *what) {
   if (bytes <= buffer->bytes)
     return MOEC_OK;
-  moec_status status = check_not_capturing(context, bytes, what);
+  moec_status status = check_may_grow(context, bytes, what);
   if (status != MOEC_OK)
     return status;
   rt_cuda_release(context, buffer);
@@ -98,22 +100,43 @@ static bool set_size(unsigned *to, int64_t size) {
   return size >= 0 && size <= INT_MAX;
 }
 
-static moec_status launch_kernel(moec_context *context, const moec_launch_desc *launch,
-                                 void **arguments) {
+/* How the launch is told to the driver. */
+static moec_status configure(const moec_context *context, const moec_launch_desc *launch,
+                             rt_cu_launch_config *config) {
   const rt_cuda_model *cuda = get_cuda(context);
+  const rt_kernel *kernel = &cuda->kernels[launch->kernel];
   const char *name = cuda->desc->kernels[launch->kernel];
-  rt_cu_launch_config config = {{0}, {0}, launch->shared_bytes, context->options.stream, NULL, 0};
-  rt_cu_launch_attribute cluster = {.id = RT_CU_CLUSTER_DIMENSION};
+  *config = (rt_cu_launch_config){{0}, {0}, launch->shared_bytes, context->options.stream, NULL, 0};
   bool fits = true;
   for (int i = 0; i < 3; ++i)
-    fits = set_size(&config.grid[i], launch->grid[i]) &&
-           set_size(&config.block[i], launch->block[i]) && fits;
+    fits = set_size(&config->grid[i], launch->grid[i]) &&
+           set_size(&config->block[i], launch->block[i]) && fits;
   if (!fits)
     return rt_fail(MOEC_ERROR_DEVICE,
                    "kernel '%s' would need a grid of %lld x %lld x %lld blocks, which is more "
                    "than any device has",
                    name, (long long)launch->grid[0], (long long)launch->grid[1],
                    (long long)launch->grid[2]);
+  if (launch->shared_bytes > kernel->max_shared_bytes)
+    return rt_fail(MOEC_ERROR_DEVICE,
+                   "kernel '%s' needs %u bytes of shared memory, but CUDA device %d has %u for a "
+                   "block",
+                   name, launch->shared_bytes, cuda->device_id, kernel->max_shared_bytes);
+  return MOEC_OK;
+}
+
+static moec_status launch_kernel(moec_context *context, const moec_launch_desc *launch,
+                                 void **arguments) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  const rt_cuda_context *state = context->on_device;
+  rt_cu_launch_config config;
+  moec_status status = configure(context, launch, &config);
+  if (status != MOEC_OK)
+    return status;
+  bool is_empty = !config.grid[0] || !config.grid[1] || !config.grid[2];
+  if (state->graph)
+    return rt_update_launch(context, launch->kernel, is_empty ? NULL : &config, arguments);
+  rt_cu_launch_attribute cluster = {.id = RT_CU_CLUSTER_DIMENSION};
   if (launch->cluster[0] > 0) {
     cluster.value.cluster.x = (unsigned)launch->cluster[0];
     cluster.value.cluster.y = (unsigned)launch->cluster[1];
@@ -121,16 +144,127 @@ static moec_status launch_kernel(moec_context *context, const moec_launch_desc *
     config.attributes = &cluster;
     config.num_attributes = 1;
   }
-  rt_cu_result result =
-      cuda->driver.LaunchKernelEx(&config, cuda->functions[launch->kernel], arguments, NULL);
-  return rt_cu_check(&cuda->driver, result, "cannot launch kernel '%s'", name);
+  if (!is_empty)
+    status = rt_cu_check(&cuda->driver,
+                         cuda->driver.LaunchKernelEx(
+                             &config, cuda->kernels[launch->kernel].function, arguments, NULL),
+                         "cannot launch kernel '%s'", cuda->desc->kernels[launch->kernel]);
+  if (status == MOEC_OK && state->is_capturing)
+    status = rt_note_captured(context, launch->kernel, is_empty);
+  return status;
 }
 
 void moec_launch(void *call, const moec_launch_desc *launch, void **arguments) {
   moec_context *context = call;
-  if (launch->grid[0] == 0 || launch->grid[1] == 0 || launch->grid[2] == 0)
-    return;
   context->device_status = launch_kernel(context, launch, arguments);
   if (context->device_status != MOEC_OK)
     longjmp(context->escape, 1);
+}
+
+/*===-- Checks ------------------------------------------------------------===*/
+
+/* With unified addresses, which every device here has, kernels use the same one. */
+static moec_status make_check_place(moec_context *context) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  rt_cuda_context *state = context->on_device;
+  if (state->is_capturing)
+    return rt_fail(MOEC_ERROR_MEMORY,
+                   "the place for failed checks cannot be allocated while the stream is captured: "
+                   "run once before");
+  void *memory = NULL;
+  moec_status status = rt_cu_check(
+      &cuda->driver,
+      cuda->driver.MemHostAlloc(&memory, sizeof(*state->failure),
+                                RT_CU_MEM_HOST_PORTABLE | RT_CU_MEM_HOST_DEVICEMAP),
+      "cannot allocate %zu bytes of pinned memory for failed checks", sizeof(*state->failure));
+  state->failure = memory;
+  if (status == MOEC_OK)
+    *state->failure = NULL;
+  return status;
+}
+
+const char **moec_check_place(void *call) {
+  moec_context *context = call;
+  rt_cuda_context *state = context->on_device;
+  if (!state->failure) {
+    context->device_status = make_check_place(context);
+    if (context->device_status != MOEC_OK)
+      longjmp(context->escape, 1);
+  }
+  return (const char **)state->failure;
+}
+
+/* Once for each failure. */
+static moec_status report_failure(moec_context *context) {
+  rt_cuda_context *state = context->on_device;
+  const char *message = state->failure ? *state->failure : NULL;
+  if (!message)
+    return MOEC_OK;
+  *state->failure = NULL;
+  return rt_fail(MOEC_ERROR_RUN, "an earlier run failed: %s", message);
+}
+
+/*===-- Contexts and runs -------------------------------------------------===*/
+
+moec_status rt_cuda_create_context(moec_context *context) {
+  rt_cuda_context *state = calloc(1, sizeof(rt_cuda_context));
+  size_t bytes = get_cuda(context)->desc->num_tensor_maps * sizeof(rt_tensor_map);
+  if (state && bytes)
+    state->maps = aligned_alloc(_Alignof(rt_tensor_map), bytes);
+  if (!state || (bytes && !state->maps)) {
+    free(state);
+    return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a context");
+  }
+  if (bytes)
+    memset(state->maps, 0, bytes);
+  context->on_device = state;
+  return MOEC_OK;
+}
+
+void rt_cuda_destroy_context(moec_context *context) {
+  rt_cuda_context *state = context->on_device;
+  if (state->failure && rt_cuda_enter(context->model) == MOEC_OK) {
+    (void)get_cuda(context)->driver.MemFreeHost((void *)state->failure);
+    rt_cuda_leave(context->model);
+  }
+  free(state->captured);
+  free(state->maps);
+  free(state);
+}
+
+moec_status rt_cuda_begin_run(moec_context *context, void *graph_exec) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  rt_cuda_context *state = context->on_device;
+  state->graph = graph_exec;
+  state->next = 0;
+  state->is_capturing = false;
+  moec_status status = report_failure(context);
+  if (status != MOEC_OK)
+    return status;
+  if (graph_exec && !state->was_captured)
+    return rt_fail(MOEC_ERROR_ARGUMENT, "no run of this context was captured into a graph");
+  if (graph_exec)
+    return MOEC_OK;
+  int capture = RT_CU_CAPTURE_NONE;
+  status =
+      rt_cu_check(&cuda->driver, cuda->driver.StreamIsCapturing(context->options.stream, &capture),
+                  "cannot use the stream of the context");
+  state->is_capturing = capture == RT_CU_CAPTURE_ACTIVE;
+  if (state->is_capturing)
+    state->num_captured = 0;
+  return status;
+}
+
+moec_status rt_cuda_end_run(moec_context *context) {
+  rt_cuda_context *state = context->on_device;
+  state->was_captured |= state->is_capturing;
+  return state->graph ? rt_check_updated(context) : MOEC_OK;
+}
+
+moec_status rt_cuda_wait(moec_context *context) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  moec_status status =
+      rt_cu_check(&cuda->driver, cuda->driver.StreamSynchronize(context->options.stream),
+                  "a run failed on CUDA device %d", cuda->device_id);
+  return status == MOEC_OK ? report_failure(context) : status;
 }

@@ -63,6 +63,21 @@ void rt_cu_close(rt_cu_driver *driver) {
   driver->library = NULL;
 }
 
+bool rt_cu_is_present(void) {
+  rt_cu_driver driver = {.library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)};
+  if (!driver.library)
+    return false;
+  /* Any other failure is one of a device, which open reports. */
+  *(void **)&driver.Init = dlsym(driver.library, "cuInit");
+  *(void **)&driver.DeviceGetCount = dlsym(driver.library, "cuDeviceGetCount");
+  rt_cu_result result = driver.Init ? driver.Init(0) : RT_CU_SUCCESS;
+  int count = 1;
+  if (result == RT_CU_SUCCESS && driver.DeviceGetCount)
+    (void)driver.DeviceGetCount(&count);
+  rt_cu_close(&driver);
+  return result != RT_CU_NO_DEVICE && result != RT_CU_STUB_LIBRARY && count > 0;
+}
+
 moec_status rt_cu_check(const rt_cu_driver *driver, rt_cu_result result, const char *format, ...) {
   if (result == RT_CU_SUCCESS)
     return MOEC_OK;

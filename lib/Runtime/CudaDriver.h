@@ -18,11 +18,16 @@ typedef struct rt_cu_module *rt_cu_module;
 typedef struct rt_cu_function *rt_cu_function;
 typedef struct rt_cu_stream *rt_cu_stream;
 typedef struct rt_cu_event *rt_cu_event;
+typedef struct rt_cu_graph *rt_cu_graph;
+typedef struct rt_cu_node *rt_cu_node;
+typedef struct rt_cu_graph_exec *rt_cu_graph_exec;
 
 /* CUresult */
 enum {
   RT_CU_SUCCESS = 0,
   RT_CU_OUT_OF_MEMORY = 2,
+  RT_CU_STUB_LIBRARY = 34,
+  RT_CU_NO_DEVICE = 100,
   RT_CU_NO_BINARY_FOR_GPU = 209,
   RT_CU_INVALID_PTX = 218,
   RT_CU_UNSUPPORTED_PTX_VERSION = 222
@@ -44,7 +49,8 @@ enum { RT_CU_JIT_ERROR_LOG = 5, RT_CU_JIT_ERROR_LOG_BYTES = 6 };
 /* CUevent_flags, CUstream_flags, CUstreamCaptureStatus */
 enum { RT_CU_EVENT_DISABLE_TIMING = 2 };
 enum { RT_CU_STREAM_NON_BLOCKING = 1 };
-enum { RT_CU_CAPTURE_NONE = 0 };
+enum { RT_CU_MEM_HOST_PORTABLE = 1, RT_CU_MEM_HOST_DEVICEMAP = 2 };
+enum { RT_CU_CAPTURE_NONE = 0, RT_CU_CAPTURE_ACTIVE = 1 };
 
 /* CUlaunchAttribute; its id is a CUlaunchAttributeID. */
 enum { RT_CU_CLUSTER_DIMENSION = 4 };
@@ -68,6 +74,18 @@ typedef struct {
   rt_cu_launch_attribute *attributes;
   unsigned num_attributes;
 } rt_cu_launch_config;
+
+/* CUDA_KERNEL_NODE_PARAMS_v2 */
+typedef struct {
+  rt_cu_function function;
+  unsigned grid[3];
+  unsigned block[3];
+  unsigned shared_bytes;
+  void **parameters;
+  void **extra;
+  void *kernel; /* a CUkernel, in place of the function */
+  rt_cu_context context;
+} rt_cu_kernel_node;
 
 /* The functions by their names in the driver without "cu"; X(member, symbol, parameters). */
 #define RT_CU_FUNCTIONS(X)                                                                         \
@@ -101,6 +119,17 @@ typedef struct {
   X(StreamDestroy, "cuStreamDestroy_v2", (rt_cu_stream stream))                                    \
   X(StreamSynchronize, "cuStreamSynchronize", (rt_cu_stream stream))                               \
   X(StreamIsCapturing, "cuStreamIsCapturing", (rt_cu_stream stream, int *status))                  \
+  X(StreamGetCaptureInfo, "cuStreamGetCaptureInfo_v2",                                             \
+    (rt_cu_stream stream, int *status, uint64_t *id, rt_cu_graph *graph, const rt_cu_node **last,  \
+     size_t *num_last))                                                                            \
+  X(GraphExecKernelNodeSetParams, "cuGraphExecKernelNodeSetParams_v2",                             \
+    (rt_cu_graph_exec graph, rt_cu_node node, const rt_cu_kernel_node *parameters))                \
+  X(GraphNodeSetEnabled, "cuGraphNodeSetEnabled",                                                  \
+    (rt_cu_graph_exec graph, rt_cu_node node, unsigned is_enabled))                                \
+  X(TensorMapEncodeTiled, "cuTensorMapEncodeTiled",                                                \
+    (void *map, int type, uint32_t rank, rt_cu_pointer data, const uint64_t *sizes,                \
+     const uint64_t *strides, const uint32_t *box, const uint32_t *element_strides,                \
+     int interleave, int swizzle, int promotion, int fill))                                        \
   X(EventCreate, "cuEventCreate", (rt_cu_event * event, unsigned flags))                           \
   X(EventDestroy, "cuEventDestroy_v2", (rt_cu_event event))                                        \
   X(EventRecord, "cuEventRecord", (rt_cu_event event, rt_cu_stream stream))                        \
@@ -121,10 +150,18 @@ typedef struct {
 moec_status rt_cu_open(rt_cu_driver *driver);
 void rt_cu_close(rt_cu_driver *driver);
 
+/* Is there a driver and, as far as it says, a device? */
+bool rt_cu_is_present(void);
+
 /* MOEC_OK if `result` is a success. Else an error that says what could not be done: "cannot
  * load the kernels of 'moe': CUDA_ERROR_INVALID_IMAGE (device kernel image is invalid)". */
 moec_status rt_cu_check(const rt_cu_driver *driver, rt_cu_result result, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+typedef struct {
+  rt_cu_function function;
+  uint32_t max_shared_bytes; /* dynamic shared memory that a block may have */
+} rt_kernel;
 
 /* model->on_device of a model for CUDA. */
 typedef struct {
@@ -135,16 +172,57 @@ typedef struct {
   int32_t capability; /* 90 for sm_90 */
   rt_cu_context context;
   rt_cu_module module;
-  rt_cu_function *functions; /* by the numbers of moec_cuda_desc.kernels */
+  rt_kernel *kernels; /* by the numbers of moec_cuda_desc.kernels */
   rt_cu_pointer weights;
 } rt_cuda_model;
+
+/* A launch of the last captured run. */
+typedef struct {
+  rt_cu_node node; /* NULL: it had no blocks */
+  int32_t kernel;
+} rt_captured;
+
+/* CUtensorMap, and what it was made of. */
+typedef struct {
+  _Alignas(128) char bytes[128];
+  moec_tensor_map_desc desc;
+  bool is_encoded;
+} rt_tensor_map;
+
+/* context->on_device of a context of such a model. */
+typedef struct {
+  bool is_capturing;      /* the stream, in the current run */
+  bool was_captured;      /* a graph has the address of the workspace */
+  rt_cu_graph_exec graph; /* that the current call changes; NULL: it launches */
+  rt_captured *captured;
+  size_t num_captured, max_captured;
+  size_t next;         /* of `captured`, to be changed */
+  rt_tensor_map *maps; /* by their numbers */
+  /* Pinned: the message of a check that failed on the device. NULL: no run has any. */
+  const char *volatile *failure;
+} rt_cuda_context;
 
 /* CudaWeights.c */
 
 /* Copies the mapped weights to the device. */
 moec_status rt_upload_weights(moec_model *model, rt_cuda_model *cuda, const moec_options *options);
 
+/* CudaGraph.c */
+
+/* Notes the launch that has just been captured; a node without blocks is none. */
+moec_status rt_note_captured(moec_context *context, int32_t kernel, bool is_empty);
+/* Changes the next launch of the graph. */
+moec_status rt_update_launch(moec_context *context, int32_t kernel,
+                             const rt_cu_launch_config *config, void **arguments);
+/* Were all of them changed? */
+moec_status rt_check_updated(const moec_context *context);
+
 /* CudaContext.c */
+moec_status rt_cuda_create_context(moec_context *context);
+void rt_cuda_destroy_context(moec_context *context);
+moec_status rt_cuda_begin_run(moec_context *context, void *graph_exec);
+moec_status rt_cuda_end_run(moec_context *context);
+moec_status rt_cuda_wait(moec_context *context);
 moec_status rt_cuda_enter(moec_model *model);
 void rt_cuda_leave(moec_model *model);
 moec_status rt_cuda_grow(moec_context *context, rt_buffer *buffer, size_t bytes, const char *what);

@@ -49,50 +49,63 @@ static bool fits(const moec_image_desc *image, uint32_t capability) {
          (!needs_same_major || image->capability / 10 == capability / 10);
 }
 
-/* The one for the highest capability that fits; of two, what need not be compiled. */
-static const moec_image_desc *find_image(const moec_cuda_desc *desc, uint32_t capability) {
+/* Of two that fit: that for the higher capability, and of these what need not be compiled. */
+static bool is_better(const moec_image_desc *image, const moec_image_desc *best) {
+  return !best || image->capability > best->capability ||
+         (image->capability == best->capability &&
+          (image->is_exact > best->is_exact || best->kind == MOEC_IMAGE_PTX));
+}
+
+/* The best of all levels, and its level; NULL: none fits. */
+static const moec_image_desc *find_image(uint32_t capability, const moec_level_desc **level) {
+  const moec_model_desc *model = &moec_model_description;
   const moec_image_desc *best = NULL;
-  for (uint32_t i = 0; i < desc->num_images; ++i) {
-    const moec_image_desc *image = &desc->images[i];
-    if (!fits(image, capability))
-      continue;
-    if (!best || image->capability > best->capability ||
-        (image->capability == best->capability &&
-         (image->is_exact > best->is_exact || best->kind == MOEC_IMAGE_PTX)))
-      best = image;
+  for (uint32_t i = 0; i < model->num_levels; ++i) {
+    const moec_cuda_desc *desc = model->levels[i]->cuda;
+    for (uint32_t j = 0; desc && j < desc->num_images; ++j)
+      if (fits(&desc->images[j], capability) && is_better(&desc->images[j], best)) {
+        best = &desc->images[j];
+        *level = model->levels[i];
+      }
   }
   return best;
 }
 
 /* "sm_80 and newer, sm_90a" */
-static void list_architectures(const moec_cuda_desc *desc, char *text, size_t size) {
+static void list_architectures(char *text, size_t size) {
+  const moec_model_desc *model = &moec_model_description;
   size_t length = 0;
   text[0] = 0;
-  for (uint32_t i = 0; i < desc->num_images && length < size; ++i) {
-    const moec_image_desc *image = &desc->images[i];
-    const char *range = image->is_exact                   ? "a"
-                        : image->kind == MOEC_IMAGE_CUBIN ? " and newer of its generation"
-                                                          : " and newer";
-    length += (size_t)snprintf(text + length, size - length, "%ssm_%u%s", i ? ", " : "",
-                               image->capability, range);
+  for (uint32_t i = 0; i < model->num_levels; ++i) {
+    const moec_cuda_desc *desc = model->levels[i]->cuda;
+    for (uint32_t j = 0; desc && j < desc->num_images && length < size; ++j) {
+      const moec_image_desc *image = &desc->images[j];
+      const char *range = image->is_exact                   ? "a"
+                          : image->kind == MOEC_IMAGE_CUBIN ? " and newer of its generation"
+                                                            : " and newer";
+      length += (size_t)snprintf(text + length, size - length, "%ssm_%u%s", length ? ", " : "",
+                                 image->capability, range);
+    }
   }
 }
 
 static moec_status fail_architecture(const rt_cuda_model *cuda) {
   char name[256] = "unknown", found[256];
   (void)cuda->driver.DeviceGetName(name, sizeof(name), cuda->device);
-  list_architectures(cuda->desc, found, sizeof(found));
+  list_architectures(found, sizeof(found));
   return rt_fail(MOEC_ERROR_DEVICE,
                  "CUDA device %d (%s) is of architecture sm_%d, but the library '%s' has code for "
                  "%s; compile the model again with --gpu-arch for this device",
                  cuda->device_id, name, cuda->capability, moec_model_description.name, found);
 }
 
-static moec_status load_module(rt_cuda_model *cuda) {
+/* Chooses the level and loads its kernels. */
+static moec_status load_module(moec_model *model, rt_cuda_model *cuda) {
   const rt_cu_driver *driver = &cuda->driver;
-  const moec_image_desc *image = find_image(cuda->desc, (uint32_t)cuda->capability);
+  const moec_image_desc *image = find_image((uint32_t)cuda->capability, &model->level);
   if (!image)
     return fail_architecture(cuda);
+  cuda->desc = model->level->cuda;
   char log[384] = "";
   int options[] = {RT_CU_JIT_ERROR_LOG, RT_CU_JIT_ERROR_LOG_BYTES};
   void *values[] = {log, (void *)(uintptr_t)sizeof(log)};
@@ -108,13 +121,16 @@ static moec_status load_module(rt_cuda_model *cuda) {
 }
 
 /* Lets a kernel have as much dynamic shared memory as the device has. */
-static moec_status allow_shared_memory(const rt_cuda_model *cuda, rt_cu_function function,
+static moec_status allow_shared_memory(const rt_cuda_model *cuda, rt_kernel *kernel,
                                        const char *name, int available) {
   const rt_cu_driver *driver = &cuda->driver;
   int used = 0;
-  rt_cu_result result = driver->FuncGetAttribute(&used, RT_CU_STATIC_SHARED_BYTES, function);
+  rt_cu_result result =
+      driver->FuncGetAttribute(&used, RT_CU_STATIC_SHARED_BYTES, kernel->function);
   if (result == RT_CU_SUCCESS)
-    result = driver->FuncSetAttribute(function, RT_CU_MAX_DYNAMIC_SHARED_BYTES, available - used);
+    result = driver->FuncSetAttribute(kernel->function, RT_CU_MAX_DYNAMIC_SHARED_BYTES,
+                                      available - used);
+  kernel->max_shared_bytes = (uint32_t)(available - used);
   return rt_cu_check(driver, result, "cannot set up kernel '%s'", name);
 }
 
@@ -124,16 +140,17 @@ static moec_status find_kernels(rt_cuda_model *cuda) {
   moec_status status = get_attribute(cuda, RT_CU_MAX_SHARED_BYTES_OPTIN, &shared_bytes);
   if (status != MOEC_OK)
     return status;
-  cuda->functions = calloc(desc->num_kernels ? desc->num_kernels : 1, sizeof(rt_cu_function));
-  if (!cuda->functions)
+  cuda->kernels = calloc(desc->num_kernels ? desc->num_kernels : 1, sizeof(rt_kernel));
+  if (!cuda->kernels)
     return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate the table of kernels");
   for (uint32_t i = 0; status == MOEC_OK && i < desc->num_kernels; ++i) {
     const char *name = desc->kernels[i];
+    rt_kernel *kernel = &cuda->kernels[i];
     status = rt_cu_check(&cuda->driver,
-                         cuda->driver.ModuleGetFunction(&cuda->functions[i], cuda->module, name),
+                         cuda->driver.ModuleGetFunction(&kernel->function, cuda->module, name),
                          "cannot find kernel '%s'", name);
     if (status == MOEC_OK)
-      status = allow_shared_memory(cuda, cuda->functions[i], name, shared_bytes);
+      status = allow_shared_memory(cuda, kernel, name, shared_bytes);
   }
   return status;
 }
@@ -146,7 +163,7 @@ static void free_contents(rt_cuda_model *cuda) {
     (void)cuda->driver.MemFree(cuda->weights);
   if (cuda->module)
     (void)cuda->driver.ModuleUnload(cuda->module);
-  free(cuda->functions);
+  free(cuda->kernels);
 }
 
 static void destroy(moec_model *model) {
@@ -168,7 +185,7 @@ static moec_status fill(moec_model *model, rt_cuda_model *cuda, const moec_optio
   moec_status status = rt_cuda_enter(model);
   if (status != MOEC_OK)
     return status;
-  status = load_module(cuda);
+  status = load_module(model, cuda);
   if (status == MOEC_OK)
     status = find_kernels(cuda);
   if (status == MOEC_OK)
@@ -182,7 +199,6 @@ static moec_status open_model(moec_model *model, const moec_options *options) {
   if (!cuda)
     return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate a model");
   model->on_device = cuda;
-  cuda->desc = model->level->cuda;
   cuda->device_id = options->device_id;
   moec_status status = rt_cu_open(&cuda->driver);
   if (status == MOEC_OK)
@@ -198,9 +214,15 @@ static moec_status open_model(moec_model *model, const moec_options *options) {
   return status;
 }
 
-const moec_device moec_cuda_device = {.open = open_model,
+const moec_device moec_cuda_device = {.is_present = rt_cu_is_present,
+                                      .open = open_model,
                                       .close = destroy,
                                       .enter = rt_cuda_enter,
                                       .leave = rt_cuda_leave,
+                                      .create_context = rt_cuda_create_context,
+                                      .destroy_context = rt_cuda_destroy_context,
+                                      .begin_run = rt_cuda_begin_run,
+                                      .end_run = rt_cuda_end_run,
+                                      .wait = rt_cuda_wait,
                                       .grow = rt_cuda_grow,
                                       .release = rt_cuda_release};

@@ -87,7 +87,7 @@ moec_status rt_upload_weights(moec_model *model, rt_cuda_model *cuda, const moec
   if (!model->weights)
     return MOEC_OK;
   const moec_model_desc *desc = &moec_model_description;
-  size_t bytes = desc->weights_file_size - desc->weights_data_offset;
+  size_t skipped = cuda->desc->weights_begin, bytes = cuda->desc->weights_bytes;
   if (bytes == 0)
     return MOEC_OK;
   moec_status status =
@@ -99,9 +99,10 @@ moec_status rt_upload_weights(moec_model *model, rt_cuda_model *cuda, const moec
   rt_upload upload = {&cuda->driver, NULL, {{NULL, NULL}, {NULL, NULL}}};
   status = begin(&upload, bytes < CHUNK ? bytes : CHUNK);
   if (status == MOEC_OK)
-    status = send_all(&upload, cuda->weights, model->weights, bytes, options);
+    status =
+        send_all(&upload, cuda->weights, (const char *)model->weights + skipped, bytes, options);
   end(&upload);
   if (status == MOEC_OK)
-    model->weights = (const void *)(uintptr_t)cuda->weights;
+    model->weights = (const void *)(uintptr_t)(cuda->weights - skipped);
   return status;
 }

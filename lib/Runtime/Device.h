@@ -10,9 +10,11 @@
 
 #pragma GCC visibility push(hidden)
 
-/* All functions but open and close need the device to be entered. */
+/* All functions need the device to be entered, unless they say otherwise. */
 struct moec_device {
-  /* Finds the device and puts kernels and weights on it: sets model->on_device and
+  /* Is there one? Also when it cannot be used. */
+  bool (*is_present)(void);
+  /* Finds the device and puts kernels and weights on it: sets model->level, model->on_device and
    * model->weights. On an error nothing is left behind. */
   moec_status (*open)(moec_model *model, const moec_options *options);
   void (*close)(moec_model *model);
@@ -20,6 +22,17 @@ struct moec_device {
   /* Makes the device current in this thread; leave makes current what was so before. */
   moec_status (*enter)(moec_model *model);
   void (*leave)(moec_model *model);
+
+  /* Sets and frees context->on_device. Not entered. */
+  moec_status (*create_context)(moec_context *context);
+  void (*destroy_context)(moec_context *context);
+
+  /* Around each run, before its workspace is made and after its last launch. What begins with a
+   * graph changes that instead. */
+  moec_status (*begin_run)(moec_context *context, void *graph_exec);
+  moec_status (*end_run)(moec_context *context);
+  /* Waits for all runs, and reports what failed in them. */
+  moec_status (*wait)(moec_context *context);
 
   /* Makes the buffer on the device at least that large; its content is lost when it grows.
    * Waits for the context's stream then. */

@@ -23,8 +23,8 @@ struct moec_model {
   const void *weights;       /* its data section; on the device, if there is one */
   const moec_device *device; /* NULL: the CPU */
   int32_t device_id;
-  void *on_device; /* what the device has of the model */
-  const moec_level_desc *level;
+  void *on_device;              /* what the device has of the model */
+  const moec_level_desc *level; /* a device chooses its own */
 };
 
 /* Where memory on a device comes from; NULL: from its driver. */
@@ -73,6 +73,7 @@ struct moec_context {
   moec_model *model;
   moec_context_options options; /* with a device, without allocate and deallocate */
   rt_hooks device_hooks;
+  void *on_device; /* what the device has of the context */
   int32_t num_workers;
   atomic_flag busy;
 
@@ -120,8 +121,11 @@ bool rt_has_features(const moec_level_desc *level);
 /* The environment variable that names the level to take. */
 #define RT_LEVEL_VARIABLE "MOEC_CPU_LEVEL"
 
-/* The level that the environment names, else the last one that runs here. */
+/* Of the levels for the CPU: the one that the environment names, else the last one that runs
+ * here. */
 moec_status rt_choose_level(const moec_level_desc **level);
+/* The first level for the CPU, or for a device; NULL: there is none. */
+const moec_level_desc *rt_first_level(bool on_device);
 /* info of the library. */
 const char *rt_info(void);
 
@@ -144,6 +148,7 @@ void rt_unmap_weights(moec_model *model);
 moec_status rt_open(const char *weights_path, const moec_options *options, moec_model **model);
 void rt_close(moec_model *model);
 DLDevice rt_model_device(const moec_model *model);
+const char *rt_model_info(const moec_model *model);
 
 /* Memory.c */
 
@@ -234,6 +239,11 @@ moec_status rt_workspace_size(moec_context *context, const char *entry, const DL
                               int32_t n_in, uint64_t *bytes);
 moec_status rt_run(moec_context *context, const char *entry, const DLTensor *const *in,
                    int32_t n_in, DLTensor *const *out, int32_t n_out);
+
+moec_status rt_wait(moec_context *context);
+moec_status rt_update_graph(moec_context *context, void *graph_exec, const char *entry,
+                            const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
+                            int32_t n_out);
 
 /* Profile.c */
 void rt_profile_begin(moec_context *context);

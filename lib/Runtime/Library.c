@@ -23,4 +23,7 @@ const moec_library moec_runtime_library = {
     .profile_reset = rt_profile_reset,
     .num_workers = rt_context_workers,
     .device = rt_model_device,
+    .update_graph = rt_update_graph,
+    .wait = rt_wait,
+    .model_info = rt_model_info,
 };

@@ -48,19 +48,55 @@ static moec_status check_model(void) {
   return MOEC_OK;
 }
 
-static moec_status open_device(moec_model *model, const moec_options *options) {
-  const moec_cuda_desc *cuda = model->level->cuda;
-  if (!cuda) {
-    if (options->device_id != 0)
-      return rt_fail(MOEC_ERROR_ARGUMENT,
-                     "moec_options.device_id is %d, but the library '%s' runs on the CPU",
-                     options->device_id, moec_model_description.name);
-    return MOEC_OK;
+/*===-- The device --------------------------------------------------------===*/
+
+static moec_status fail_without_code(const char *device, const char *target) {
+  return rt_fail(MOEC_ERROR_ARGUMENT,
+                 "moec_options.device_type asks for %s, but the library '%s' has no code for it: "
+                 "compile the model with --target=%s",
+                 device, moec_model_description.name, target);
+}
+
+/* NULL: the CPU. */
+static moec_status choose_device(const moec_options *options, const moec_device **device) {
+  const moec_level_desc *for_device = rt_first_level(/*on_device=*/true);
+  bool runs_on_cpu = rt_first_level(/*on_device=*/false) != NULL;
+  *device = NULL;
+  switch (options->device_type) {
+  case 0:
+    if (for_device &&
+        (!runs_on_cpu || options->device_id != 0 || for_device->cuda->device->is_present()))
+      *device = for_device->cuda->device;
+    break;
+  case kDLCPU:
+    if (!runs_on_cpu)
+      return fail_without_code("the CPU", "cpu or cpu,cuda");
+    break;
+  case kDLCUDA:
+    if (!for_device)
+      return fail_without_code("a CUDA device", "cuda or cpu,cuda");
+    *device = for_device->cuda->device;
+    break;
+  default:
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "moec_options.device_type is %d, expected %d (the CPU), %d (CUDA) or 0",
+                   options->device_type, (int)kDLCPU, (int)kDLCUDA);
   }
-  moec_status status = cuda->device->open(model, options);
+  if (!*device && options->device_id != 0)
+    return rt_fail(MOEC_ERROR_ARGUMENT,
+                   "moec_options.device_id is %d, but the library '%s' runs on the CPU",
+                   options->device_id, moec_model_description.name);
+  return MOEC_OK;
+}
+
+static moec_status open_device(moec_model *model, const moec_device *device,
+                               const moec_options *options) {
+  if (!device)
+    return MOEC_OK;
+  moec_status status = device->open(model, options);
   if (status != MOEC_OK)
     return status;
-  model->device = cuda->device;
+  model->device = device;
   model->device_id = options->device_id;
   rt_unmap_weights(model);
   return MOEC_OK;
@@ -72,6 +108,12 @@ DLDevice rt_model_device(const moec_model *model) {
   return (DLDevice){kDLCUDA, model->device_id};
 }
 
+const char *rt_model_info(const moec_model *model) {
+  return model ? model->level->info_json : rt_info();
+}
+
+/*===-- Opening and closing -----------------------------------------------===*/
+
 moec_status rt_open(const char *weights_path, const moec_options *given, moec_model **result) {
   if (!result)
     return rt_fail(MOEC_ERROR_ARGUMENT, "open: model is a null pointer");
@@ -80,9 +122,12 @@ moec_status rt_open(const char *weights_path, const moec_options *given, moec_mo
   moec_status status = read_options(given, &options);
   if (status != MOEC_OK)
     return status;
-  const moec_level_desc *level = NULL;
+  const moec_device *device = NULL;
   status = check_model();
   if (status == MOEC_OK)
+    status = choose_device(&options, &device);
+  const moec_level_desc *level = NULL;
+  if (status == MOEC_OK && !device)
     status = rt_choose_level(&level);
   if (status != MOEC_OK)
     return status;
@@ -93,7 +138,7 @@ moec_status rt_open(const char *weights_path, const moec_options *given, moec_mo
   model->level = level;
   status = rt_map_weights(model, weights_path, options.flags);
   if (status == MOEC_OK)
-    status = open_device(model, &options);
+    status = open_device(model, device, &options);
   if (status != MOEC_OK) {
     rt_unmap_weights(model);
     free(model);

@@ -179,20 +179,63 @@ static moec_status run_entry(moec_context *context, const moec_entry_desc *entry
   return status;
 }
 
+/* The same on a device; with a graph, into that. */
+static moec_status run_on_device(moec_context *context, void *graph_exec,
+                                 const moec_entry_desc *entry, const DLTensor *const *in,
+                                 int32_t n_in, DLTensor *const *out, int32_t n_out) {
+  const moec_device *device = context->model->device;
+  moec_status status = device->enter(context->model);
+  if (status != MOEC_OK)
+    return status;
+  status = device->begin_run(context, graph_exec);
+  if (status == MOEC_OK)
+    status = run_entry(context, entry, in, n_in, out, n_out);
+  if (status == MOEC_OK)
+    status = device->end_run(context);
+  device->leave(context->model);
+  return status;
+}
+
 moec_status rt_run(moec_context *context, const char *entry_name, const DLTensor *const *in,
                    int32_t n_in, DLTensor *const *out, int32_t n_out) {
   const moec_entry_desc *entry;
   moec_status status = begin_call(context, entry_name, &entry);
   if (status != MOEC_OK)
     return status;
+  status = context->model->device ? run_on_device(context, NULL, entry, in, n_in, out, n_out)
+                                  : run_entry(context, entry, in, n_in, out, n_out);
+  end_call(context);
+  return status;
+}
+
+moec_status rt_wait(moec_context *context) {
+  if (!context)
+    return rt_fail(MOEC_ERROR_ARGUMENT, "the context is a null pointer");
   const moec_device *device = context->model->device;
-  if (device)
-    status = device->enter(context->model);
-  if (status == MOEC_OK) {
-    status = run_entry(context, entry, in, n_in, out, n_out);
-    if (device)
-      device->leave(context->model);
-  }
+  if (!device)
+    return MOEC_OK;
+  moec_status status = device->enter(context->model);
+  if (status != MOEC_OK)
+    return status;
+  status = device->wait(context);
+  device->leave(context->model);
+  return status;
+}
+
+moec_status rt_update_graph(moec_context *context, void *graph_exec, const char *entry_name,
+                            const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
+                            int32_t n_out) {
+  if (!graph_exec)
+    return rt_fail(MOEC_ERROR_ARGUMENT, "update_graph: graph_exec is a null pointer");
+  const moec_entry_desc *entry;
+  moec_status status = begin_call(context, entry_name, &entry);
+  if (status != MOEC_OK)
+    return status;
+  if (context->model->device)
+    status = run_on_device(context, graph_exec, entry, in, n_in, out, n_out);
+  else
+    status = rt_fail(MOEC_ERROR_ARGUMENT, "%s: the model runs on the CPU, which has no graphs",
+                     entry->name);
   end_call(context);
   return status;
 }

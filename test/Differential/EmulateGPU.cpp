@@ -44,11 +44,17 @@ struct EmulateGPU : PassWrapper<EmulateGPU, OperationPass<ModuleOp>> {
       kernels.erase();
     }
     getOperation()->removeAttr(gpu::GPUDialect::getContainerModuleAttrName());
+    SmallVector<nvgpu::TmaCreateDescriptorOp> maps;
+    getOperation().walk([&](nvgpu::TmaCreateDescriptorOp op) { maps.push_back(op); });
+    for (nvgpu::TmaCreateDescriptorOp op : maps)
+      makeMap(op);
     for (gpu::LaunchFuncOp op : launches)
       makeLoop(op);
   }
 
 private:
+  static constexpr int64_t kMostDimensions = 4; ///< of a tensor map
+
   /// Calls a function of the emulator, declared here.
   Value call(ImplicitLocOpBuilder &b, StringRef name, ValueRange operands, Type result = {}) {
     if (!getOperation().lookupSymbol(name)) {
@@ -65,6 +71,35 @@ private:
   }
   Value index(ImplicitLocOpBuilder &b, int64_t value) {
     return arith::ConstantIndexOp::create(b, value);
+  }
+
+  /// A tensor map is a pointer to what the emulator keeps of it.
+  void makeMap(nvgpu::TmaCreateDescriptorOp op) {
+    ImplicitLocOpBuilder b(op.getLoc(), op);
+    auto cast = op.getTensor().getDefiningOp<memref::CastOp>();
+    auto type = cast ? dyn_cast<MemRefType>(cast.getSource().getType()) : MemRefType();
+    auto map = cast_if_present<nvgpu::TensorMapDescriptorType>(op.getType());
+    if (!type || type.getRank() > kMostDimensions ||
+        map.getSwizzle() != nvgpu::TensorMapSwizzleKind::SWIZZLE_128B) {
+      op.emitError("is not emulated");
+      return signalPassFailure();
+    }
+    auto parts = memref::ExtractStridedMetadataOp::create(b, cast.getSource());
+    Value bytes = index(b, type.getElementTypeBitWidth() / 8);
+    SmallVector<Value> zeros(type.getRank(), index(b, 0));
+    SmallVector<Value> operands = {addressOf(b, cast.getSource(), zeros), bytes,
+                                   index(b, type.getRank())};
+    SmallVector<Value> strides = llvm::map_to_vector(parts.getStrides(), [&](Value stride) {
+      return arith::MulIOp::create(b, stride, bytes).getResult();
+    });
+    for (ValueRange list :
+         {ValueRange(parts.getSizes()), ValueRange(strides), ValueRange(op.getBoxDimensions())}) {
+      llvm::append_range(operands, list);
+      operands.append(kMostDimensions - list.size(), index(b, 1));
+    }
+    op.replaceAllUsesWith(
+        call(b, "emulate_tensor_map", operands, LLVM::LLVMPointerType::get(&getContext())));
+    op.erase();
   }
 
   void makeLoop(gpu::LaunchFuncOp op) {
@@ -85,7 +120,13 @@ private:
 
   void makeFunction(gpu::GPUFuncOp kernel) {
     OpBuilder builder = OpBuilder::atBlockEnd(getOperation().getBody());
-    auto type = builder.getFunctionType(kernel.getFunctionType().getInputs(), {});
+    SmallVector<Type> types(kernel.getFunctionType().getInputs());
+    for (auto [type, argument] : llvm::zip(types, kernel.getArguments()))
+      if (isa<nvgpu::TensorMapDescriptorType>(type)) {
+        type = LLVM::LLVMPointerType::get(&getContext());
+        argument.setType(type);
+      }
+    auto type = builder.getFunctionType(types, {});
     auto function = func::FuncOp::create(builder, kernel.getLoc(), kernel.getName(), type);
     function.setPrivate();
     function.getBody().takeBody(kernel.getBody());
@@ -177,13 +218,26 @@ private:
           call(b, "emulate_mbarrier_arrive", {pointer(b, arrive.getAddr())});
           op->erase();
         })
+        .Case<NVVM::MBarrierArriveExpectTxOp>([&](auto arrive) {
+          withCall("emulate_mbarrier_expect", {pointer(b, arrive.getAddr()), arrive.getTxcount()});
+        })
+        .Case<NVVM::CpAsyncBulkTensorGlobalToSharedClusterOp>(
+            [&](auto copy) { replaceBulkCopy(b, copy); })
+        // A tensor map as a pointer.
+        .Case<UnrealizedConversionCastOp>([&](auto cast) {
+          if (cast.getNumOperands() == 1 && cast.getOperandTypes() == cast.getResultTypes())
+            with(cast.getOperand(0));
+        })
         .Case<NVVM::MBarrierTryWaitParityOp>([&](auto wait) {
           withCall("emulate_mbarrier_wait", {pointer(b, wait.getAddr()), wait.getPhase()});
         })
         .Case<NVVM::WgmmaMmaAsyncOp>([&](auto mma) { replaceWarpgroupMMA(b, mma); })
-        // Products are made when they are asked for, and memory has one proxy.
-        .Case<NVVM::WgmmaFenceAlignedOp, NVVM::WgmmaGroupSyncAlignedOp, NVVM::WgmmaWaitGroupSyncOp,
-              NVVM::FenceProxyOp, NVVM::SetMaxRegisterOp>([&](auto) { op->erase(); })
+        .Case<NVVM::WgmmaGroupSyncAlignedOp>([&](auto) { withCall("emulate_wgmma_commit"); })
+        .Case<NVVM::WgmmaWaitGroupSyncOp>(
+            [&](auto wait) { withCall("emulate_wgmma_wait", index(b, wait.getGroup())); })
+        // Memory has one proxy.
+        .Case<NVVM::WgmmaFenceAlignedOp, NVVM::FenceProxyOp, NVVM::SetMaxRegisterOp>(
+            [&](auto) { op->erase(); })
         .Case<gpu::ReturnOp>([&](auto) {
           func::ReturnOp::create(b);
           op->erase();
@@ -197,6 +251,9 @@ private:
         })
         .Case<NVVM::MatchSyncOp>(
             [&](auto match) { with(call(b, "emulate_match", {match.getVal()}, b.getI32Type())); })
+        .Case<NVVM::ConvertFloatToTF32Op>([&](auto convert) {
+          with(call(b, "emulate_tf32", {convert.getSrc()}, b.getI32Type()));
+        })
         .Case<NVVM::MmaOp>([&](auto mma) { replaceMMA(b, mma); })
         .Case<nvgpu::DeviceAsyncCopyOp>([&](auto copy) { replaceCopy(b, copy); })
         .Case<NVVM::CpAsyncCommitGroupOp>([&](auto) { withCall("emulate_commit"); })
@@ -224,8 +281,10 @@ private:
 
   void replaceMMA(ImplicitLocOpBuilder &b, NVVM::MmaOp op) {
     Type i32Type = b.getI32Type(), f32 = b.getF32Type();
-    bool isBF16 = op.getMultiplicandAPtxType() == NVVM::MMATypes::bf16;
-    SmallVector<Value> operands = {i32(b, isBF16)};
+    int64_t kind = op.getMultiplicandAPtxType() == NVVM::MMATypes::f16    ? 0
+                   : op.getMultiplicandAPtxType() == NVVM::MMATypes::bf16 ? 1
+                                                                          : 2;
+    SmallVector<Value> operands = {i32(b, kind)};
     for (Value value : llvm::concat<Value>(op.getOperandA(), op.getOperandB()))
       operands.push_back(value.getType() == i32Type
                              ? value
@@ -246,6 +305,8 @@ private:
 
   /// A pointer to shared memory as one of the CPU.
   Value pointer(ImplicitLocOpBuilder &b, Value shared) {
+    if (auto cast = shared.getDefiningOp<LLVM::AddrSpaceCastOp>())
+      shared = cast.getArg();
     auto cast = shared.getDefiningOp<LLVM::IntToPtrOp>();
     return LLVM::IntToPtrOp::create(b, LLVM::LLVMPointerType::get(&getContext()), cast.getArg());
   }
@@ -257,6 +318,15 @@ private:
          {i32(b, op.getShape().getN()), i32(b, isBF16), op.getDescriptorA(), op.getDescriptorB(),
           warpgroupSums});
     op.replaceAllUsesWith(LLVM::LoadOp::create(b, op.getType(), warpgroupSums).getResult());
+    op.erase();
+  }
+
+  void replaceBulkCopy(ImplicitLocOpBuilder &b, NVVM::CpAsyncBulkTensorGlobalToSharedClusterOp op) {
+    SmallVector<Value> operands = {pointer(b, op.getDstMem()), op.getTmaDescriptor(),
+                                   pointer(b, op.getMbar())};
+    llvm::append_range(operands, op.getCoordinates());
+    operands.append(kMostDimensions - op.getCoordinates().size(), i32(b, 0));
+    call(b, "emulate_bulk_copy", operands);
     op.erase();
   }
 

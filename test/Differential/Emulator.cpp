@@ -15,7 +15,9 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <sys/mman.h>
+#include <tuple>
 #include <vector>
 
 using namespace mlir::moe;
@@ -60,6 +62,34 @@ struct Copy {
   int64_t bytes, existing;
 };
 
+/// Of a tensor in memory, dimensions slowest first.
+struct TensorMap {
+  const char *base;
+  int64_t elementBytes, rank;
+  std::array<int64_t, 4> sizes, strides, box; ///< strides in bytes
+
+  bool operator==(const TensorMap &other) const {
+    return std::tie(base, elementBytes, rank, sizes, strides, box) ==
+           std::tie(other.base, other.elementBytes, other.rank, other.sizes, other.strides,
+                    other.box);
+  }
+};
+
+/// A box of a tensor that goes to shared memory, where it is counted at an mbarrier.
+struct BulkCopy {
+  char *to;
+  const TensorMap *map;
+  uint64_t *mbarrier;
+  std::array<int32_t, 4> at; ///< fastest dimension first
+};
+
+/// What a wgmma reads while it is under way, and how that was when it began.
+struct Reading {
+  uint64_t descriptor;
+  int rows;
+  std::vector<uint16_t> was;
+};
+
 struct Fiber {
   enum State { Ready, InBlock, InNamed, InWarp, OnMBarrier, Done };
   void *stack = nullptr; ///< lowest address
@@ -75,6 +105,9 @@ struct Fiber {
   uint32_t parity;
   std::vector<std::vector<Copy>> groups; ///< of copies that are not waited for
   std::vector<Copy> copies;              ///< since the last group
+  /// The same of products; the first thread of a warpgroup has them.
+  std::vector<std::vector<Reading>> productGroups;
+  std::vector<Reading> products;
 };
 
 struct Launch {
@@ -102,6 +135,8 @@ void runFiber() {
   launch.body(launch.context, launch.block * launch.threads + current, 0);
   if (!self().copies.empty())
     stop("a thread ends with copies that are in no group");
+  if (!self().products.empty() || !self().productGroups.empty())
+    stop("a thread ends with products that were not waited for");
   self().state = Fiber::Done;
   yieldTo();
   llvm_unreachable("a fiber that is done runs");
@@ -121,10 +156,15 @@ void start(Fiber &fiber) {
   fiber.state = Fiber::Ready;
   fiber.groups.clear();
   fiber.copies.clear();
+  fiber.products.clear();
+  fiber.productGroups.clear();
 }
 
 /// Shared memory, aligned to its own size: descriptors have the low 18 bits of addresses.
 constexpr int64_t kSharedWindow = 1 << 18;
+
+/// How registers of mma.sync have elements.
+enum ElementKind : uint32_t { F16, BF16, TF32 };
 
 float toFloat(uint16_t bits, bool isBF16) {
   if (isBF16)
@@ -132,34 +172,38 @@ float toFloat(uint16_t bits, bool isBF16) {
   return llvm::APFloat(llvm::APFloat::IEEEhalf(), llvm::APInt(16, bits)).convertToFloat();
 }
 
-/// m16n8k16 with the fragments of the PTX ISA.
+/// m16n8k16, or m16n8k8 of tf32, with the fragments of the PTX ISA.
 void multiply(Fiber *lanes) {
   float a[16][16], b[16][8];
-  bool isBF16 = lanes[0].mode;
+  uint32_t kind = lanes[0].mode;
+  // Elements of a register, and along K.
+  int count = kind == TF32 ? 1 : 2, depth = 8 * count;
   for (int lane = 0; lane < kLanes; ++lane) {
-    int group = lane / 4, pair = lane % 4 * 2;
-    for (int i = 0; i < 2; ++i) {
-      auto half = [&](int operand) {
-        return toFloat(lanes[lane].operands[operand] >> (16 * i), isBF16);
+    int group = lane / 4, low = lane % 4 * count, high = low + 4 * count;
+    for (int i = 0; i < count; ++i) {
+      auto element = [&](int operand) {
+        uint32_t bits = lanes[lane].operands[operand];
+        return kind == TF32 ? llvm::bit_cast<float>(bits & ~0x1FFFu)
+                            : toFloat(bits >> (16 * i), kind == BF16);
       };
-      a[group][pair + i] = half(0);
-      a[group + 8][pair + i] = half(1);
-      a[group][pair + 8 + i] = half(2);
-      a[group + 8][pair + 8 + i] = half(3);
-      b[pair + i][group] = half(4);
-      b[pair + 8 + i][group] = half(5);
+      a[group][low + i] = element(0);
+      a[group + 8][low + i] = element(1);
+      a[group][high + i] = element(2);
+      a[group + 8][high + i] = element(3);
+      b[low + i][group] = element(4);
+      b[high + i][group] = element(5);
     }
   }
   for (int lane = 0; lane < kLanes; ++lane)
     for (int i = 0; i < 4; ++i) {
       int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-      for (int k = 0; k < 16; ++k)
+      for (int k = 0; k < depth; ++k)
         lanes[lane].sums[i] += a[row][k] * b[k][column];
     }
 }
 
 /// Element (row, k) of a matrix in shared memory with the swizzle of 128 bytes.
-float elementOf(uint64_t descriptor, int row, int k, bool isBF16) {
+uint16_t bitsOf(uint64_t descriptor, int row, int k) {
   if (descriptor >> 62 != 1)
     stop("a matrix descriptor without the swizzle of 128 bytes");
   uint64_t stride = (descriptor >> 32 & 0x3FFF) << 4;
@@ -167,20 +211,31 @@ float elementOf(uint64_t descriptor, int row, int k, bool isBF16) {
   address ^= (address >> 7 & 7) << 4;
   uint16_t bits;
   std::memcpy(&bits, sharedMemory + address, 2);
-  return toFloat(bits, isBF16);
+  return bits;
+}
+
+/// A matrix of 16 columns.
+std::vector<uint16_t> readMatrix(uint64_t descriptor, int rows) {
+  std::vector<uint16_t> result(rows * 16);
+  for (int row = 0; row < rows; ++row)
+    for (int k = 0; k < 16; ++k)
+      result[row * 16 + k] = bitsOf(descriptor, row, k);
+  return result;
 }
 
 /// m64nNk16; `mode` is N, and 1 more for bf16.
 void multiplyWarpgroup(Fiber *threads) {
   int columns = threads[0].mode & ~1;
   bool isBF16 = threads[0].mode & 1;
-  std::vector<float> a(64 * 16), b(columns * 16);
-  for (int k = 0; k < 16; ++k) {
-    for (int row = 0; row < 64; ++row)
-      a[row * 16 + k] = elementOf(threads[0].descriptors[0], row, k, isBF16);
-    for (int column = 0; column < columns; ++column)
-      b[column * 16 + k] = elementOf(threads[0].descriptors[1], column, k, isBF16);
+  std::vector<float> operands[2];
+  for (int i = 0; i < 2; ++i) {
+    Reading reading = {threads[0].descriptors[i], i == 0 ? 64 : columns, {}};
+    reading.was = readMatrix(reading.descriptor, reading.rows);
+    for (uint16_t bits : reading.was)
+      operands[i].push_back(toFloat(bits, isBF16));
+    threads[0].products.push_back(std::move(reading));
   }
+  const std::vector<float> &a = operands[0], &b = operands[1];
   for (int thread = 0; thread < 128; ++thread)
     for (int i = 0; i < columns / 2; ++i) {
       int row = thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8;
@@ -279,12 +334,74 @@ bool releaseBlock() {
   return any;
 }
 
-/// An mbarrier is its number of phases so far, arrivals of a phase, and arrivals that it
+/// An mbarrier: phases so far, bytes that are to come, arrivals of a phase, and those that it
 /// waits for.
-uint64_t makeMBarrier(uint64_t phases, uint64_t arrivals, uint64_t pending) {
-  return phases << 32 | arrivals << 16 | pending;
+struct MBarrier {
+  explicit MBarrier(uint64_t bits)
+      : phases(bits >> 48), bytes(int32_t(bits >> 16) >> 8), arrivals(bits >> 12 & 0xFFF),
+        pending(bits & 0xFFF) {}
+
+  uint64_t bits() const {
+    return phases << 48 | uint64_t(bytes & 0xFFFFFF) << 24 | arrivals << 12 | pending;
+  }
+  /// Ends the phase if nothing is to come.
+  void finish() {
+    if (pending > 0 || bytes != 0)
+      return;
+    phases = (phases + 1) & 0xFFFF;
+    pending = arrivals;
+  }
+
+  uint64_t phases;
+  int64_t bytes;
+  uint64_t arrivals, pending;
+};
+
+bool isPhaseOver(uint64_t mbarrier, uint32_t parity) { return (mbarrier >> 48 & 1) != parity; }
+
+std::vector<BulkCopy> bulkCopies; ///< that are under way
+
+/// Element by element; what is outside of the tensor is zero.
+void copyBox(const BulkCopy &copy) {
+  const TensorMap &map = *copy.map;
+  int64_t count = 1, last = map.rank - 1, rowBytes = map.box[last] * map.elementBytes;
+  for (int64_t d = 0; d < map.rank; ++d)
+    count *= map.box[d];
+  if (rowBytes > 128 || reinterpret_cast<uintptr_t>(copy.to) % 128)
+    stop("a box that the swizzle of 128 bytes does not take");
+  for (int64_t i = 0; i < count; ++i) {
+    const char *from = map.base;
+    bool exists = true;
+    for (int64_t d = last, rest = i; d >= 0; rest /= map.box[d--]) {
+      int64_t at = copy.at[last - d] + rest % map.box[d];
+      exists &= at >= 0 && at < map.sizes[d];
+      from += at * map.strides[d];
+    }
+    uint64_t to = reinterpret_cast<uintptr_t>(copy.to) + i / map.box[last] * rowBytes +
+                  i % map.box[last] * map.elementBytes;
+    to ^= (to >> 7 & 7) << 4;
+    if (exists)
+      std::memcpy(reinterpret_cast<char *>(to), from, map.elementBytes);
+    else
+      std::memset(reinterpret_cast<char *>(to), 0, map.elementBytes);
+  }
+  MBarrier mbarrier(*copy.mbarrier);
+  mbarrier.bytes -= count * map.elementBytes;
+  mbarrier.finish();
+  *copy.mbarrier = mbarrier.bits();
 }
-bool isPhaseOver(uint64_t mbarrier, uint32_t parity) { return (mbarrier >> 32 & 1) != parity; }
+
+/// Makes the copies that are counted at an mbarrier.
+void deliver(const uint64_t *mbarrier) {
+  for (size_t i = 0; i < bulkCopies.size();) {
+    if (bulkCopies[i].mbarrier != mbarrier) {
+      ++i;
+      continue;
+    }
+    copyBox(bulkCopies[i]);
+    bulkCopies.erase(bulkCopies.begin() + i);
+  }
+}
 
 void runBlock() {
   // What a block leaves must not help the next one.
@@ -298,8 +415,11 @@ void runBlock() {
       ran = false;
       for (int64_t i = 0; i < launch.threads; ++i) {
         current = falls ? launch.threads - 1 - i : i;
-        if (self().state == Fiber::OnMBarrier && isPhaseOver(*self().mbarrier, self().parity))
-          self().state = Fiber::Ready;
+        if (self().state == Fiber::OnMBarrier) {
+          deliver(self().mbarrier);
+          if (isPhaseOver(*self().mbarrier, self().parity))
+            self().state = Fiber::Ready;
+        }
         if (self().state != Fiber::Ready)
           continue;
         ran = true;
@@ -310,6 +430,8 @@ void runBlock() {
   for (int64_t i = 0; i < launch.threads; ++i)
     if (fibers[i].state != Fiber::Done)
       stop("lanes wait for others of their warp that never come");
+  if (!bulkCopies.empty())
+    stop("a block ends before its copies have arrived");
 }
 
 //===----------------------------------------------------------------------===//
@@ -319,7 +441,7 @@ void runBlock() {
 void beginLaunch(int64_t blocks, int64_t threads, int64_t sharedBytes) {
   if (sharedBytes > 227 * 1024)
     stop("a launch with " + llvm::Twine(sharedBytes) + " bytes of shared memory");
-  if (blocks < 1 || threads < 1 || threads > kMostThreads || threads % kLanes)
+  if (blocks < 0 || threads < 1 || threads > kMostThreads || threads % kLanes)
     stop("a launch of " + llvm::Twine(blocks) + " blocks of " + llvm::Twine(threads) + " threads");
   // Kernels take what is left of the work in turn: a few blocks do.
   launch.blocks = std::min<int64_t>(blocks, 3);
@@ -348,16 +470,25 @@ void namedBarrier(uint32_t number, uint32_t count) {
         fiber->state = Fiber::Ready;
   yieldTo();
 }
-void initMBarrier(uint64_t *mbarrier, uint32_t count) { *mbarrier = makeMBarrier(0, count, count); }
-void arriveAtMBarrier(uint64_t *mbarrier) {
-  uint64_t phases = *mbarrier >> 32, arrivals = *mbarrier >> 16 & 0xFFFF,
-           pending = *mbarrier & 0xFFFF;
-  if (pending == 0 || pending > arrivals)
-    stop("an mbarrier that was not made");
-  *mbarrier = pending == 1 ? makeMBarrier(phases + 1, arrivals, arrivals)
-                           : makeMBarrier(phases, arrivals, pending - 1);
+void initMBarrier(uint64_t *mbarrier, uint32_t count) {
+  *mbarrier = 0;
+  MBarrier made(*mbarrier);
+  made.arrivals = made.pending = count;
+  *mbarrier = made.bits();
 }
+/// Also announces bytes that will be copied.
+void arriveAndExpect(uint64_t *mbarrier, uint32_t bytes) {
+  MBarrier state(*mbarrier);
+  if (state.pending == 0 || state.pending > state.arrivals)
+    stop("an mbarrier that was not made");
+  state.bytes += bytes;
+  --state.pending;
+  state.finish();
+  *mbarrier = state.bits();
+}
+void arriveAtMBarrier(uint64_t *mbarrier) { arriveAndExpect(mbarrier, 0); }
 void waitForMBarrier(const uint64_t *mbarrier, uint32_t parity) {
+  deliver(mbarrier);
   if (isPhaseOver(*mbarrier, parity))
     return;
   self().mbarrier = mbarrier;
@@ -371,6 +502,51 @@ void multiplyAsync(uint32_t columns, uint32_t isBF16, uint64_t a, uint64_t b, fl
   self().descriptors[1] = b;
   self().warpgroupSums = sums;
   together(Collective::WarpgroupMMA, columns | isBF16, /*count=*/128);
+}
+void commitProducts() {
+  self().productGroups.push_back(std::move(self().products));
+  self().products.clear();
+}
+void waitForProducts(int64_t left) {
+  auto &groups = self().productGroups;
+  while (int64_t(groups.size()) > left) {
+    for (const Reading &reading : groups.front())
+      if (readMatrix(reading.descriptor, reading.rows) != reading.was)
+        stop("shared memory is written while products read it");
+    groups.erase(groups.begin());
+  }
+}
+const TensorMap *makeTensorMap(int64_t base, int64_t elementBytes, int64_t rank, int64_t size0,
+                               int64_t size1, int64_t size2, int64_t size3, int64_t stride0,
+                               int64_t stride1, int64_t stride2, int64_t stride3, int64_t box0,
+                               int64_t box1, int64_t box2, int64_t box3) {
+  static std::deque<TensorMap> maps; // of all launches
+  TensorMap map = {reinterpret_cast<const char *>(base),
+                   elementBytes,
+                   rank,
+                   {size0, size1, size2, size3},
+                   {stride0, stride1, stride2, stride3},
+                   {box0, box1, box2, box3}};
+  if (base % 16)
+    stop("a tensor map of memory that is not aligned");
+  for (int64_t d = 0; d < rank; ++d)
+    if (map.box[d] > 256 || (d + 1 < rank && map.strides[d] % 16))
+      stop("a tensor map that cannot be encoded");
+  auto known = std::find(maps.begin(), maps.end(), map);
+  return known != maps.end() ? &*known : &maps.emplace_back(map);
+}
+/// In one launch copies arrive at once, in the next one when they are waited for.
+void copyBulk(char *to, const TensorMap *map, uint64_t *mbarrier, int32_t x, int32_t y, int32_t z,
+              int32_t w) {
+  bulkCopies.push_back({to, map, mbarrier, {x, y, z, w}});
+  if (launch.number % 2)
+    deliver(mbarrier);
+}
+/// To the nearest, ties away from zero.
+uint32_t toTF32(float value) {
+  uint32_t bits = llvm::bit_cast<uint32_t>(value);
+  bool isFinite = (bits >> 23 & 0xFF) != 0xFF;
+  return isFinite ? (bits + 0x1000) & ~0x1FFFu : bits;
 }
 void syncWarp() { together(Collective::Sync, 0); }
 uint32_t shuffle(uint32_t value, uint32_t offset, uint32_t mode) {
@@ -390,11 +566,11 @@ uint32_t match(uint32_t value) {
   return self().result;
 }
 /// `sums` are read and written.
-void mma(uint32_t isBF16, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+void mma(uint32_t kind, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
          uint32_t b1, float *sums) {
   self().operands = {a0, a1, a2, a3, b0, b1};
   std::copy_n(sums, 4, self().sums.begin());
-  together(Collective::MMA, isBF16);
+  together(Collective::MMA, kind);
   std::copy_n(self().sums.begin(), 4, sums);
 }
 void copyAsync(int64_t to, int64_t from, int64_t bytes, int64_t existing) {
@@ -435,7 +611,13 @@ void mlir::moe::forEachEmulatorFunction(llvm::function_ref<void(llvm::StringRef,
   add("emulate_mbarrier_init", initMBarrier);
   add("emulate_mbarrier_arrive", arriveAtMBarrier);
   add("emulate_mbarrier_wait", waitForMBarrier);
+  add("emulate_mbarrier_expect", arriveAndExpect);
+  add("emulate_tensor_map", makeTensorMap);
+  add("emulate_bulk_copy", copyBulk);
   add("emulate_wgmma", multiplyAsync);
+  add("emulate_wgmma_commit", commitProducts);
+  add("emulate_wgmma_wait", waitForProducts);
+  add("emulate_tf32", toTF32);
   add("emulate_sync_warp", syncWarp);
   add("emulate_shuffle", shuffle);
   add("emulate_redux", redux);

@@ -53,6 +53,8 @@ void moec_check(void *call, bool ok, const char *message) {
     *failure = message;
 }
 
+const char **moec_check_place(void *call) { return static_cast<const char **>(call); }
+
 void moec_profile_mark(void *, int32_t) {}
 
 //===----------------------------------------------------------------------===//
@@ -115,6 +117,7 @@ load(std::unique_ptr<llvm::MemoryBuffer> object) {
   add("moec_num_workers", moec_num_workers);
   add("moec_parallel_for", moec_parallel_for);
   add("moec_check", moec_check);
+  add("moec_check_place", moec_check_place);
   add("moec_profile_mark", moec_profile_mark);
   forEachEmulatorFunction(
       [&](StringRef name, void *function) { add(name, static_cast<char *>(function)); });
@@ -170,6 +173,12 @@ static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions
   if (!machine)
     return machine.takeError();
   compilation.machine = std::move(*machine);
+  for (const std::string &name : options.gpuArchs) {
+    auto gpu = GPUMachine::get(name);
+    if (!gpu)
+      return gpu.takeError();
+    compilation.gpus.push_back(*gpu);
+  }
   compilation.module = loadModule(options.input, &context);
   if (!compilation.module ||
       (!options.weightsFile.empty() &&
@@ -198,8 +207,9 @@ extern "C" {
 
 /// Compiles FOLDER/layers.mlir with the weights of FOLDER/w.safetensors, if `weights`,
 /// at this optimization level, for an emulated GPU of the architecture `gpu` unless that is
-/// empty; writes FOLDER/packed.safetensors. Null: see moec_jit_error.
-void *moec_jit_compile(const char *folder, bool weights, unsigned level, const char *gpu) {
+/// empty, with or without tf32; writes FOLDER/packed.safetensors. Null: see moec_jit_error.
+void *moec_jit_compile(const char *folder, bool weights, unsigned level, const char *gpu,
+                       bool tf32) {
   llvm::InitializeNativeTarget();
   [[maybe_unused]] static bool once = (registerEmulateGPU(), true);
   CompileOptions options;
@@ -211,6 +221,7 @@ void *moec_jit_compile(const char *folder, bool weights, unsigned level, const c
   if (*gpu) {
     options.target = "cuda";
     options.gpuArchs = {gpu};
+    options.tf32 = tf32;
   }
   auto program = makeProgram(options);
   if (program)

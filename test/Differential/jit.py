@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 _POINTER = ctypes.c_void_p
 _SIGNATURES = {
-    "compile": (_POINTER, ctypes.c_char_p, ctypes.c_bool, ctypes.c_uint, ctypes.c_char_p),
+    "compile": (_POINTER, ctypes.c_char_p, ctypes.c_bool, ctypes.c_uint, ctypes.c_char_p, ctypes.c_bool),
     "error": (ctypes.c_char_p,),
     "find": (_POINTER, _POINTER, ctypes.c_char_p),
     "weights": (_POINTER, _POINTER),
@@ -58,14 +58,14 @@ def _aligned(size, alignment=64):
 class Program:
     """A module of the moe dialect, compiled at a level."""
 
-    def __init__(self, text, weights, folder, level, gpu=""):
+    def __init__(self, text, weights, folder, level, gpu="", tf32=False):
         """`weights`: the arrays of `#moe.tensor` names. `gpu`: the architecture of an emulated one.
         Raises CompileError."""
         (folder / "layers.mlir").write_text(text)
         if weights:
             save_file(weights, folder / "w.safetensors")
         self._library = _library()
-        self._handle = self._library.moec_jit_compile(str(folder).encode(), bool(weights), level, gpu.encode())
+        self._handle = self._library.moec_jit_compile(str(folder).encode(), bool(weights), level, gpu.encode(), tf32)
         if not self._handle:
             raise CompileError(self._library.moec_jit_error().decode())
 

@@ -204,7 +204,17 @@ def test_layer(programs, gpu, name):
     check(programs[gpu], name, arrays, real)
 
 
-@pytest.mark.parametrize("tokens", [0, 1, 3])
+def test_tf32(tmp_path):
+    """Operands have 11 bits: more than bf16, fewer than f32."""
+    name = "f32_interleaved_in_out"
+    program = Program(LAYERS[name].text(name), {}, tmp_path, level=3, gpu=GPUS["any"], tf32=True)
+    arrays, real = LAYERS[name].draw(np.random.default_rng(4), tokens=101)
+    error = relative_error(run(program, name, arrays), LAYERS[name].evaluate(arrays, real))
+    program.close()
+    assert TOLERANCES["f32"] < error < 1e-3
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 3, 16, 17])
 @pytest.mark.parametrize("gpu, name", [("any", "f32"), ("any", "bf16_separate"), ("sm_90a", "bf16_separate")])
 def test_few_tokens(programs, gpu, name, tokens):
     arrays, real = LAYERS[name].draw(np.random.default_rng(tokens), tokens)
@@ -238,6 +248,28 @@ def test_runs_repeat(programs, gpu):
     arrays, _ = LAYERS["bf16_wide"].draw(np.random.default_rng(3), tokens=77)
     first, second = (run(programs[gpu], "bf16_wide", arrays) for _ in range(2))
     np.testing.assert_array_equal(first.view(np.uint16), second.view(np.uint16))
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_product_without_routing(tmp_path, gpu):
+    """Which kernel has something to do depends on the number of rows."""
+    n, k = 200, 136
+    text = f"""
+func.func @product(%x: tensor<?x{k}xbf16> {{onnx.name = "x", onnx.dims = ["rows", ""]}}, %w: tensor<{n}x{k}xbf16> {{onnx.name = "w", onnx.dims = ["", ""]}}) -> (tensor<?x{n}xbf16> {{onnx.name = "y"}}) {{
+  %y = moe.linear %x, %w : (tensor<?x{k}xbf16>, tensor<{n}x{k}xbf16>) -> tensor<?x{n}xbf16>
+  return %y : tensor<?x{n}xbf16>
+}}"""
+    program = Program(text, {}, tmp_path, level=3, gpu=GPUS[gpu])
+    rng = np.random.default_rng(5)
+    weight = rng.normal(size=(n, k)).astype(ml_dtypes.bfloat16)
+    for rows in (0, 7, 16, 17, 140):
+        x = rng.normal(size=(rows, k)).astype(ml_dtypes.bfloat16)
+        actual = program.run("product", [x, weight], [(ml_dtypes.bfloat16, 2)])[0]
+        assert actual.shape == (rows, n)
+        if rows:
+            expected = x.astype(np.float64) @ weight.astype(np.float64).T
+            assert relative_error(actual, expected) < TOLERANCES["bf16"]
+    program.close()
 
 
 # --- routers -----------------------------------------------------------------------------

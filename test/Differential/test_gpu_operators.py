@@ -28,31 +28,42 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def collect_cases():
+def make_cases():
     makers = [maker for _, maker in inspect.getmembers(test_operators, inspect.isgeneratorfunction)
               if not inspect.signature(maker).parameters]
-    cases = [case for maker in makers for case in maker()]
+    return [case for maker in makers for case in maker()]
+
+
+def collect_cases():
     # Empty inputs launch nothing, which the emulator does not know; what fails has no result.
-    return [case for case in cases if not case.fails and all(a is None or a.size for a in case.inputs)]
+    return [case for case in make_cases() if not case.fails and all(a is None or a.size for a in case.inputs)]
 
 
 CASES = collect_cases()[::STEP]
 
 
+def run_program(case):
+    """The outputs. CompileError when it is refused."""
+    text = "module {\n" + operators.print_function(case, "main", "static" in case.kinds) + "}\n"
+    types = [np.dtype(getattr(ml_dtypes, name) if name == "bfloat16" else name) for name in case.result_types()]
+    ranks = [np.asarray(array).ndim for array in case.expected()]
+    with tempfile.TemporaryDirectory() as folder:
+        program = Program(text, {}, Path(folder), 3, gpu="sm_80")
+        inputs = [np.ascontiguousarray(array) for i, array in enumerate(case.inputs) if array is not None and i not in case.constants]
+        try:
+            return program.run("main", inputs, list(zip(types, ranks)))
+        finally:
+            program.close()
+
+
 def run_case(index):
     """Empty, or what is wrong; "refused" for a size that depends on data."""
     case = CASES[index]
-    text = "module {\n" + operators.print_function(case, "main", "static" in case.kinds) + "}\n"
-    types = [np.dtype(getattr(ml_dtypes, name) if name == "bfloat16" else name) for name in case.result_types()]
+    try:
+        actual = run_program(case)
+    except CompileError as error:
+        return "refused" if "depends on data" in str(error) else str(error)
     expected = [np.asarray(array) for array in case.expected()]
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            program = Program(text, {}, Path(folder), 3, gpu="sm_80")
-        except CompileError as error:
-            return "refused" if "depends on data" in str(error) else str(error)
-        inputs = [np.ascontiguousarray(array) for i, array in enumerate(case.inputs) if array is not None and i not in case.constants]
-        actual = program.run("main", inputs, [(dtype, array.ndim) for dtype, array in zip(types, expected)])
-        program.close()
     return next((f"output {i} differs" for i, (a, e) in enumerate(zip(actual, expected)) if not agrees(a, e)), "")
 
 
@@ -85,3 +96,11 @@ def test_cases(results):
 def test_few_are_refused(results):
     """Only those whose result has a size that an input tells."""
     assert results.count("refused") < len(results) / 6
+
+
+@pytest.mark.parametrize("name", ["Gather_out_of_range", "GatherND_out_of_range", "ScatterND_out_of_range"])
+def test_failing_checks(name):
+    """What only the device can check, it checks: the message reaches the host."""
+    (case,) = [case for case in make_cases() if case.name == name]
+    with pytest.raises(AssertionError, match="out of range"):
+        run_program(case)

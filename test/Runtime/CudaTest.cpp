@@ -8,6 +8,7 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <fstream>
+#include <functional>
 
 // The linker routes the runtime's calls through this.
 static bool hasDriver = true;
@@ -32,6 +33,13 @@ std::string makeWeights() {
   return bytes;
 }
 
+#ifdef FAKE_BOTH
+/// The library also runs on the CPU.
+constexpr bool hasCPU = true;
+#else
+constexpr bool hasCPU = false;
+#endif
+
 class CudaTest : public testing::Test {
 protected:
   static void SetUpTestSuite() { path = writeTestFile("cuda-weights", makeWeights()); }
@@ -53,8 +61,17 @@ protected:
     EXPECT_EQ(driver->count_live(), 0) << driver->get_log();
   }
 
+  static moec_options makeOptions(int32_t type, int32_t id = 0) {
+    moec_options options = MOEC_OPTIONS_INIT;
+    options.device_type = type;
+    options.device_id = id;
+    return options;
+  }
+
+  /// On a CUDA device, unless the options say something else.
   moec_status open(const moec_options *options = nullptr) {
-    moec_status status = library->open(path.c_str(), options, &model);
+    moec_options cuda = makeOptions(kDLCUDA);
+    moec_status status = library->open(path.c_str(), options ? options : &cuda, &model);
     EXPECT_EQ(model == nullptr, status != MOEC_OK);
     return status;
   }
@@ -78,29 +95,37 @@ protected:
     tensor.device.device_id = device;
   }
 
-  moec_status runMain(DLTensor &x, DLTensor &y) {
-    const DLTensor *in[] = {&x};
-    DLTensor *out[] = {&y};
-    return library->run(context, "main", in, 1, out, 1);
-  }
+  moec_status runMain(DLTensor &x, DLTensor &y) { return call("main", x, y); }
 
   /// main for inputs of that many rows.
-  moec_status runMain(int64_t rows) {
-    Tensor<float> x({rows, 8}), y({rows, 8});
+  moec_status runMain(int64_t rows) { return callOnDevice("main", {rows, 8}); }
+  moec_status runRows(const char *entry, int64_t rows) { return callOnDevice(entry, {rows}); }
+
+  /// The same into a graph.
+  moec_status updateMain(void *graph, int64_t rows) {
+    return callOnDevice("main", {rows, 8},
+                        [&](auto... a) { return library->update_graph(context, graph, a...); });
+  }
+  moec_status updateRows(void *graph, const char *entry, int64_t rows) {
+    return callOnDevice(entry, {rows},
+                        [&](auto... a) { return library->update_graph(context, graph, a...); });
+  }
+
+  using Call = std::function<moec_status(const char *, const DLTensor *const *, int32_t,
+                                         DLTensor *const *, int32_t)>;
+  moec_status call(const char *entry, DLTensor &x, DLTensor &y, const Call &function = nullptr) {
+    const DLTensor *in[] = {&x};
+    DLTensor *out[] = {&y};
+    return function ? function(entry, in, 1, out, 1) : library->run(context, entry, in, 1, out, 1);
+  }
+  moec_status callOnDevice(const char *entry, std::vector<int64_t> shape,
+                           const Call &function = nullptr) {
+    Tensor<float> x(shape), y(shape);
     moveToDevice(x.dl);
     moveToDevice(y.dl);
     driver->name_memory(x.values.data(), x.values.size() * 4, "x");
     driver->name_memory(y.values.data(), y.values.size() * 4, "y");
-    return runMain(x.dl, y.dl);
-  }
-
-  moec_status runRows(const char *entry, int64_t rows) {
-    Tensor<float> x({rows}), y({rows});
-    moveToDevice(x.dl);
-    moveToDevice(y.dl);
-    const DLTensor *in[] = {&x.dl};
-    DLTensor *out[] = {&y.dl};
-    return library->run(context, entry, in, 1, out, 1);
+    return call(entry, x.dl, y.dl, function);
   }
 
   /// What was recorded since the last look.
@@ -137,6 +162,8 @@ TEST_F(CudaTest, OpensAndCloses) {
                        "cuFuncSetAttribute add 8 231424\n"
                        "cuModuleGetFunction rows\n"
                        "cuFuncSetAttribute rows 8 231424\n"
+                       "cuModuleGetFunction tiles\n"
+                       "cuFuncSetAttribute tiles 8 231424\n"
                        "cuMemAlloc 41943072 -> m1\n"
                        "cuStreamCreate 1 -> s1\n"
                        "cuMemHostAlloc 16777216 -> h1\n"
@@ -162,7 +189,7 @@ TEST_F(CudaTest, OpensAndCloses) {
 }
 
 TEST_F(CudaTest, ReportsProgress) {
-  moec_options options = MOEC_OPTIONS_INIT;
+  moec_options options = makeOptions(kDLCUDA);
   std::vector<std::pair<uint64_t, uint64_t>> steps;
   options.progress = [](void *data, uint64_t done, uint64_t all) {
     static_cast<decltype(steps) *>(data)->emplace_back(done, all);
@@ -176,7 +203,7 @@ TEST_F(CudaTest, ReportsProgress) {
 
 TEST_F(CudaTest, TakesTheDeviceThatIsAskedFor) {
   driver->set_devices(3);
-  moec_options options = MOEC_OPTIONS_INIT;
+  moec_options options = makeOptions(kDLCUDA);
   options.device_id = 2;
   ASSERT_EQ(open(&options), MOEC_OK) << library->last_error();
   EXPECT_EQ(library->device(model).device_id, 2);
@@ -201,6 +228,99 @@ TEST_F(CudaTest, TakesTheImageThatFits) {
         << capability;
     closeModel();
   }
+}
+
+/// Older devices have kernels, launches and weights of their own.
+TEST_F(CudaTest, TakesTheCodeThatFits) {
+  EXPECT_STREQ(library->info(), hasCPU ? "{\"name\":\"fake\",\"level\":\"x86-64\"}"
+                                       : "{\"name\":\"fake\",\"level\":\"sm_75\"}");
+  ASSERT_EQ(open(), MOEC_OK);
+  EXPECT_STREQ(library->model_info(model), "{\"name\":\"fake\",\"level\":\"sm_90a\"}");
+  closeModel();
+  driver->reset();
+  driver->set_capability(89);
+  ASSERT_EQ(open(), MOEC_OK) << library->last_error();
+  EXPECT_STREQ(library->model_info(model), "{\"name\":\"fake\",\"level\":\"sm_75\"}");
+  std::string log = takeLog();
+  EXPECT_EQ(log.find("cuModuleGetFunction scale"), std::string::npos);
+  EXPECT_NE(log.find("cuMemAlloc 64 -> m1\n"), std::string::npos);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  ASSERT_EQ(runMain(2), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(), "cuMemAlloc 64 -> m2\n"
+                       "launch add grid 1x1x1 block 64x1x1 shared 0 in 0: m2, m1, y, 16\n");
+  EXPECT_TRUE(failsWith(runRows("large", 1), MOEC_ERROR_ARGUMENT, "has no entry 'large'"));
+}
+
+//===----------------------------------------------------------------------===//
+// Which device
+//===----------------------------------------------------------------------===//
+
+TEST_F(CudaTest, ChoosesTheDevice) {
+  moec_options cpu = makeOptions(kDLCPU), any = makeOptions(0), other = makeOptions(kDLCUDAManaged);
+  EXPECT_TRUE(failsWith(open(&other), MOEC_ERROR_ARGUMENT,
+                        "moec_options.device_type is 13, expected 1 (the CPU), 2 (CUDA) or 0"));
+  if (!hasCPU) {
+    EXPECT_TRUE(failsWith(open(&cpu), MOEC_ERROR_ARGUMENT,
+                          "moec_options.device_type asks for the CPU, but the library 'fake' has "
+                          "no code for it: compile the model with --target=cpu or cpu,cuda"));
+    return;
+  }
+  // The GPU, where there is one.
+  ASSERT_EQ(open(&any), MOEC_OK) << library->last_error();
+  EXPECT_EQ(library->device(model).device_type, kDLCUDA);
+  closeModel();
+  // What is there but cannot be used is no reason for the CPU.
+  driver->set_capability(72);
+  EXPECT_TRUE(failsWith(open(&any), MOEC_ERROR_DEVICE, "is of architecture sm_72"));
+  driver->set_capability(90);
+  driver->set_version(11080);
+  EXPECT_TRUE(failsWith(open(&any), MOEC_ERROR_DEVICE, "the CUDA driver is too old"));
+  driver->reset();
+  // Fails when the device is looked for, not when it is used.
+  driver->fail("cuInit", 1, 803);
+  ASSERT_EQ(open(&any), MOEC_OK) << library->last_error();
+  EXPECT_EQ(library->device(model).device_type, kDLCUDA);
+  closeModel();
+  driver->reset();
+  moec_options second = makeOptions(0, 1);
+  EXPECT_TRUE(failsWith(open(&second), MOEC_ERROR_DEVICE, "there is no CUDA device 1"));
+}
+
+TEST_F(CudaTest, RunsOnTheCPU) {
+  if (!hasCPU)
+    GTEST_SKIP() << "has no code for it";
+  auto run = [&](int32_t type) {
+    moec_options options = makeOptions(type);
+    ASSERT_EQ(open(&options), MOEC_OK) << library->last_error();
+    EXPECT_EQ(library->device(model).device_type, kDLCPU);
+    EXPECT_STREQ(library->model_info(model), library->info());
+    ASSERT_EQ(createContext(), MOEC_OK) << library->last_error();
+    Tensor<float> x({1, 8}, 1, 1), y({1, 8});
+    ASSERT_EQ(runMain(x.dl, y.dl), MOEC_OK) << library->last_error();
+    std::string weights = makeWeights().substr(4096, 32);
+    for (int i = 0; i < 8; ++i) {
+      float w;
+      memcpy(&w, weights.data() + 4 * i, 4);
+      EXPECT_EQ(y.values[i], 2.0f * x.values[i] + w);
+    }
+    moveToDevice(x.dl);
+    EXPECT_TRUE(failsWith(runMain(x.dl, y.dl), MOEC_ERROR_TENSOR, "expected the CPU"));
+    moec_context_options withStream = MOEC_CONTEXT_OPTIONS_INIT;
+    withStream.stream = this;
+    EXPECT_TRUE(failsWith(createContext(withStream), MOEC_ERROR_ARGUMENT, "runs on the CPU"));
+    closeModel();
+  };
+  // Asked for; without a driver; with one that has no device.
+  run(kDLCPU);
+  EXPECT_EQ(takeLog(), "");
+  hasDriver = false;
+  run(0);
+  hasDriver = true;
+  driver->set_devices(0);
+  run(0);
+  moec_options cuda = makeOptions(kDLCUDA), second = makeOptions(kDLCPU, 1);
+  EXPECT_TRUE(failsWith(open(&cuda), MOEC_ERROR_DEVICE, "CUDA_ERROR_NO_DEVICE"));
+  EXPECT_TRUE(failsWith(open(&second), MOEC_ERROR_ARGUMENT, "runs on the CPU"));
 }
 
 TEST_F(CudaTest, NamesWrongArchitecture) {
@@ -345,6 +465,67 @@ TEST_F(CudaTest, Clusters) {
             std::string::npos);
 }
 
+/// More than a kernel has without being asked for: the stand-in refuses such launches.
+TEST_F(CudaTest, SharedMemory) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  takeLog();
+  ASSERT_EQ(runRows("shared", 197632), MOEC_OK) << library->last_error();
+  EXPECT_NE(takeLog().find("shared 197632 in"), std::string::npos);
+  ASSERT_EQ(runRows("shared", 231424), MOEC_OK) << library->last_error();
+  EXPECT_TRUE(failsWith(runRows("shared", 231425), MOEC_ERROR_DEVICE,
+                        "kernel 'rows' needs 231425 bytes of shared memory, but CUDA device 0 has "
+                        "231424 for a block"));
+}
+
+/// Encoded again only when they change; by value in the launch.
+TEST_F(CudaTest, TensorMaps) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  Tensor<float> x({3, 8}), y({3, 8});
+  auto run = [&](int64_t rows) {
+    x.shape[0] = y.shape[0] = rows;
+    return call("maps", x.dl, y.dl);
+  };
+  moveToDevice(x.dl);
+  moveToDevice(y.dl);
+  driver->name_memory(x.values.data(), x.values.size() * 4, "x");
+  takeLog();
+  ASSERT_EQ(run(3), MOEC_OK) << library->last_error();
+  std::string weights = "cuTensorMapEncodeTiled type 9 of m1 8x4x2 strides 32x128 box 8x4x1 "
+                        "swizzle 3 promotion 3 fill 0 -> t1\n";
+  std::string launch = "launch tiles grid 132x1x1 block 128x1x1 shared 0 in 0: ";
+  std::string rest = " strides 32 box 8x128 swizzle 0 promotion 0 fill 1 -> ";
+  EXPECT_EQ(takeLog(), weights + "cuTensorMapEncodeTiled type 7 of x 8x3" + rest + "t2\n" + launch +
+                           "t1, t2, 3\n");
+  ASSERT_EQ(run(3), MOEC_OK);
+  EXPECT_EQ(takeLog(), launch + "t1, t2, 3\n");
+  ASSERT_EQ(run(2), MOEC_OK);
+  EXPECT_EQ(takeLog(),
+            "cuTensorMapEncodeTiled type 7 of x 8x2" + rest + "t3\n" + launch + "t1, t3, 2\n");
+  // Nothing to read, but a map all the same: of what is there.
+  x.dl.data = nullptr;
+  ASSERT_EQ(run(0), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(),
+            "cuTensorMapEncodeTiled type 7 of m1 8x1" + rest + "t4\n" + launch + "t1, t4, 0\n");
+  // Another context has its own.
+  ASSERT_EQ(createContext(), MOEC_OK);
+  ASSERT_EQ(run(0), MOEC_OK) << library->last_error();
+  EXPECT_NE(takeLog().find(" -> t5\n"), std::string::npos);
+}
+
+TEST_F(CudaTest, NamesBadTensorMap) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  EXPECT_TRUE(failsWith(callOnDevice("maps", {1001, 8}), MOEC_ERROR_DEVICE,
+                        "cannot make tensor map 1 of the library 'fake': "
+                        "CUDA_ERROR_INVALID_VALUE"));
+  driver->fail("cuTensorMapEncodeTiled", 1, 1);
+  EXPECT_TRUE(failsWith(callOnDevice("maps", {2, 8}), MOEC_ERROR_DEVICE, "tensor map 1"));
+  // It is not taken for encoded.
+  EXPECT_EQ(callOnDevice("maps", {2, 8}), MOEC_OK) << library->last_error();
+}
+
 TEST_F(CudaTest, MemoryOfTheProgram) {
   ASSERT_EQ(open(), MOEC_OK);
   struct Pool {
@@ -393,6 +574,88 @@ TEST_F(CudaTest, CapturesAfterTheFirstRun) {
   EXPECT_EQ(runMain(2), MOEC_OK) << library->last_error();
   EXPECT_EQ(runMain(1), MOEC_OK) << library->last_error();
   driver->set_capturing(0);
+  // The graph has the address of the workspace.
+  EXPECT_TRUE(failsWith(runMain(3), MOEC_ERROR_MEMORY,
+                        "the workspace needs 96 bytes, but a graph was captured with the 64 bytes "
+                        "that there are: capture the largest size, or take another context"));
+}
+
+/// The launches of another run go into the nodes of the captured one.
+TEST_F(CudaTest, ReplaysOtherSizes) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  int graph;
+  EXPECT_TRUE(failsWith(updateMain(&graph, 20), MOEC_ERROR_ARGUMENT,
+                        "no run of this context was captured into a graph"));
+  ASSERT_EQ(runMain(20), MOEC_OK);
+  takeLog();
+  driver->set_capturing(1);
+  ASSERT_EQ(runMain(20), MOEC_OK) << library->last_error();
+  driver->set_capturing(0);
+  EXPECT_EQ(takeLog(), "launch scale grid 2x1x1 block 128x1x1 shared 0 in 0 as n1: x, m2, 160, "
+                       "1073741824\n"
+                       "launch add grid 1x2x1 block 128x2x1 shared 100000 in 0 as n2: m2, m1, y, "
+                       "160\n");
+  ASSERT_EQ(updateMain(&graph, 3), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(), "change n1 to scale grid 1x1x1 block 128x1x1 shared 0 in a graph: x, m2, "
+                       "24, 1073741824\n"
+                       "cuGraphNodeSetEnabled n1 1\n"
+                       "change n2 to add grid 1x1x1 block 128x2x1 shared 100000 in a graph: m2, "
+                       "m1, y, 24\n"
+                       "cuGraphNodeSetEnabled n2 1\n");
+  // Without rows there is nothing to launch.
+  ASSERT_EQ(updateMain(&graph, 0), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(), "cuGraphNodeSetEnabled n1 0\ncuGraphNodeSetEnabled n2 0\n");
+  EXPECT_TRUE(failsWith(updateMain(&graph, 21), MOEC_ERROR_MEMORY,
+                        "the workspace needs 672 bytes, but a graph was captured with the 640"));
+  EXPECT_EQ(takeLog(), "");
+  // Another entry, and fewer launches.
+  EXPECT_TRUE(failsWith(updateRows(&graph, "cluster", 1), MOEC_ERROR_ARGUMENT,
+                        "the run does not launch the kernels that were captured"));
+  EXPECT_TRUE(failsWith(updateMain(nullptr, 1), MOEC_ERROR_ARGUMENT, "graph_exec is a null"));
+  // Every call in turn fails.
+  for (int n = 1;; ++n) {
+    driver->fail(nullptr, n, 700);
+    moec_status status = updateMain(&graph, 3);
+    if (!driver->has_failed()) {
+      EXPECT_EQ(n, 6);
+      break;
+    }
+    EXPECT_TRUE(failsWith(status, MOEC_ERROR_DEVICE, "(error 700"));
+  }
+  driver->fail(nullptr, 0, 0);
+  ASSERT_EQ(updateMain(&graph, 20), MOEC_OK) << library->last_error();
+}
+
+TEST_F(CudaTest, CaptureWithoutRowsLacksKernels) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  ASSERT_EQ(runMain(2), MOEC_OK);
+  driver->set_capturing(1);
+  ASSERT_EQ(runMain(0), MOEC_OK) << library->last_error();
+  driver->set_capturing(0);
+  int graph;
+  EXPECT_EQ(updateMain(&graph, 0), MOEC_OK) << library->last_error();
+  EXPECT_TRUE(failsWith(updateMain(&graph, 1), MOEC_ERROR_ARGUMENT,
+                        "kernel 'scale' had nothing to do in the captured run"));
+}
+
+TEST_F(CudaTest, CaptureSurvivesEveryFailure) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  ASSERT_EQ(runMain(2), MOEC_OK);
+  driver->set_capturing(1);
+  for (int n = 1;; ++n) {
+    driver->fail(nullptr, n, 700);
+    moec_status status = runMain(2);
+    if (!driver->has_failed()) {
+      // Context, state of the stream, two launches and their nodes.
+      EXPECT_EQ(n, 7);
+      break;
+    }
+    EXPECT_TRUE(failsWith(status, MOEC_ERROR_DEVICE, "(error 700"));
+  }
+  driver->set_capturing(0);
 }
 
 TEST_F(CudaTest, RunSurvivesEveryFailure) {
@@ -419,6 +682,42 @@ TEST_F(CudaTest, RunSurvivesEveryFailure) {
   }
 }
 
+/// A failed check is known when the device has come so far; nobody waits for it.
+TEST_F(CudaTest, ReportsFailedChecksLater) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  takeLog();
+  EXPECT_EQ(runRows("checked", 12), MOEC_OK) << library->last_error();
+  std::string log = takeLog();
+  EXPECT_EQ(log.find("cuMemHostAlloc 8 -> h3\n"), 0u) << log;
+  EXPECT_NE(log.find(": h3, "), std::string::npos);
+  EXPECT_EQ(library->wait(context), MOEC_OK);
+  EXPECT_EQ(takeLog(), "cuStreamSynchronize 0\n");
+  // The next run reports it, in place of running; once.
+  EXPECT_EQ(runRows("checked", 13), MOEC_OK) << library->last_error();
+  takeLog();
+  EXPECT_TRUE(failsWith(runRows("checked", 12), MOEC_ERROR_RUN,
+                        "an earlier run failed: 13 is an unlucky number"));
+  EXPECT_EQ(takeLog(), "");
+  EXPECT_EQ(runRows("checked", 12), MOEC_OK);
+  // So does a wait.
+  EXPECT_EQ(runRows("checked", 13), MOEC_OK);
+  EXPECT_TRUE(failsWith(library->wait(context), MOEC_ERROR_RUN, "13 is an unlucky number"));
+  EXPECT_EQ(library->wait(context), MOEC_OK);
+  driver->fail("cuStreamSynchronize", 1, 700);
+  EXPECT_TRUE(failsWith(library->wait(context), MOEC_ERROR_DEVICE,
+                        "a run failed on CUDA device 0: CUDA_ERROR_ILLEGAL_ADDRESS"));
+  EXPECT_TRUE(failsWith(library->wait(nullptr), MOEC_ERROR_ARGUMENT, "the context is a null"));
+  ASSERT_EQ(createContext(), MOEC_OK);
+  driver->fail("cuMemHostAlloc", 1, 2);
+  EXPECT_TRUE(failsWith(runRows("checked", 12), MOEC_ERROR_MEMORY,
+                        "cannot allocate 8 bytes of pinned memory for failed checks"));
+  driver->set_capturing(1);
+  EXPECT_TRUE(failsWith(runRows("checked", 12), MOEC_ERROR_MEMORY,
+                        "cannot be allocated while the stream is captured: run once before"));
+  driver->set_capturing(0);
+}
+
 TEST_F(CudaTest, NamesFailedLaunch) {
   ASSERT_EQ(open(), MOEC_OK);
   ASSERT_EQ(createContext(), MOEC_OK);
@@ -436,7 +735,7 @@ TEST_F(CudaTest, NamesFailedLaunch) {
 
 TEST_F(CudaTest, RefusesTensorsElsewhere) {
   driver->set_devices(2);
-  moec_options options = MOEC_OPTIONS_INIT;
+  moec_options options = makeOptions(kDLCUDA);
   options.device_id = 1;
   ASSERT_EQ(open(&options), MOEC_OK);
   ASSERT_EQ(createContext(), MOEC_OK);

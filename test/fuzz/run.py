@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Runs the fuzz targets of build-fuzz, all at once:
 
-    python test/fuzz/run.py [--seconds N] [--seed N] [--junit FILE] [TARGET...]
+    python test/fuzz/run.py [--seconds N | --fixed] [--seed N] [--junit FILE] [TARGET...]
 
 Each starts from its kept corpus, from the inputs that were findings once, from the
 models (MOEC_MODELS or ../shared/models) when they are there, and from what earlier
 runs found, in build-fuzz/fuzz/TARGET/corpus. A finding fails the target; its input is
 kept in build-fuzz/fuzz/TARGET/findings. With 0 seconds the inputs are only replayed.
-A seed repeats a run of the same program on the same inputs: the tests give one, so
-that what they find belongs to the change that is tested. Without it each run differs.
+Runs differ, unless they are --fixed, as in the tests: the same seed and number of inputs,
+so that what is found belongs to the change that is tested, not to the machine's speed.
 """
 
 import argparse
@@ -25,6 +25,10 @@ import xml.etree.ElementTree as ElementTree
 import make
 
 BUILD = make.ROOT / "build-fuzz"
+
+# Inputs of a fixed run: about a minute on two cores without other work.
+FIXED_INPUTS = {"model-reader-fuzzer": 12000, "raise-moe-fuzzer": 3000, "moe-parser-fuzzer": 30000}
+FIXED_SEED = 1
 
 
 @dataclasses.dataclass
@@ -48,7 +52,15 @@ def seeds():
     return folder
 
 
-def start(target, seconds, seed):
+def limits(target, arguments):
+    """The options that end a run, and its seed (0: a random one)."""
+    if arguments.fixed:
+        return [f"-runs={FIXED_INPUTS[target]}", f"-seed={FIXED_SEED}"]
+    limit = f"-max_total_time={arguments.seconds}" if arguments.seconds else "-runs=0"
+    return [limit, f"-seed={arguments.seed}"]
+
+
+def start(target, arguments):
     folder = BUILD / "fuzz" / target
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     for name in ("corpus", "findings", "tmp"):
@@ -56,8 +68,7 @@ def start(target, seconds, seed):
     sources = [make.FUZZ / "corpus" / target, make.FUZZ / "findings" / target, seeds() / target]
     command = [
         BUILD / "bin" / target,
-        f"-max_total_time={seconds}" if seconds else "-runs=0",
-        f"-seed={seed}",
+        *limits(target, arguments),
         f"-dict={make.FUZZ / make.TARGETS[target]}",
         f"-max_len={make.SEED_BYTES}",
         f"-artifact_prefix={folder / 'findings'}/",
@@ -99,11 +110,12 @@ def finish(run):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--fixed", action="store_true", help="the same inputs each time")
     parser.add_argument("--seed", type=int, default=0, help="0: a random one")
     parser.add_argument("--junit", type=pathlib.Path)
     parser.add_argument("targets", nargs="*", default=list(make.TARGETS), metavar="TARGET")
     arguments = parser.parse_args()
-    runs = [start(target, arguments.seconds, arguments.seed) for target in arguments.targets]
+    runs = [start(target, arguments) for target in arguments.targets]
     suite = ElementTree.Element("testsuite", name="fuzz")
     suite.extend(finish(run) for run in runs)
     if arguments.junit:

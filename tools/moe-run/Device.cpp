@@ -23,7 +23,6 @@ struct Device::Functions {
   int (*free)(unsigned long long memory);
   int (*copyIn)(unsigned long long to, const void *from, size_t bytes);
   int (*copyOut)(void *to, unsigned long long from, size_t bytes);
-  int (*synchronize)(void *stream);
 };
 
 /// The library has opened the same driver before.
@@ -41,7 +40,6 @@ static Error findFunctions(Device::Functions &driver) {
       {&driver.free, "cuMemFree_v2"},
       {&driver.copyIn, "cuMemcpyHtoD_v2"},
       {&driver.copyOut, "cuMemcpyDtoH_v2"},
-      {&driver.synchronize, "cuStreamSynchronize"},
   };
   for (auto [slot, name] : functions) {
     void *function = dlsym(library, name);
@@ -83,8 +81,6 @@ Device::~Device() {
   driver->pop(&context);
   driver->release(handle);
 }
-
-Error Device::wait() const { return check(driver->synchronize(nullptr), "waiting for the device"); }
 
 Expected<DeviceTensor> DeviceTensor::create(const Device &device, Value &value) {
   DeviceTensor tensor(device, value);

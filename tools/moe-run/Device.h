@@ -17,9 +17,6 @@ public:
   static llvm::Expected<std::unique_ptr<Device>> open(int32_t id);
   ~Device();
 
-  /// Waits until all work in the default stream is done.
-  llvm::Error wait() const;
-
   struct Functions;
 
 private:

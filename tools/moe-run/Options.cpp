@@ -36,6 +36,11 @@ struct Flags {
                          cl::cat(running)};
   cl::opt<bool> hugePages{"huge-pages", cl::desc("Copy the weights into memory of huge pages"),
                           cl::cat(running)};
+  cl::opt<std::string> device{
+      "device",
+      cl::desc("cpu, cuda or cuda:N (default: a CUDA device if there is one and the "
+               "package has code for it)"),
+      cl::value_desc("name"), cl::cat(running)};
   cl::opt<int> threads{"threads", cl::desc("Number of threads (default: the library's)"),
                        cl::value_desc("N"), cl::cat(running)};
 
@@ -92,6 +97,21 @@ static Error parseDim(StringRef text, Options &options) {
     if (other == name)
       return makeError(Status::CommandLine, "--dim " + name + " is given twice");
   options.dims.emplace_back(name.str(), std::move(sizes));
+  return Error::success();
+}
+
+static Error parseDevice(StringRef text, Options &options) {
+  if (text.empty())
+    return Error::success();
+  auto [name, number] = text.split(':');
+  options.deviceType = name == "cpu" ? kDLCPU : kDLCUDA;
+  bool hasNumber = text.contains(':');
+  bool isValid = name == "cpu" ? !hasNumber
+                               : name == "cuda" &&
+                                     (!hasNumber || (!number.getAsInteger(10, options.deviceId) &&
+                                                     options.deviceId >= 0));
+  if (!isValid)
+    return makeError(Status::CommandLine, "--device " + text + ": expected cpu, cuda or cuda:N");
   return Error::success();
 }
 
@@ -168,6 +188,8 @@ Expected<Options> mlir::moe::run::parseOptions(int argc, char **argv) {
   options.json = flags.json;
   options.threads = flags.threads;
   options.repetitions = flags.repetitions;
+  if (Error error = parseDevice(flags.device, options))
+    return std::move(error);
   for (const std::string &text : flags.dims)
     if (Error error = parseDim(text, options))
       return std::move(error);

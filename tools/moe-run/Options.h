@@ -16,6 +16,8 @@ namespace mlir::moe::run {
 
 struct Options {
   std::string package, weights, entry;
+  /// What to run on, as in moec_options; type 0: what the library chooses.
+  int32_t deviceType = 0, deviceId = 0;
   std::string output, expect, traceRouting;
   /// One, or several with traceRouting.
   std::vector<std::string> inputs;

@@ -119,7 +119,7 @@ static void addRegions(const llvm::json::Value &json, std::vector<RegionInfo> &r
 }
 
 Error Package::readInfo() {
-  Expected<llvm::json::Value> root = llvm::json::parse(library->info());
+  Expected<llvm::json::Value> root = llvm::json::parse(library->model_info(model));
   if (!root)
     return makePackageError("the library's description is not JSON: " + toString(root.takeError()));
   const llvm::json::Object *object = root->getAsObject();
@@ -140,10 +140,12 @@ Error Package::readInfo() {
   return Error::success();
 }
 
-Error Package::openModel(const std::string &weights, uint32_t flags) {
-  moec_options options = MOEC_OPTIONS_INIT;
-  options.flags = flags;
-  if (library->open(weights.empty() ? nullptr : weights.c_str(), &options, &model) != MOEC_OK)
+Error Package::openModel(const std::string &weights, const Options &options) {
+  moec_options opening = MOEC_OPTIONS_INIT;
+  opening.flags = options.openFlags;
+  opening.device_type = options.deviceType;
+  opening.device_id = options.deviceId;
+  if (library->open(weights.empty() ? nullptr : weights.c_str(), &opening, &model) != MOEC_OK)
     return makePackageError(library->last_error());
   return Error::success();
 }
@@ -166,23 +168,22 @@ Expected<SyntheticWeights> Package::makeWeights(uint64_t seed) const {
   return SyntheticWeights::create(*object, seed);
 }
 
-Expected<Package> Package::open(StringRef path, StringRef weights, std::optional<uint64_t> seed,
-                                uint32_t flags) {
+Expected<Package> Package::open(const Options &options) {
   Package package;
-  if (Error error = package.load(path))
+  if (Error error = package.load(options.package))
     return std::move(error);
-  if (Error error = package.readInfo())
-    return std::move(error);
-  std::string file = weights.str();
+  std::string file = options.weights;
   std::optional<SyntheticWeights> synthetic;
-  if (seed) {
-    auto made = package.makeWeights(*seed);
+  if (options.syntheticWeights) {
+    auto made = package.makeWeights(*options.syntheticWeights);
     if (!made)
       return made.takeError();
     synthetic.emplace(std::move(*made));
     file = synthetic->getPath();
   }
-  if (Error error = package.openModel(file, flags))
+  if (Error error = package.openModel(file, options))
+    return std::move(error);
+  if (Error error = package.readInfo())
     return std::move(error);
   return std::move(package);
 }

@@ -6,6 +6,7 @@
 #ifndef MOEC_TOOLS_MOERUN_PACKAGE_H
 #define MOEC_TOOLS_MOERUN_PACKAGE_H
 
+#include "Options.h"
 #include "SyntheticWeights.h"
 #include "Values.h"
 #include <optional>
@@ -38,10 +39,8 @@ struct RegionInfo {
 
 class Package {
 public:
-  /// Opens NAME.moec or a library in it. `weights` empty: the file beside it.
-  /// With a seed, the weights are SyntheticWeights instead.
-  static llvm::Expected<Package> open(llvm::StringRef path, llvm::StringRef weights,
-                                      std::optional<uint64_t> seed, uint32_t flags);
+  /// Opens options.package: NAME.moec or a library in it.
+  static llvm::Expected<Package> open(const Options &options);
   Package(Package &&other);
   ~Package();
 
@@ -61,7 +60,7 @@ private:
   Package() = default;
   llvm::Error load(llvm::StringRef path);
   llvm::Error readInfo();
-  llvm::Error openModel(const std::string &weights, uint32_t flags);
+  llvm::Error openModel(const std::string &weights, const Options &options);
   llvm::Expected<SyntheticWeights> makeWeights(uint64_t seed) const;
 
   /// Path of the library.

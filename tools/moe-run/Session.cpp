@@ -208,9 +208,8 @@ Expected<double> Session::runTensors(llvm::ArrayRef<DLTensor *> in,
   auto begin = std::chrono::steady_clock::now();
   moec_status status = library.run(context, entry.name.c_str(), in.data(), int32_t(in.size()),
                                    out.data(), int32_t(out.size()));
-  if (device && status == MOEC_OK)
-    if (Error error = device->wait())
-      return std::move(error);
+  if (status == MOEC_OK)
+    status = library.wait(context);
   std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - begin;
   if (status != MOEC_OK)
     return makeRunError(status, library);

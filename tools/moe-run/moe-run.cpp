@@ -78,8 +78,7 @@ static Expected<Status> runAll(const Package &package, const EntryInfo &entry,
 }
 
 static Expected<Status> runTool(const Options &options) {
-  Expected<Package> package =
-      Package::open(options.package, options.weights, options.syntheticWeights, options.openFlags);
+  Expected<Package> package = Package::open(options);
   if (!package)
     return package.takeError();
   bool measures = options.time || options.profile;

@@ -74,13 +74,15 @@ struct CompileOptions {
   std::string weightsFile;
   /// Folder that weight files are relative to. Default: the folder of `input`.
   std::string modelFolder;
-  /// "cpu" or "cuda".
+  /// "cpu", "cuda" or "cpu,cuda".
   std::string target = "cpu";
   /// cuda: architectures that kernels are compiled for, as GPUMachine names them. Default: sm_80,
   /// sm_90a.
   std::vector<std::string> gpuArchs;
   /// cuda: "ptx", "cubin" or "fatbin"; the last two need the CUDA Toolkit. Default: fatbin.
   std::string gpuFormat;
+  /// cuda: products of experts in f32 are made in tf32.
+  bool tf32 = false;
   /// See Machine::getLevels.
   std::string cpu = "native";
   /// 0: the reference lowering of each MoE op; 1 to 3: the CPU kernels, and

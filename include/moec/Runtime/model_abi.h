@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 /* abi_version of moec_model_desc. */
-#define MOEC_MODEL_ABI_VERSION 2u
+#define MOEC_MODEL_ABI_VERSION 3u
 
 /* A dimension in moec_tensor_desc that only `shapes` knows. */
 #define MOEC_DIM_COMPUTED INT64_MIN
@@ -85,11 +85,15 @@ typedef struct {
   uint32_t num_images, num_kernels;
   const moec_image_desc *images;
   const char *const *kernels; /* names */
+  /* The part of the weights' data section that the device needs; offsets of generated code count
+   * from the begin of the section all the same. */
+  uint64_t weights_begin, weights_bytes;
+  uint32_t num_tensor_maps, reserved;
 } moec_cuda_desc;
 
-/* The code for one level of instructions. */
+/* The code for one level of instructions, or for GPUs that have the same kernels. */
 typedef struct {
-  const char *cpu; /* its name: "x86-64-v3" */
+  const char *name; /* "x86-64-v3"; "sm_80" */
   const char *info_json;
   uint32_t num_entries, num_features;
   const moec_entry_desc *entries;
@@ -102,7 +106,8 @@ typedef struct {
 typedef struct {
   uint32_t abi_version; /* MOEC_MODEL_ABI_VERSION */
   uint32_t num_levels;
-  /* At least one, the most demanding last. All have the same entries and weights. */
+  /* At least one; those for CPUs first, the most demanding last. All have the same entries and one
+   * weights file. */
   const moec_level_desc *const *levels;
   const char *name;
   /* The weights file: its size in bytes (0: the model has none), the offset of
@@ -115,12 +120,26 @@ typedef struct {
 
 /* A launch of a kernel. Nothing is launched when a size of the grid is 0. */
 typedef struct {
-  int32_t kernel;         /* a number of moec_cuda_desc.kernels */
-  uint32_t shared_bytes;  /* dynamic shared memory */
-  int64_t grid[3];        /* in blocks */
-  int64_t block[3];       /* in threads */
-  int64_t cluster[3];     /* in blocks; 0, 0, 0: none */
+  int32_t kernel;        /* a number of moec_cuda_desc.kernels */
+  uint32_t shared_bytes; /* dynamic shared memory */
+  int64_t grid[3];       /* in blocks */
+  int64_t block[3];      /* in threads */
+  int64_t cluster[3];    /* in blocks; 0, 0, 0: none */
 } moec_launch_desc;
+
+/* What a kernel's tensor map shows it: how bulk copies (TMA) cut boxes out of a tensor in the
+ * device's memory. Sizes, strides and boxes are in elements, the slowest dimension first; the last
+ * stride is 1, and what is beyond `rank` is 0. */
+typedef struct {
+  int32_t number; /* less than moec_cuda_desc.num_tensor_maps: one place in the program */
+  /* By the numbers of CUtensorMapDataType, -Swizzle, -L2promotion, -Interleave and -FloatOOBfill.
+   */
+  int32_t type, swizzle, promotion, interleave, fill;
+  int32_t element_bytes;
+  int32_t rank; /* 1 to 5 */
+  const void *data;
+  int64_t sizes[5], strides[5], box[5];
+} moec_tensor_map_desc;
 
 #pragma GCC visibility push(hidden)
 
@@ -144,6 +163,9 @@ int32_t moec_num_workers(void *call);
 void moec_check(void *call, bool ok, const char *message);
 /* The same, but does not return when it fails: run does. Not to be called from a task. */
 void moec_require(void *call, bool ok, const char *message);
+/* Where a kernel leaves the address of a message, whose check has failed on the device: memory of
+ * the host that kernels reach. It is 0 while none has. Only in models for CUDA. */
+const char **moec_check_place(void *call);
 /* Memory for the running call, aligned to 64 bytes; its content is undefined. A size
  * below 0 stands for one that overflows. Ends the call with an error when there is not
  * enough: does not return then. What is not released is when the call ends. Not to be
@@ -155,6 +177,11 @@ void moec_release(void *call, void *memory);
  * when the launch fails: does not return then. Only in models for CUDA; not to be called from a
  * task. */
 void moec_launch(void *call, const moec_launch_desc *launch, void **arguments);
+/* The value of a kernel's parameter that is a tensor map: 128 bytes, which are encoded again when
+ * the description of that number has changed. Valid until the next call with the number. Ends the
+ * call with an error when the driver refuses it: does not return then. As moec_launch, otherwise.
+ */
+const void *moec_tensor_map(void *call, const moec_tensor_map_desc *map);
 /* The time from here on belongs to `region`, a number of the regions in the
  * info JSON. Does nothing unless the context profiles. Not for tasks. */
 void moec_profile_mark(void *call, int32_t region);

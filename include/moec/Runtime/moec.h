@@ -130,10 +130,14 @@ typedef struct {
   int32_t device_id;         /* the number of the device, as CUDA_VISIBLE_DEVICES leaves them */
   moec_progress_fn progress; /* NULL: nobody wants to know */
   void *progress_data;       /* its first argument */
+  /* A DLDeviceType: kDLCPU or kDLCUDA, for which the library must have code. 0: what it has code
+   * for; if that is both, a CUDA device where there is one (or device_id is not 0), else the
+   * CPU. A device that is there but cannot be used is an error. */
+  int32_t device_type;
 } moec_options;
 
 #define MOEC_OPTIONS_INIT                                                                          \
-  { sizeof(moec_options), MOEC_ABI_VERSION, 0, 0, NULL, NULL }
+  { sizeof(moec_options), MOEC_ABI_VERSION, 0, 0, NULL, NULL, 0 }
 
 /* One task of a parallel loop. `worker` is less than the number of workers of
  * the context, and no two tasks run at the same time with the same worker. */
@@ -244,7 +248,7 @@ typedef struct moec_library {
   /* JSON: entries with names, dtypes and symbolic dimensions of their inputs
    * and outputs, target, plan, regions, digest of the weights. Of a library with
    * several levels: "levels" of "target" lists them, and the rest is that of the
-   * level that open would choose now. */
+   * level that open would choose now, on the CPU if there is code for it. */
   const char *(*info)(void);
 
   /* Message of the last failure of this library in the calling thread; "" when
@@ -269,6 +273,25 @@ typedef struct moec_library {
 
   /* Where the tensors of a model are. */
   DLDevice (*device)(const moec_model *model);
+
+  /* Makes the next launches of a CUDA graph compute another run: the arguments are those of run,
+   * with the same entry, and `graph_exec` is a CUgraphExec (or cudaGraphExec_t) of the graph into
+   * which the context's last captured run went; that graph must still exist. Sizes may be others
+   * as long as the context's workspace is large enough for them: those of the captured run are,
+   * and smaller ones. Takes a microsecond for each kernel, and neither waits nor touches the
+   * device. After an error the graph is not to be launched. Only for models on a CUDA device. */
+  moec_status (*update_graph)(moec_context *context, void *graph_exec, const char *entry,
+                              const DLTensor *const *in, int32_t n_in, DLTensor *const *out,
+                              int32_t n_out);
+
+  /* Waits until the work of the context's runs is done, graphs with them included, and returns what
+   * went wrong in it: MOEC_ERROR_RUN for a check of the values, MOEC_ERROR_DEVICE for an error of
+   * the device. Without it the context's next run returns the failed check of an earlier one, if it
+   * is known by then, and does nothing else. At once on the CPU. */
+  moec_status (*wait)(moec_context *context);
+
+  /* As info, of the code that the model was opened with: its target and regions. */
+  const char *(*model_info)(const moec_model *model);
 } moec_library;
 
 typedef const moec_library *(*moec_library_fn)(void);

@@ -12,6 +12,8 @@
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/FunctionCallUtils.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/NVGPU/IR/NVGPUDialect.h"
 #include "llvm/ADT/MapVector.h"
 
 namespace mlir::moe {
@@ -40,10 +42,31 @@ public:
   }
   ArrayRef<Attribute> getNames() const { return names; }
 
+  int32_t addTensorMap() { return numTensorMaps++; }
+  int32_t getNumTensorMaps() const { return numTensorMaps; }
+
 private:
+  int32_t numTensorMaps = 0;
   llvm::DenseMap<StringAttr, std::pair<int32_t, StringAttr>> numbers;
   SmallVector<Attribute> names;
 };
+
+/// The number of an element type among those of CUtensorMapDataType.
+std::optional<int32_t> getTensorMapType(Type type) {
+  if (type.isF16())
+    return 6;
+  if (type.isF32())
+    return 7;
+  if (type.isBF16())
+    return 9;
+  if (type.isInteger(8))
+    return 0;
+  if (type.isInteger(32))
+    return 3;
+  return std::nullopt;
+}
+
+constexpr unsigned kMaxTensorMapRank = 5;
 
 /// Lowers the launches of one function.
 class LaunchLowering {
@@ -56,6 +79,10 @@ public:
     // moec_launch_desc
     descriptionType =
         LLVM::LLVMStructType::getLiteral(func.getContext(), {i32, i32, sizes, sizes, sizes});
+    // moec_tensor_map_desc
+    auto dims = LLVM::LLVMArrayType::get(i64, kMaxTensorMapRank);
+    mapType = LLVM::LLVMStructType::getLiteral(
+        func.getContext(), {i32, i32, i32, i32, i32, i32, i32, i32, pointer, dims, dims, dims});
   }
 
   LogicalResult lower() {
@@ -78,6 +105,7 @@ public:
     for (gpu::LaunchFuncOp launch : launches)
       if (failed(lower(launch)))
         return failure();
+    eraseTensorMaps();
     return success();
   }
 
@@ -90,6 +118,10 @@ private:
     for (Type type : launch.getKernelOperands().getTypes()) {
       if (auto memref = dyn_cast<MemRefType>(type); memref && memref.isStrided()) {
         count += 3 + 2 * memref.getRank();
+        continue;
+      }
+      if (isa<nvgpu::TensorMapDescriptorType>(type)) {
+        ++count;
         continue;
       }
       bool isScalar = type.isIndex() || isa<LLVM::LLVMPointerType>(type) ||
@@ -122,24 +154,119 @@ private:
     if (failed(number))
       return failure();
     storeDescription(launch, *number);
-    storeArguments(launch);
-    Location loc = launch.getLoc();
-    auto module = func->getParentOfType<ModuleOp>();
-    FailureOr<LLVM::LLVMFuncOp> callee =
-        LLVM::lookupOrCreateFn(builder, module, "moec_launch", {pointer, pointer, pointer},
-                               LLVM::LLVMVoidType::get(builder.getContext()));
+    if (failed(storeArguments(launch)))
+      return failure();
+    auto callee = declare("moec_launch", {pointer, pointer, pointer},
+                          LLVM::LLVMVoidType::get(builder.getContext()));
     if (failed(callee))
-      return launch.emitOpError("cannot declare moec_launch");
-    LLVM::CallOp::create(builder, loc, *callee, ValueRange{call, description, pointers});
+      return failure();
+    LLVM::CallOp::create(builder, launch.getLoc(), *callee,
+                         ValueRange{call, description, pointers});
+    restorePointers(launch);
     launch.erase();
     return success();
+  }
+
+  FailureOr<LLVM::LLVMFuncOp> declare(StringRef name, ArrayRef<Type> arguments, Type result) {
+    auto module = func->getParentOfType<ModuleOp>();
+    auto callee = LLVM::lookupOrCreateFn(builder, module, name, arguments, result);
+    if (failed(callee))
+      func.emitOpError("cannot declare ") << name;
+    return callee;
+  }
+
+  /// Where a tensor map was in the place of an argument.
+  void restorePointers(gpu::LaunchFuncOp launch) {
+    Location loc = launch.getLoc();
+    for (int32_t i : mapSlots)
+      LLVM::StoreOp::create(builder, loc, getElement(loc, slots, i64, i),
+                            getElement(loc, pointers, pointer, i));
+    mapSlots.clear();
+  }
+
+  /// The 128 bytes of a tensor map.
+  FailureOr<Value> lowerTensorMap(Value map) {
+    auto op = map.getDefiningOp<nvgpu::TmaCreateDescriptorOp>();
+    auto cast = op ? op.getTensor().getDefiningOp<memref::CastOp>() : memref::CastOp();
+    auto source = cast ? dyn_cast<MemRefType>(cast.getSource().getType()) : MemRefType();
+    auto dataType = source ? getTensorMapType(source.getElementType()) : std::nullopt;
+    if (!dataType || !source.isStrided() || source.getRank() < 1 ||
+        source.getRank() > kMaxTensorMapRank ||
+        int64_t(op.getBoxDimensions().size()) != source.getRank()) {
+      emitError(map.getLoc(),
+                "is no tensor map that can be made: it needs a ranked, strided memref "
+                "of 1 to 5 dimensions with a type that tensor maps have, cast to an "
+                "unranked one");
+      return failure();
+    }
+    if (!mapDescription) {
+      OpBuilder::InsertionGuard guard(builder);
+      builder.setInsertionPointToStart(&func.getBody().front());
+      Value one = constant(map.getLoc(), i64, 1);
+      mapDescription = LLVM::AllocaOp::create(builder, map.getLoc(), pointer, mapType, one);
+    }
+    describeTensorMap(op, cast.getSource(), *dataType);
+    auto callee = declare("moec_tensor_map", {pointer, pointer}, pointer);
+    if (failed(callee))
+      return failure();
+    return LLVM::CallOp::create(builder, op.getLoc(), *callee, ValueRange{call, mapDescription})
+        .getResult();
+  }
+
+  void describeTensorMap(nvgpu::TmaCreateDescriptorOp op, Value source, int32_t dataType) {
+    Location loc = op.getLoc();
+    auto type = cast<MemRefType>(source.getType());
+    auto kind = op.getTensorMap().getType();
+    int32_t rank = type.getRank();
+    int32_t bytes = type.getElementTypeBitWidth() / 8;
+    auto [number, isNew] = mapNumbers.try_emplace(op, 0);
+    if (isNew)
+      number->second = kernels.addTensorMap();
+    int32_t fields[] = {number->second,
+                        dataType,
+                        int32_t(kind.getSwizzle()),
+                        int32_t(kind.getL2promo()),
+                        int32_t(kind.getInterleave()),
+                        int32_t(kind.getOob()),
+                        bytes,
+                        rank};
+    for (auto [i, value] : llvm::enumerate(fields))
+      storeField(loc, mapType, mapDescription, {int32_t(i)}, constant(loc, i32, value));
+    Value cast = UnrealizedConversionCastOp::create(builder, loc, types.convertType(type), source)
+                     .getResult(0);
+    MemRefDescriptor memref(cast);
+    Value data = LLVM::GEPOp::create(builder, loc, pointer, type.getElementType(),
+                                     memref.alignedPtr(builder, loc),
+                                     ArrayRef<LLVM::GEPArg>{memref.offset(builder, loc)});
+    storeField(loc, mapType, mapDescription, {8}, data);
+    Value zero = constant(loc, i64, 0);
+    for (int32_t i = 0; i < int32_t(kMaxTensorMapRank); ++i) {
+      bool isThere = i < rank;
+      Value box = isThere ? toInteger(loc, op.getBoxDimensions()[i]) : zero;
+      storeField(loc, mapType, mapDescription, {9, i},
+                 isThere ? memref.size(builder, loc, i) : zero);
+      storeField(loc, mapType, mapDescription, {10, i},
+                 isThere ? memref.stride(builder, loc, i) : zero);
+      storeField(loc, mapType, mapDescription, {11, i}, box);
+    }
+  }
+
+  void eraseTensorMaps() {
+    for (auto [op, number] : mapNumbers) {
+      auto cast = op->getOperand(0).getDefiningOp<memref::CastOp>();
+      if (!op->use_empty())
+        continue;
+      op->erase();
+      if (cast->use_empty())
+        cast->erase();
+    }
   }
 
   void storeDescription(gpu::LaunchFuncOp launch, int32_t number) {
     Location loc = launch.getLoc();
     Value shared = launch.getDynamicSharedMemorySize();
-    storeField(loc, {0}, constant(loc, i32, number));
-    storeField(loc, {1}, shared ? shared : constant(loc, i32, 0));
+    storeField(loc, descriptionType, description, {0}, constant(loc, i32, number));
+    storeField(loc, descriptionType, description, {1}, shared ? shared : constant(loc, i32, 0));
     storeSizes(loc, 2, launch.getGridSizeOperandValues());
     storeSizes(loc, 3, launch.getBlockSizeOperandValues());
     if (launch.hasClusterSize()) {
@@ -147,30 +274,37 @@ private:
       return;
     }
     for (int32_t i = 0; i < 3; ++i)
-      storeField(loc, {4, i}, constant(loc, i64, 0));
+      storeField(loc, descriptionType, description, {4, i}, constant(loc, i64, 0));
   }
 
   void storeSizes(Location loc, int32_t field, gpu::KernelDim3 sizes) {
     int32_t i = 0;
     for (Value size : {sizes.x, sizes.y, sizes.z})
-      storeField(loc, {field, i++}, toInteger(loc, size));
+      storeField(loc, descriptionType, description, {field, i++}, toInteger(loc, size));
   }
 
-  void storeField(Location loc, ArrayRef<int32_t> path, Value value) {
+  void storeField(Location loc, Type type, Value structure, ArrayRef<int32_t> path, Value value) {
     SmallVector<LLVM::GEPArg> indices = {0};
     indices.append(path.begin(), path.end());
-    LLVM::StoreOp::create(
-        builder, loc, value,
-        LLVM::GEPOp::create(builder, loc, pointer, descriptionType, description, indices));
+    LLVM::StoreOp::create(builder, loc, value,
+                          LLVM::GEPOp::create(builder, loc, pointer, type, structure, indices));
   }
 
-  void storeArguments(gpu::LaunchFuncOp launch) {
+  LogicalResult storeArguments(gpu::LaunchFuncOp launch) {
     Location loc = launch.getLoc();
     int32_t next = 0;
     auto store = [&](Value value) {
       LLVM::StoreOp::create(builder, loc, value, getElement(loc, slots, i64, next++));
     };
     for (Value operand : launch.getKernelOperands()) {
+      if (isa<nvgpu::TensorMapDescriptorType>(operand.getType())) {
+        auto bytes = lowerTensorMap(operand);
+        if (failed(bytes))
+          return failure();
+        LLVM::StoreOp::create(builder, loc, *bytes, getElement(loc, pointers, pointer, next));
+        mapSlots.push_back(next++);
+        continue;
+      }
       if (!isa<MemRefType>(operand.getType())) {
         store(operand.getType().isIndex() ? toInteger(loc, operand) : operand);
         continue;
@@ -183,6 +317,7 @@ private:
                                parts);
       llvm::for_each(parts, store);
     }
+    return success();
   }
 
   Value toInteger(Location loc, Value size) {
@@ -207,8 +342,13 @@ private:
   LLVMTypeConverter types;
   OpBuilder builder;
   Type pointer, i32, i64;
-  Type descriptionType;
+  Type descriptionType, mapType;
   Value call, slots, pointers, description;
+  /// Made when it is needed.
+  Value mapDescription;
+  llvm::MapVector<Operation *, int32_t> mapNumbers;
+  /// Places of tensor maps among the parameters of the current launch.
+  SmallVector<int32_t> mapSlots;
 };
 
 struct GPUToRuntimePass : moe::impl::GPUToRuntimeBase<GPUToRuntimePass> {
@@ -218,6 +358,9 @@ struct GPUToRuntimePass : moe::impl::GPUToRuntimeBase<GPUToRuntimePass> {
       if (!func.isDeclaration() && failed(LaunchLowering(func, kernels).lower()))
         return signalPassFailure();
     getOperation()->setAttr(kKernelsAttr, ArrayAttr::get(&getContext(), kernels.getNames()));
+    if (kernels.getNumTensorMaps() > 0)
+      getOperation()->setAttr(kTensorMapsAttr, IntegerAttr::get(IntegerType::get(&getContext(), 32),
+                                                                kernels.getNumTensorMaps()));
   }
 };
 

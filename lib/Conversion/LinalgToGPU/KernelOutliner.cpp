@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include "KernelOutliner.h"
+#include "LoopNest.h"
 #include "moec/Support/Unsupported.h"
 
-#include "mlir/Dialect/Affine/Utils.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -22,9 +22,14 @@ static constexpr int64_t kBlockSize = 256;
 static constexpr int64_t kWarpSize = 32;
 
 Value moe::getRoot(Value memref) {
-  while (auto view = memref.getDefiningOp<ViewLikeOpInterface>())
-    memref = view.getViewSource();
-  return memref;
+  while (true) {
+    if (auto view = memref.getDefiningOp<ViewLikeOpInterface>())
+      memref = view.getViewSource();
+    else if (auto transpose = memref.getDefiningOp<memref::TransposeOp>())
+      memref = transpose.getIn();
+    else
+      return memref;
+  }
 }
 
 KernelOutliner::KernelOutliner(ModuleOp module) : module(module) {
@@ -48,7 +53,7 @@ static bool isWritten(Value memref) {
     Operation *user = use.getOwner();
     if (isa<memref::LoadOp, memref::DimOp>(user))
       return false;
-    if (isa<ViewLikeOpInterface>(user))
+    if (isa<ViewLikeOpInterface, memref::TransposeOp>(user))
       return llvm::any_of(user->getResults(), isWritten);
     if (auto linalgOp = dyn_cast<linalg::LinalgOp>(user))
       return linalgOp.isDpsInit(&use);
@@ -176,6 +181,21 @@ void KernelOutliner::addGlobal(memref::GetGlobalOp op) {
 // Kernels and launches
 //===----------------------------------------------------------------------===//
 
+static Value indexConstant(OpBuilder &builder, Location loc, int64_t value) {
+  return arith::ConstantIndexOp::create(builder, loc, value);
+}
+
+Value moe::countPoints(OpBuilder &builder, linalg::GenericOp op, ArrayRef<unsigned> loops) {
+  Location loc = op.getLoc();
+  SmallVector<Range> ranges =
+      cast<linalg::LinalgOp>(op.getOperation()).createLoopRanges(builder, loc);
+  Value count = indexConstant(builder, loc, 1);
+  for (unsigned loop : loops)
+    count = arith::MulIOp::create(builder, loc, count,
+                                  getValueOrCreateConstantIndexOp(builder, loc, ranges[loop].size));
+  return count;
+}
+
 gpu::GPUFuncOp KernelOutliner::makeKernel(Location loc, StringRef name,
                                           llvm::function_ref<void(KernelBody)> emit) {
   OpBuilder builder(module.getContext());
@@ -189,7 +209,7 @@ gpu::GPUFuncOp KernelOutliner::makeKernel(Location loc, StringRef name,
   mapping.map(captures.getArrayRef(), body.getArguments().take_front(captures.size()));
   for (Operation *op : clones)
     builder.clone(*op, mapping);
-  emit({builder, mapping});
+  emit({builder, mapping, kernel});
   builder.setInsertionPointToEnd(&body);
   gpu::ReturnOp::create(builder, loc);
   return kernel;
@@ -209,14 +229,10 @@ gpu::GPUFuncOp KernelOutliner::getShared(gpu::GPUFuncOp kernel, StringRef name) 
   return kernel;
 }
 
-void KernelOutliner::launch(OpBuilder &builder, Location loc, gpu::GPUFuncOp kernel,
-                            Value numThreads, int64_t blockSize) {
-  auto constant = [&](int64_t value) {
-    return arith::ConstantIndexOp::create(builder, loc, value).getResult();
-  };
-  Value one = constant(1), block = constant(blockSize);
-  Value grid = arith::CeilDivUIOp::create(builder, loc, numThreads, block);
-  gpu::LaunchFuncOp::create(builder, loc, kernel, gpu::KernelDim3{grid, one, one},
+void KernelOutliner::launch(OpBuilder &builder, Location loc, gpu::GPUFuncOp kernel, Value blocks,
+                            int64_t blockSize) {
+  Value one = indexConstant(builder, loc, 1), block = indexConstant(builder, loc, blockSize);
+  gpu::LaunchFuncOp::create(builder, loc, kernel, gpu::KernelDim3{blocks, one, one},
                             gpu::KernelDim3{block, one, one}, /*dynamicSharedMemorySize=*/Value(),
                             captures.getArrayRef());
 }
@@ -225,156 +241,82 @@ void KernelOutliner::launch(OpBuilder &builder, Location loc, gpu::GPUFuncOp ker
 // One thread per point
 //===----------------------------------------------------------------------===//
 
-namespace {
+/// Goes through the reduction loops from `loops` on, in order.
+static SmallVector<Value> emitReductions(LoopNest &nest, ArrayRef<unsigned> loops,
+                                         SmallVector<Value> values) {
+  if (loops.empty())
+    return nest.emitStep(values);
+  OpBuilder &builder = nest.builder;
+  Value zero = arith::ConstantIndexOp::create(builder, nest.loc, 0);
+  Value one = arith::ConstantIndexOp::create(builder, nest.loc, 1);
+  auto loop = scf::ForOp::create(builder, nest.loc, zero, nest.sizes[loops.front()], one, values);
+  OpBuilder::InsertionGuard insertion(builder);
+  builder.setInsertionPointToStart(loop.getBody());
+  nest.ivs[loops.front()] = loop.getInductionVar();
+  SmallVector<Value> next =
+      emitReductions(nest, loops.drop_front(), SmallVector<Value>(loop.getRegionIterArgs()));
+  scf::YieldOp::create(builder, nest.loc, next);
+  return SmallVector<Value>(loop.getResults());
+}
 
 /// The code of one thread: a point of the parallel loops of an operation.
-class PointEmitter {
-public:
-  PointEmitter(linalg::GenericOp op, KernelBody body)
-      : op(op), loc(op.getLoc()), builder(body.builder), mapping(body.mapping) {
-    for (auto [loop, type] : llvm::enumerate(op.getIteratorTypesArray()))
-      (linalg::isParallelIterator(type) ? parallel : reduction).push_back(loop);
-    computeSizes();
-  }
-
-  void emit() {
-    Value block = gpu::BlockIdOp::create(builder, loc, gpu::Dimension::x);
-    Value threads = gpu::BlockDimOp::create(builder, loc, gpu::Dimension::x);
-    Value thread = gpu::ThreadIdOp::create(builder, loc, gpu::Dimension::x);
-    Value index = arith::AddIOp::create(
-        builder, loc, arith::MulIOp::create(builder, loc, block, threads), thread);
-    Value count = arith::ConstantIndexOp::create(builder, loc, 1);
-    for (unsigned loop : parallel)
-      count = arith::MulIOp::create(builder, loc, count, sizes[loop]);
-    // As many blocks as the launch has go through all points.
-    Value blocks = gpu::GridDimOp::create(builder, loc, gpu::Dimension::x);
-    Value step = arith::MulIOp::create(builder, loc, blocks, threads);
-    auto points = scf::ForOp::create(builder, loc, index, count, step);
-    OpBuilder::InsertionGuard insertion(builder);
-    builder.setInsertionPointToStart(points.getBody());
-    index = points.getInductionVar();
-    splitIndex(index);
-    SmallVector<Value> results;
-    for (OpOperand &init : op.getDpsInitsMutable())
-      results.push_back(loadInit(init));
-    results = emitReductions(reduction, std::move(results));
-    for (auto [init, result] : llvm::zip(op.getDpsInitsMutable(), results))
-      memref::StoreOp::create(builder, loc, result, mapping.lookup(init.get()), getIndices(&init));
-  }
-
-private:
-  /// The sizes of the loops, each from the first operand that has it.
-  void computeSizes() {
-    sizes.assign(op.getNumLoops(), Value());
-    for (OpOperand &operand : op->getOpOperands()) {
-      if (!isa<MemRefType>(operand.get().getType()))
-        continue;
-      Value memref = mapping.lookup(operand.get());
-      for (auto [dim, expr] : llvm::enumerate(op.getMatchingIndexingMap(&operand).getResults()))
-        if (auto loop = dyn_cast<AffineDimExpr>(expr); loop && !sizes[loop.getPosition()])
-          sizes[loop.getPosition()] = memref::DimOp::create(builder, loc, memref, dim);
-    }
-  }
-
-  /// The last parallel loop is the fastest: neighbours in a warp are neighbours in memory.
-  void splitIndex(Value index) {
-    ivs.assign(op.getNumLoops(), Value());
-    for (auto [i, loop] : llvm::enumerate(llvm::reverse(parallel))) {
-      bool isLast = i + 1 == parallel.size();
-      ivs[loop] = isLast ? index : arith::RemUIOp::create(builder, loc, index, sizes[loop]);
-      if (!isLast)
-        index = arith::DivUIOp::create(builder, loc, index, sizes[loop]);
-    }
-  }
-
-  SmallVector<Value> getIndices(OpOperand *operand) {
-    SmallVector<Value> indices;
-    for (AffineExpr expr : op.getMatchingIndexingMap(operand).getResults())
-      indices.push_back(affine::expandAffineExpr(builder, loc, expr, ivs, {}));
-    return indices;
-  }
-
-  /// What a result is before the first step.
-  Value loadInit(OpOperand &init) {
-    Type element = cast<MemRefType>(init.get().getType()).getElementType();
-    if (op.payloadUsesValueFromOperand(&init))
-      return memref::LoadOp::create(builder, loc, mapping.lookup(init.get()), getIndices(&init));
-    return arith::ConstantOp::create(builder, loc, builder.getZeroAttr(element));
-  }
-
-  SmallVector<Value> emitReductions(ArrayRef<unsigned> loops, SmallVector<Value> values) {
-    if (loops.empty())
-      return emitStep(values);
-    Value zero = arith::ConstantIndexOp::create(builder, loc, 0);
-    Value one = arith::ConstantIndexOp::create(builder, loc, 1);
-    auto loop = scf::ForOp::create(builder, loc, zero, sizes[loops.front()], one, values);
-    OpBuilder::InsertionGuard insertion(builder);
-    builder.setInsertionPointToStart(loop.getBody());
-    ivs[loops.front()] = loop.getInductionVar();
-    SmallVector<Value> next =
-        emitReductions(loops.drop_front(), SmallVector<Value>(loop.getRegionIterArgs()));
-    scf::YieldOp::create(builder, loc, next);
-    return SmallVector<Value>(loop.getResults());
-  }
-
-  SmallVector<Value> emitStep(ArrayRef<Value> values) {
-    IRMapping step(mapping);
-    for (OpOperand *input : op.getDpsInputOperands()) {
-      BlockArgument scalar = op.getMatchingBlockArgument(input);
-      if (scalar.use_empty())
-        continue;
-      Value source = mapping.lookup(input->get());
-      step.map(scalar, isa<MemRefType>(source.getType())
-                           ? memref::LoadOp::create(builder, loc, source, getIndices(input))
-                           : source);
-    }
-    for (auto [scalar, value] : llvm::zip(op.getRegionOutputArgs(), values))
-      step.map(scalar, value);
-    for (Operation &inner : op.getBody()->without_terminator()) {
-      if (auto index = dyn_cast<linalg::IndexOp>(inner))
-        step.map(index.getResult(), ivs[index.getDim()]);
-      else
-        cloneBody(inner, step);
-    }
-    return llvm::map_to_vector(op.getBody()->getTerminator()->getOperands(),
-                               [&](Value value) { return step.lookupOrDefault(value); });
-  }
-
-  /// Also where indices of the loops are asked for in regions.
-  void cloneBody(Operation &inner, IRMapping &step) {
-    Operation *clone = builder.clone(inner, step);
-    clone->walk([&](linalg::IndexOp index) {
-      index.replaceAllUsesWith(ivs[index.getDim()]);
-      index.erase();
-    });
-  }
-
-  linalg::GenericOp op;
-  Location loc;
-  OpBuilder &builder;
-  IRMapping &mapping;
-  SmallVector<unsigned> parallel, reduction;
-  SmallVector<Value> sizes, ivs;
-};
-
-} // namespace
+static void emitPoints(LoopNest &nest) {
+  OpBuilder &builder = nest.builder;
+  Location loc = nest.loc;
+  Value block = gpu::BlockIdOp::create(builder, loc, gpu::Dimension::x);
+  Value threads = gpu::BlockDimOp::create(builder, loc, gpu::Dimension::x);
+  Value thread = gpu::ThreadIdOp::create(builder, loc, gpu::Dimension::x);
+  Value index = arith::AddIOp::create(builder, loc,
+                                      arith::MulIOp::create(builder, loc, block, threads), thread);
+  Value count = nest.countPoints(nest.parallel);
+  // As many blocks as the launch has go through all points.
+  Value blocks = gpu::GridDimOp::create(builder, loc, gpu::Dimension::x);
+  Value step = arith::MulIOp::create(builder, loc, blocks, threads);
+  auto points = scf::ForOp::create(builder, loc, index, count, step);
+  OpBuilder::InsertionGuard insertion(builder);
+  builder.setInsertionPointToStart(points.getBody());
+  // Neighbours in a warp are neighbours in memory.
+  nest.setPoint(points.getInductionVar(), nest.parallel);
+  nest.storeResults(emitReductions(nest, nest.reduction, nest.loadInits()));
+}
 
 LogicalResult KernelOutliner::outlineParallel(linalg::GenericOp op) {
   if (failed(collectCaptures({op})))
     return failure();
   Location loc = op.getLoc();
-  gpu::GPUFuncOp kernel =
-      makeKernel(loc, "parallel", [&](KernelBody body) { PointEmitter(op, body).emit(); });
+  gpu::GPUFuncOp kernel = makeKernel(loc, "parallel", [&](KernelBody body) {
+    LoopNest nest(op, body);
+    emitPoints(nest);
+  });
   OpBuilder builder(op);
-  Value count = arith::ConstantIndexOp::create(builder, loc, 1);
-  SmallVector<Range> ranges =
-      cast<linalg::LinalgOp>(op.getOperation()).createLoopRanges(builder, loc);
-  for (auto [range, type] : llvm::zip(ranges, op.getIteratorTypesArray()))
-    if (linalg::isParallelIterator(type))
-      count = arith::MulIOp::create(builder, loc, count,
-                                    getValueOrCreateConstantIndexOp(builder, loc, range.size));
-  launch(builder, loc, getShared(kernel, "parallel"), count, kBlockSize);
+  SmallVector<unsigned> loops;
+  op.getParallelDims(loops);
+  Value blocks = arith::CeilDivUIOp::create(builder, loc, countPoints(builder, op, loops),
+                                            indexConstant(builder, loc, kBlockSize));
+  launch(builder, loc, getShared(kernel, "parallel"), blocks, kBlockSize);
   op.erase();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// One block for several points
+//===----------------------------------------------------------------------===//
+
+LogicalResult KernelOutliner::outlineBlocks(ArrayRef<Operation *> ops, StringRef name,
+                                            int64_t blockSize,
+                                            llvm::function_ref<Value(OpBuilder &)> countBlocks,
+                                            llvm::function_ref<void(KernelBody)> emit) {
+  if (failed(collectCaptures(ops)))
+    return failure();
+  Location loc = ops.back()->getLoc();
+  gpu::GPUFuncOp kernel = makeKernel(loc, name, emit);
+  kernel.setKnownBlockSizeAttr(
+      DenseI32ArrayAttr::get(module.getContext(), {int32_t(blockSize), 1, 1}));
+  OpBuilder builder(ops.back());
+  Value blocks = countBlocks(builder);
+  launch(builder, loc, getShared(kernel, name), blocks, blockSize);
+  for (Operation *op : ops)
+    op->erase();
   return success();
 }
 
@@ -409,8 +351,7 @@ LogicalResult KernelOutliner::outlineSequential(ArrayRef<Operation *> ops) {
     rewriter.eraseOp(op);
   }
   OpBuilder builder(ops.front());
-  Value one = arith::ConstantIndexOp::create(builder, loc, 1);
-  launch(builder, loc, getShared(kernel, "sequential"), one, kWarpSize);
+  launch(builder, loc, getShared(kernel, "sequential"), indexConstant(builder, loc, 1), kWarpSize);
   for (Operation *op : llvm::reverse(ops))
     op->erase();
   return success();

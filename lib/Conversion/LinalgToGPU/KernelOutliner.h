@@ -23,7 +23,11 @@ Value getRoot(Value memref);
 struct KernelBody {
   OpBuilder &builder;
   IRMapping &mapping;
+  gpu::GPUFuncOp kernel;
 };
+
+/// Number of points of these loops, computed on the host.
+Value countPoints(OpBuilder &builder, linalg::GenericOp op, ArrayRef<unsigned> loops);
 
 class KernelOutliner {
 public:
@@ -33,6 +37,11 @@ public:
   /// place of `op`. All operands are memrefs or scalars, and each result has its own place for
   /// each of these points.
   LogicalResult outlineParallel(linalg::GenericOp op);
+
+  /// A kernel for blocks of `blockSize` threads, made by `emit`, and its launch in place of `ops`.
+  LogicalResult outlineBlocks(ArrayRef<Operation *> ops, StringRef name, int64_t blockSize,
+                              llvm::function_ref<Value(OpBuilder &)> countBlocks,
+                              llvm::function_ref<void(KernelBody)> emit);
 
   /// A kernel of one thread that does what consecutive operations do, in place of these.
   LogicalResult outlineSequential(ArrayRef<Operation *> ops);
@@ -50,7 +59,7 @@ private:
                             llvm::function_ref<void(KernelBody)> emit);
   /// The kernel with the text of `kernel`, which is `kernel` when there is none yet.
   gpu::GPUFuncOp getShared(gpu::GPUFuncOp kernel, StringRef name);
-  void launch(OpBuilder &builder, Location loc, gpu::GPUFuncOp kernel, Value numThreads,
+  void launch(OpBuilder &builder, Location loc, gpu::GPUFuncOp kernel, Value blocks,
               int64_t blockSize);
   /// Clones a constant buffer into the module of the kernels.
   void addGlobal(memref::GetGlobalOp op);

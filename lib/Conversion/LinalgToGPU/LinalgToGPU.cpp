@@ -4,16 +4,28 @@
 // --linalg-to-gpu: what an entry does with memory becomes kernels.
 
 #include "moec/Conversion/LinalgToGPU/LinalgToGPU.h"
+#include "Contraction.h"
 #include "KernelOutliner.h"
+#include "RowGroup.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
+#include "moec/Conversion/MoEToLLVM/MoEToLLVM.h"
 #include "moec/Conversion/PlanMemory/PlanMemory.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Support/Unsupported.h"
 
+#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/FunctionCallUtils.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/Linalg/Utils/Utils.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/Matchers.h"
 #include "mlir/IR/Remarks.h"
 
 namespace mlir::moe {
@@ -53,7 +65,8 @@ public:
       : entry(entry), outliner(outliner), rewriter(entry.getContext()) {}
 
   LogicalResult lower() {
-    dropMarks();
+    entry.walk([&](ProfileMarkOp op) { op.erase(); });
+    lowerChecks();
     writeResultsInPlace(entry);
     copyConstants();
     generalize();
@@ -66,13 +79,57 @@ public:
   }
 
 private:
-  /// What only a run on the CPU can tell.
-  void dropMarks() {
-    entry.walk([&](ProfileMarkOp op) { op.erase(); });
+  /// Checks of values in memory are made on the device, which leaves the address of the message of
+  /// one that fails in memory of the host's, where the runtime finds it later.
+  void lowerChecks() {
+    SmallVector<CheckOp> ops;
     entry.walk([&](CheckOp op) {
       if (dependsOnMemory(op.getCondition()))
-        op.erase();
+        ops.push_back(op);
     });
+    if (ops.empty())
+      return;
+    Value place = makeCheckPlace();
+    for (CheckOp op : ops)
+      lowerCheck(op, place);
+  }
+
+  /// What `moec_check_place` returns, as a memref.
+  Value makeCheckPlace() {
+    Location loc = entry.getLoc();
+    auto module = entry->getParentOfType<ModuleOp>();
+    rewriter.setInsertionPointToStart(&entry.getBody().front());
+    Type pointer = LLVM::LLVMPointerType::get(rewriter.getContext());
+    auto function =
+        LLVM::lookupOrCreateFn(rewriter, module, "moec_check_place", {pointer}, pointer);
+    assert(succeeded(function) && "declared with another type");
+    Value memory =
+        LLVM::CallOp::create(rewriter, loc, *function, getMarkedArgument(entry, kCallAttr))
+            .getResult();
+    LLVMTypeConverter types(rewriter.getContext());
+    auto type = MemRefType::get({}, rewriter.getI64Type());
+    Value descriptor = MemRefDescriptor::fromStaticShape(rewriter, loc, types, type, memory);
+    return UnrealizedConversionCastOp::create(rewriter, loc, type, descriptor).getResult(0);
+  }
+
+  /// The first failure stays. Only then the host's memory is touched.
+  void lowerCheck(CheckOp op, Value place) {
+    Location loc = op.getLoc();
+    rewriter.setInsertionPoint(op);
+    Value message = LLVM::AddressOfOp::create(rewriter, loc, getCheckMessage(op, rewriter));
+    Value address = LLVM::PtrToIntOp::create(rewriter, loc, rewriter.getI64Type(), message);
+    Value yes = arith::ConstantOp::create(rewriter, loc, rewriter.getBoolAttr(true));
+    Value fails = arith::XOrIOp::create(rewriter, loc, op.getCondition(), yes);
+    auto check = scf::IfOp::create(rewriter, loc, fails, [&](OpBuilder &b, Location) {
+      Value known = memref::LoadOp::create(b, loc, place);
+      Value none = arith::ConstantOp::create(b, loc, b.getI64IntegerAttr(0));
+      Value isFirst = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, known, none);
+      Value first = arith::SelectOp::create(b, loc, isFirst, address, known);
+      memref::StoreOp::create(b, loc, first, place);
+      scf::YieldOp::create(b, loc);
+    });
+    checks.insert(check);
+    rewriter.eraseOp(op);
   }
 
   static bool dependsOnMemory(Value value) {
@@ -91,8 +148,8 @@ private:
 
   static bool reachesLaunch(Value memref) {
     return llvm::any_of(memref.getUsers(), [](Operation *user) {
-      return isa<gpu::LaunchFuncOp>(user) ||
-             (isa<ViewLikeOpInterface>(user) && llvm::any_of(user->getResults(), reachesLaunch));
+      return isa<gpu::LaunchFuncOp>(user) || (isa<ViewLikeOpInterface, memref::TransposeOp>(user) &&
+                                              llvm::any_of(user->getResults(), reachesLaunch));
     });
   }
 
@@ -115,6 +172,8 @@ private:
   void generalize() {
     entry.walk([&](memref::CopyOp copy) {
       rewriter.setInsertionPoint(copy);
+      if (copy.getSource() == copy.getTarget())
+        return rewriter.eraseOp(copy);
       linalg::makeMemRefCopyOp(rewriter, copy.getLoc(), copy.getSource(), copy.getTarget());
       rewriter.eraseOp(copy);
     });
@@ -155,9 +214,12 @@ private:
   }
 
   void lowerBlock(Block &block) {
+    for (linalg::GenericOp op : llvm::make_early_inc_range(block.getOps<linalg::GenericOp>()))
+      absorbFilling(op);
     SmallVector<Operation *> ops;
     for (Operation &op : block)
       ops.push_back(&op);
+    llvm::SmallPtrSet<Operation *, 8> done;
     SmallVector<Operation *> pending;
     auto flush = [&] {
       if (!pending.empty())
@@ -165,6 +227,8 @@ private:
       pending.clear();
     };
     for (Operation *op : ops) {
+      if (done.contains(op))
+        continue;
       if (isSequential(op)) {
         if (!pending.empty() && pending.back()->getNextNode() != op)
           flush();
@@ -172,7 +236,12 @@ private:
         continue;
       }
       flush();
-      if (auto generic = dyn_cast<linalg::GenericOp>(op))
+      auto generic = dyn_cast<linalg::GenericOp>(op);
+      RowGroup group = generic ? RowGroup::collect(generic) : RowGroup();
+      done.insert(group.getOps().begin(), group.getOps().end());
+      if (!group.empty())
+        note(group.outline(outliner), generic);
+      else if (generic)
         lowerGeneric(generic);
       else
         for (Region &region : op->getRegions())
@@ -198,7 +267,7 @@ private:
       for (Value result : op->getResults())
         if (mlir::failed(passThroughMemory(result, ops)))
           return;
-    if (ops.front()->getNumRegions() != 0)
+    if (ops.front()->getNumRegions() != 0 && !checks.contains(ops.front()))
       remark::missed(ops.front()->getLoc(),
                      remark::RemarkOpts::name("sequential").category("linalg-to-gpu"))
           << "runs on one thread of the device";
@@ -239,7 +308,44 @@ private:
       note(outliner.outlineSequential({op.getOperation()}), op);
       return;
     }
-    note(outliner.outlineParallel(op), op);
+    if (auto contraction = Contraction::match(op))
+      note(contraction->outline(outliner), op);
+    else if (auto reduction = Reduction::match(op))
+      note(reduction->outline(outliner), op);
+    else
+      note(outliner.outlineParallel(op), op);
+  }
+
+  /// The number that all elements of a result become, if `op` does no more.
+  static TypedAttr getFilling(linalg::GenericOp op) {
+    if (op.getNumReductionLoops() != 0 || op.getNumDpsInits() != 1 || !hasOwnPlaces(op))
+      return {};
+    Value value = op.getBody()->getTerminator()->getOperand(0);
+    if (auto scalar = dyn_cast<BlockArgument>(value); scalar && scalar.getOwner() == op.getBody())
+      value = op.getMatchingOpOperand(scalar)->get();
+    TypedAttr constant;
+    return matchPattern(value, m_Constant(&constant)) ? constant : TypedAttr();
+  }
+
+  /// Lets an operation that begins with what `op` filled begin with the number itself.
+  bool absorbFilling(linalg::GenericOp op) {
+    TypedAttr filling = getFilling(op);
+    if (!filling)
+      return false;
+    Value memory = op.getDpsInits()[0];
+    Operation *next = op->getNextNode();
+    while (isa<memref::AllocOp>(next) || (isMemoryEffectFree(next) && next->getNextNode()))
+      next = next->getNextNode();
+    auto reader = dyn_cast<linalg::GenericOp>(next);
+    auto isOther = [&](Value input) {
+      return !isa<MemRefType>(input.getType()) || getRoot(input) != getRoot(memory);
+    };
+    if (!reader || reader.getNumDpsInits() != 1 || reader.getDpsInits()[0] != memory ||
+        !llvm::all_of(reader.getDpsInputs(), isOther) || !hasOwnPlaces(reader))
+      return false;
+    reader->setAttr(kStartAttr, filling);
+    op.erase();
+    return true;
   }
 
   /// Does each point of the parallel loops have elements of its own in every result?
@@ -300,6 +406,8 @@ private:
   IRRewriter rewriter;
   bool failed = false;
   llvm::SmallPtrSet<Operation *, 4> reported;
+  /// What checks became.
+  llvm::SmallPtrSet<Operation *, 4> checks;
 };
 
 struct LinalgToGPUPass : moe::impl::LinalgToGPUBase<LinalgToGPUPass> {

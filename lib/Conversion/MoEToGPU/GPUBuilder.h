@@ -80,7 +80,7 @@ gpu::GPUFuncOp getOrCreateGPUKernel(ModuleOp module, StringRef name, TypeRange a
                                     int64_t threads,
                                     function_ref<void(GPUBuilder &, Block::BlockArgListType)> body);
 
-/// Launches `kernel` with `blocks` (index, at least 1) blocks
+/// Launches `kernel` with `blocks` (index) blocks; none: not at all,
 /// and this many bytes of dynamic shared memory.
 void launch(cpu::KernelBuilder &b, gpu::GPUFuncOp kernel, Value blocks, ValueRange operands,
             int64_t sharedBytes = 0);

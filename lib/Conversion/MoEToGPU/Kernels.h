@@ -12,12 +12,15 @@ namespace mlir::moe::cuda {
 
 /// What the products may use, and how rows are cut for them.
 struct ProductTarget {
-  /// wgmma, mbarriers and setmaxnreg: for sm_90a alone.
+  /// wgmma, bulk copies of tensor maps, mbarriers and setmaxnreg.
   bool hasWarpgroups = false;
+  /// Whether rows and weights of f32 are rounded to tf32.
+  bool roundsToTF32 = false;
+  int64_t multiprocessors = 132;
 
   /// Rows of the blocks that a product takes at once. An expert's rows are cut into blocks of
   /// the second size (kind 1); a block that has no more rows than the first (kind 0) goes to
-  /// a kernel of its own.
+  /// a kernel of its own. When there are no more tokens than that, all blocks are such.
   int64_t blockRows(int64_t kind) const { return kind == 0 ? 16 : hasWarpgroups ? 128 : 64; }
 };
 
@@ -58,18 +61,23 @@ struct Product {
   Value out;         ///< [., N], any float type; N columns after the activation
   // Null for one expert without routing: then every row of `source` is a row.
   Value blocks, tiles, counts;
+  Value tokens;         ///< index, on the host; null without routing
   Bank weight, gate;    ///< `gate`: values null unless Glu::Separate
   Value bias, gateBias; ///< [E,N] or [N]; null: 0
   Layout layout = Layout::OutIn;
   ActivationAttr activation; ///< null: none
   int64_t experts = 1, n = 0, k = 0;
+  /// Tensor maps of the weights, and of a source whose rows follow each other; null unless a
+  /// kernel copies by them.
+  Value weightMap, gateMap, sourceMap;
 };
 
 /// What the product computes with, from f32 sums: the rows' bf16 or f16 on tensor cores, where
 /// the weights are the same or codes; else f32.
 Type productType(const Product &product);
 
-/// Launches the kernels of a product, one for each size of blocks.
+/// Launches the kernels of a product, one for each size of blocks. Which ones does not depend on
+/// sizes, so that a captured run can be changed; one that has nothing to do has no blocks.
 void launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &product,
                    ProductTarget target);
 

@@ -28,8 +28,10 @@ class ListsKernel {
 public:
   ListsKernel(GPUBuilder &b, Value chosen, const Lists &lists, int64_t experts, int64_t k,
               ProductTarget target)
-      : b(b), small(target.blockRows(0)), large(target.blockRows(1)), chosen(chosen), lists(lists),
-        experts(experts), k(k), warps(warpsFor(experts)) {
+      : b(b), small(target.blockRows(0)), chosen(chosen), lists(lists), experts(experts), k(k),
+        warps(warpsFor(experts)) {
+    Value isFew = b.less(b.dim(chosen, 0), b.index(small + 1));
+    perBlock = b.select(isFew, b.i32(small), b.i32(target.blockRows(1)));
     Type i32 = b.getI32Type();
     counts = b.shared({warps, experts}, i32);
     totals = b.shared(experts, i32);
@@ -61,10 +63,11 @@ private:
   Value atLane(int64_t n) { return b.compare(arith::CmpIPredicate::eq, lane, b.i32(n)); }
 
   GPUBuilder &b;
-  int64_t small, large; ///< rows of a block
+  int64_t small; ///< rows of a small block
   Value chosen;
   Lists lists;
   int64_t experts, k, warps;
+  Value perBlock; ///< i32: rows that blocks are cut to
   Value counts, totals, firstRow, firstBlock, firstLarge, lane, warp;
 };
 } // namespace
@@ -120,10 +123,13 @@ void ListsKernel::sumWarps() {
 }
 
 std::pair<Value, Value> ListsKernel::blocksOf(Value rows) {
-  Value blocks = arith::DivUIOp::create(b, b.getLoc(), b.add(rows, b.i32(large - 1)), b.i32(large));
-  Value rest = arith::RemUIOp::create(b, b.getLoc(), rows, b.i32(large));
+  Value before = b.sub(perBlock, b.i32(1));
+  Value blocks = arith::DivUIOp::create(b, b.getLoc(), b.add(rows, before), perBlock);
+  Value rest = arith::RemUIOp::create(b, b.getLoc(), rows, perBlock);
   Value hasSmall = b.both(b.less(b.i32(0), rest), b.less(rest, b.i32(small + 1)));
-  return {blocks, b.select(hasSmall, b.sub(blocks, b.i32(1)), blocks)};
+  Value numLarge = b.select(hasSmall, b.sub(blocks, b.i32(1)), blocks);
+  Value isFew = b.equal(perBlock, b.i32(small));
+  return {blocks, b.select(isFew, b.i32(0), numLarge)};
 }
 
 Value ListsKernel::scan(Value value) {
@@ -174,8 +180,8 @@ void ListsKernel::makeBlocks() {
       b.store(row, lists.cursor, {b.index(1), e});
     });
     b.forLoop(b.mod(b.thread(), kLanes), b.toIndex(blocks), b.index(kLanes), [&](Value i) {
-      Value number = b.toI32(i), offset = b.mul(number, b.i32(large));
-      Value first = b.add(row, offset), size = b.min(b.sub(rows, offset), b.i32(large));
+      Value number = b.toI32(i), offset = b.mul(number, perBlock);
+      Value first = b.add(row, offset), size = b.min(b.sub(rows, offset), perBlock);
       Value at = b.add(block, number), fields[] = {first, first, size, b.toI32(e)};
       for (auto [field, value] : llvm::enumerate(fields))
         b.store(value, lists.blocks, {b.toIndex(at), b.index(field)});

@@ -7,6 +7,7 @@
 #include "Kernels.h"
 #include "WarpKernels.h"
 #include "moec/Support/Unsupported.h"
+#include "moec/Target/CUDA/Machine.h"
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/NVGPU/IR/NVGPUDialect.h"
@@ -53,7 +54,7 @@ private:
   Bank bankOf(KernelBuilder &b, Value weight);
   /// A product with this weight, without source, rows and result.
   FailureOr<Product> productWith(KernelBuilder &b, Operation *op, const WeightOperands &from);
-  void setRows(Product &product, const ExpertRows &rows);
+  void setRows(KernelBuilder &b, Product &product, const ExpertRows &rows);
 
   ProductTarget products;
   WarpKernels kernels;
@@ -145,11 +146,12 @@ FailureOr<Product> GPULowering::productWith(KernelBuilder &b, Operation *op,
   return product;
 }
 
-void GPULowering::setRows(Product &product, const ExpertRows &rows) {
+void GPULowering::setRows(KernelBuilder &b, Product &product, const ExpertRows &rows) {
   const Lists &lists = listsOf.find(rows.lists.blocks)->second;
   product.blocks = lists.blocks;
   product.tiles = lists.tiles;
   product.counts = lists.counts;
+  product.tokens = memref::DimOp::create(b, b.getLoc(), lists.position, 0);
 }
 
 FailureOr<Value> GPULowering::feedForward(KernelBuilder &b, Operation *op, const ExpertRows &rows,
@@ -165,11 +167,11 @@ FailureOr<Value> GPULowering::feedForward(KernelBuilder &b, Operation *op, const
   up->scales = scales;
   // Between the products rows are as precise as the tensor cores take them.
   up->out = allocate(b, {kDynamic, up->n}, productType(*up), rows.padded);
-  setRows(*up, rows);
+  setRows(b, *up, rows);
   launchProduct(b, module, *up, products);
   down->source = up->out;
   down->out = allocate(b, {kDynamic, down->n}, f32(), rows.padded);
-  setRows(*down, rows);
+  setRows(b, *down, rows);
   launchProduct(b, module, *down, products);
   numCalls += 2;
   return down->out;
@@ -183,7 +185,7 @@ FailureOr<Value> GPULowering::groupedProduct(KernelBuilder &b, Operation *op,
     return failure();
   product->source = source;
   product->out = allocate(b, {kDynamic, product->n}, f32(), rows.padded);
-  setRows(*product, rows);
+  setRows(b, *product, rows);
   launchProduct(b, module, *product, products);
   ++numCalls;
   return product->out;
@@ -210,7 +212,13 @@ struct MoEToGPUPass : public moe::impl::MoEToGPUPassBase<MoEToGPUPass> {
   using MoEToGPUPassBase::MoEToGPUPassBase;
 
   void runOnOperation() override {
-    GPULowering lowering(getOperation(), {warpgroups});
+    auto machine = GPUMachine::get(arch);
+    if (!machine) {
+      getOperation()->emitError() << toString(machine.takeError());
+      return signalPassFailure();
+    }
+    ProductTarget products = {machine->hasWarpgroupProducts(), tf32, machine->multiprocessors};
+    GPULowering lowering(getOperation(), products);
     if (failed(lowerAll(getOperation(), lowering, KernelTarget{kLanes})) ||
         failed(lowering.finish()))
       signalPassFailure();

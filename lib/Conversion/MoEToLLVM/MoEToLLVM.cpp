@@ -25,6 +25,25 @@ namespace mlir::moe {
 using namespace mlir;
 using namespace mlir::moe;
 
+LLVM::GlobalOp mlir::moe::getCheckMessage(CheckOp op, OpBuilder &builder) {
+  auto module = op->getParentOfType<ModuleOp>();
+  auto value = builder.getStringAttr(op.getMessage() + StringRef("\0", 1));
+  unsigned count = 0;
+  for (auto global : module.getOps<LLVM::GlobalOp>()) {
+    if (!global.getSymName().starts_with("moec_message_"))
+      continue;
+    if (global.getValueAttr() == value)
+      return global;
+    ++count;
+  }
+  OpBuilder::InsertionGuard guard(builder);
+  builder.setInsertionPointToStart(module.getBody());
+  auto type = LLVM::LLVMArrayType::get(builder.getI8Type(), value.size());
+  return LLVM::GlobalOp::create(builder, op.getLoc(), type, /*isConstant=*/true,
+                                LLVM::Linkage::Internal, ("moec_message_" + Twine(count)).str(),
+                                value);
+}
+
 namespace {
 
 struct WeightBufferLowering : ConvertOpToLLVMPattern<WeightBufferOp> {
@@ -128,7 +147,7 @@ struct CheckLowering : RuntimeCall<CheckOp> {
   using RuntimeCall::RuntimeCall;
   LogicalResult matchAndRewrite(CheckOp op, OpAdaptor adaptor,
                                 ConversionPatternRewriter &rewriter) const override {
-    LLVM::GlobalOp text = getMessage(op, rewriter);
+    LLVM::GlobalOp text = getCheckMessage(op, rewriter);
     Value message = LLVM::AddressOfOp::create(rewriter, op.getLoc(), text);
     StringRef function = op->hasAttr(kEndsCallAttr) ? "moec_require" : "moec_check";
     FailureOr<LLVM::CallOp> check =
@@ -145,26 +164,6 @@ struct CheckLowering : RuntimeCall<CheckOp> {
     check->setArgAttrsAttr(rewriter.getArrayAttr({empty, rewriter.getDictionaryAttr(zext), empty}));
     rewriter.eraseOp(op);
     return success();
-  }
-
-  /// A global with the message, shared by all checks with the same one.
-  static LLVM::GlobalOp getMessage(CheckOp op, ConversionPatternRewriter &rewriter) {
-    auto module = op->getParentOfType<ModuleOp>();
-    auto value = rewriter.getStringAttr(op.getMessage() + StringRef("\0", 1));
-    unsigned count = 0;
-    for (auto global : module.getOps<LLVM::GlobalOp>()) {
-      if (!global.getSymName().starts_with("moec_message_"))
-        continue;
-      if (global.getValueAttr() == value)
-        return global;
-      ++count;
-    }
-    OpBuilder::InsertionGuard guard(rewriter);
-    rewriter.setInsertionPointToStart(module.getBody());
-    auto type = LLVM::LLVMArrayType::get(rewriter.getI8Type(), value.size());
-    return LLVM::GlobalOp::create(rewriter, op.getLoc(), type, /*isConstant=*/true,
-                                  LLVM::Linkage::Internal, ("moec_message_" + Twine(count)).str(),
-                                  value);
   }
 };
 

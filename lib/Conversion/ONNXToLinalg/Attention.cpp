@@ -6,7 +6,7 @@
 
 #include "Attention.h"
 
-#include "moec/Conversion/MoEToCPU/AttentionKernel.h"
+#include "moec/Conversion/MoEToGPU/AttentionKernel.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
@@ -20,6 +20,9 @@ using namespace mlir::moe::lowering;
 
 /// Rows computed together: a tile of scores and what makes it stay in a core's cache.
 static constexpr int64_t kQueryTile = 32, kKeyTile = 64;
+
+/// NodeLowering::vectorBits of a GPU, whose warps are its vectors.
+static constexpr int64_t kWarpBits = 1024;
 
 //===----------------------------------------------------------------------===//
 // Building blocks
@@ -600,10 +603,14 @@ Value AttentionBuilder::callKernel() {
           b, strided(ShapedType::kDynamic, getElementTypeOrSelf(vector.getType())),
           getBuffer(b, vector)));
   auto module = n.node->getParentOfType<ModuleOp>();
-  func::FuncOp kernel =
-      cpu::getOrCreateAttentionKernel(module, n.vectorBits, form, ValueRange(arguments).getTypes());
-  arguments.push_back(CurrentCallOp::create(b, LLVM::LLVMPointerType::get(b.getContext())));
-  func::CallOp::create(b, kernel, arguments);
+  if (n.vectorBits == kWarpBits) {
+    cuda::launchAttention(b, module, form, arguments);
+  } else {
+    func::FuncOp kernel = cpu::getOrCreateAttentionKernel(module, n.vectorBits, form,
+                                                          ValueRange(arguments).getTypes());
+    arguments.push_back(CurrentCallOp::create(b, LLVM::LLVMPointerType::get(b.getContext())));
+    func::CallOp::create(b, kernel, arguments);
+  }
   return bufferization::ToTensorOp::create(b, RankedTensorType::get(shape, type.getElementType()),
                                            result, /*restrict=*/true, /*writable=*/true);
 }

@@ -78,6 +78,21 @@ FailureOr<int64_t> getStaticBytes(memref::AllocOp alloc) {
   return bytes;
 }
 
+/// What may be a view of the memory of `alloc`. The analysis does not look through
+/// memref.transpose.
+BufferViewFlowAnalysis::ValueSetT resolve(const BufferViewFlowAnalysis &analysis,
+                                          memref::AllocOp alloc) {
+  BufferViewFlowAnalysis::ValueSetT aliases = analysis.resolve(alloc);
+  SmallVector<Value> worklist(aliases.begin(), aliases.end());
+  while (!worklist.empty())
+    for (Operation *user : worklist.pop_back_val().getUsers())
+      if (auto transpose = dyn_cast<memref::TransposeOp>(user))
+        for (Value alias : analysis.resolve(transpose))
+          if (aliases.insert(alias).second)
+            worklist.push_back(alias);
+  return aliases;
+}
+
 /// A temporary in a loop is one buffer for all iterations, so no iteration may
 /// hand it to the next one or out of the loop.
 LogicalResult checkStaysInIteration(memref::AllocOp alloc,
@@ -114,7 +129,7 @@ void setLife(Temporary &temporary, const BufferViewFlowAnalysis::ValueSetT &alia
       unsigned position = positions.lookup(body.findAncestorOpInBlock(*user));
       // A view that is no longer a memref (a pointer) is not followed.
       bool escapes = isa<memref::ExtractAlignedPointerAsIndexOp, UnrealizedConversionCastOp>(user);
-      if (!escapes && isa<ViewLikeOpInterface, memref::DimOp>(user))
+      if (!escapes && isa<ViewLikeOpInterface, memref::TransposeOp, memref::DimOp>(user))
         continue;
       temporary.first = std::min(temporary.first, position);
       temporary.last = std::max(temporary.last, escapes ? end : position);
@@ -187,7 +202,7 @@ LogicalResult collectTemporaries(func::FuncOp entry, SmallVectorImpl<Temporary> 
                                   [&](Value size) { return isKnownBefore(size, entry, known); });
     if (!isPlanned)
       return WalkResult::advance();
-    BufferViewFlowAnalysis::ValueSetT aliases = analysis.resolve(alloc);
+    BufferViewFlowAnalysis::ValueSetT aliases = resolve(analysis, alloc);
     FailureOr<int64_t> bytes = getStaticBytes(alloc);
     if (failed(bytes) || failed(checkStaysInIteration(alloc, aliases, entry)))
       return WalkResult::interrupt();
@@ -226,7 +241,7 @@ void writeInPlace(BlockArgument out, func::FuncOp entry) {
     return;
   // The copy must be the last one to look at the temporary.
   BufferViewFlowAnalysis analysis(entry);
-  for (Value alias : analysis.resolve(alloc))
+  for (Value alias : resolve(analysis, alloc))
     for (Operation *user : alias.getUsers()) {
       Operation *ancestor = out.getOwner()->findAncestorOpInBlock(*user);
       if (copy->isBeforeInBlock(ancestor))
@@ -513,7 +528,7 @@ LogicalResult allocateFromCall(func::FuncOp entry) {
   for (memref::AllocOp alloc : allocs) {
     if (alloc->getParentOfType<scf::ParallelOp>() || alloc->getParentOfType<scf::ForallOp>())
       return alloc.emitOpError("in a parallel loop: each worker would need its own temporary");
-    lives.emplace_back(alloc, getEndOfLife(alloc, analysis.resolve(alloc)));
+    lives.emplace_back(alloc, getEndOfLife(alloc, resolve(analysis, alloc)));
   }
   for (auto [alloc, end] : lives) {
     FailureOr<int64_t> bytes = getStaticBytes(alloc);

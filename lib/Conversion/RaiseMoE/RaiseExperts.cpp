@@ -18,6 +18,7 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/TypeUtilities.h"
+#include "mlir/IR/Verifier.h"
 #include "llvm/ADT/StringSet.h"
 
 using namespace mlir;
@@ -100,6 +101,7 @@ private:
   bool isFrozen(const Stop &stop);
   LogicalResult explainStops();
 
+  void eraseBetween(Operation *before, Operation *end);
   LogicalResult refuse(Value value, const Twine &reason) { return refusal.refuse(value, reason); }
 
   RewriterBase &rewriter;
@@ -697,6 +699,29 @@ LogicalResult Raiser::explainStops() {
   return success(ok);
 }
 
+/// The operations after `before` (the block's first ones if none), before `end`.
+static SmallVector<Operation *> operationsBetween(Operation *before, Operation *end) {
+  Operation *first = before ? before->getNextNode() : &end->getBlock()->front();
+  SmallVector<Operation *> operations;
+  for (Operation *op = first; op != end; op = op->getNextNode())
+    operations.push_back(op);
+  return operations;
+}
+
+/// What was built holds to the rules of its dialects. Where a model's types contradict each
+/// other, patterns match what no operation of the moe dialect means.
+static bool isValid(Operation *before, Operation *end) {
+  ScopedDiagnosticHandler quiet(end->getContext(), [](Diagnostic &) { return success(); });
+  return llvm::all_of(operationsBetween(before, end),
+                      [](Operation *op) { return succeeded(verify(op)); });
+}
+
+void Raiser::eraseBetween(Operation *before, Operation *end) {
+  SmallVector<Operation *> operations = operationsBetween(before, end);
+  for (Operation *op : llvm::reverse(operations))
+    rewriter.eraseOp(op);
+}
+
 LogicalResult Raiser::run(mlir::Block &block) {
   Facts all;
   facts = &all;
@@ -714,7 +739,12 @@ LogicalResult Raiser::run(mlir::Block &block) {
       FailureOr<MoEBlock> found = match(fact, result);
       FailureOr<Value> replacement = failure();
       if (succeeded(found)) {
+        Operation *before = node->getPrevNode();
         replacement = build(*found, node, result);
+        if (succeeded(replacement) && !isValid(before, node))
+          replacement = refuse(result, "ends a block that the moe dialect cannot express");
+        if (failed(replacement))
+          eraseBetween(before, node);
       }
       if (failed(replacement)) {
         if (refusal.at && (fact->summed || fact->kind == Fact::Sum)) {

@@ -254,7 +254,7 @@ Constant *Tables::image(const ImageDescription &image) {
 }
 
 Constant *Tables::cuda(const std::optional<CUDADescription> &cuda) {
-  static_assert(sizeof(moec_cuda_desc) == 32 && sizeof(moec_image_desc) == 32,
+  static_assert(sizeof(moec_cuda_desc) == 56 && sizeof(moec_image_desc) == 32,
                 "a structure of model_abi.h changed: change the tables too");
   if (!cuda)
     return llvm::ConstantPointerNull::get(pointer);
@@ -263,7 +263,9 @@ Constant *Tables::cuda(const std::optional<CUDADescription> &cuda) {
     images.push_back(image(description));
   return global(
       structure({hiddenGlobal("moec_cuda_device", i8, nullptr), integer(i32, images.size()),
-                 integer(i32, cuda->kernels.size()), structures(images), strings(cuda->kernels)}));
+                 integer(i32, cuda->kernels.size()), structures(images), strings(cuda->kernels),
+                 integer(i64, cuda->weightsBegin), integer(i64, cuda->weightsBytes),
+                 integer(i32, cuda->numTensorMaps), integer(i32, 0)}));
 }
 
 static std::string getLevelName(unsigned number) { return "moec_level_" + llvm::utostr(number); }
@@ -277,7 +279,7 @@ Error Tables::addLevel(const LevelDescription &description, const Machine &used)
     entries.push_back(*value);
   }
   Constant *value =
-      structure({text(description.cpu), text(description.infoJSON), integer(i32, entries.size()),
+      structure({text(description.name), text(description.infoJSON), integer(i32, entries.size()),
                  integer(i32, used.features.size()), structures(entries), strings(used.features),
                  cuda(description.cuda)});
   static_assert(sizeof(moec_level_desc) == 48 && sizeof(moec_entry_desc) == 80 &&

@@ -23,6 +23,14 @@ struct PlanWeights : moe::impl::PlanWeightsBase<PlanWeights> {
 private:
   void eraseUnused();
   void mergeEqual();
+};
+
+/// Gives weights their places, in the order of the module.
+class WeightPlacer {
+public:
+  LogicalResult placeAll(ModuleOp module);
+
+private:
   LogicalResult placeBank(ArrayRef<WeightOp> members);
   LogicalResult place(WeightOp weight, int64_t offset, int64_t stride);
 
@@ -57,19 +65,19 @@ void PlanWeights::mergeEqual() {
   }
 }
 
-LogicalResult PlanWeights::place(WeightOp weight, int64_t offset, int64_t stride) {
+LogicalResult WeightPlacer::place(WeightOp weight, int64_t offset, int64_t stride) {
   bool overflow = false;
   uint64_t bytes =
       llvm::SaturatingMultiply<uint64_t>(stride, getNumExperts(weight.getTensorType()), &overflow);
   if (overflow || bytes > uint64_t(INT64_MAX - offset))
     return weight.emitOpError() << "is larger than any file";
-  Builder builder(&getContext());
+  Builder builder(weight.getContext());
   weight.setOffsetAttr(builder.getI64IntegerAttr(offset));
   weight.setExpertStrideAttr(builder.getI64IntegerAttr(stride));
   return success();
 }
 
-LogicalResult PlanWeights::placeBank(ArrayRef<WeightOp> members) {
+LogicalResult WeightPlacer::placeBank(ArrayRef<WeightOp> members) {
   WeightOp first = members.front();
   int64_t experts = getNumExperts(first.getTensorType());
   int64_t start = llvm::alignTo(end, kExpertAlignment), size = 0;
@@ -89,25 +97,32 @@ LogicalResult PlanWeights::placeBank(ArrayRef<WeightOp> members) {
   return success();
 }
 
-void PlanWeights::runOnOperation() {
-  eraseUnused();
-  mergeEqual();
-  end = 0;
+LogicalResult WeightPlacer::placeAll(ModuleOp module) {
   llvm::MapVector<StringAttr, SmallVector<WeightOp>> banks;
-  for (WeightOp weight : getOperation().getOps<WeightOp>())
+  for (WeightOp weight : module.getOps<WeightOp>())
     if (weight.getBankAttr())
       banks[weight.getBankAttr()].push_back(weight);
-  for (WeightOp weight : getOperation().getOps<WeightOp>()) {
+  for (WeightOp weight : module.getOps<WeightOp>()) {
     if (StringAttr bank = weight.getBankAttr()) {
       // Placed with the bank's first member.
       if (banks[bank].front() == weight && failed(placeBank(banks[bank])))
-        return signalPassFailure();
+        return failure();
       continue;
     }
     int64_t bytes = getExpertBytes(weight.getTensorType());
     int64_t offset = llvm::alignTo(end, kWeightAlignment);
     if (failed(place(weight, offset, bytes)))
-      return signalPassFailure();
+      return failure();
     end = offset + bytes * getNumExperts(weight.getTensorType());
   }
+  return success();
+}
+
+LogicalResult mlir::moe::placeWeights(ModuleOp module) { return WeightPlacer().placeAll(module); }
+
+void PlanWeights::runOnOperation() {
+  eraseUnused();
+  mergeEqual();
+  if (failed(placeWeights(getOperation())))
+    signalPassFailure();
 }

@@ -18,6 +18,7 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
+#include "mlir/Dialect/NVGPU/IR/NVGPUDialect.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/GPU/GPUToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
@@ -69,6 +70,10 @@ struct KernelsToNVVMPass : moe::impl::KernelsToNVVMBase<KernelsToNVVMPass> {
     options.overrideIndexBitwidth(64);
     LLVMTypeConverter converter(context, options);
     configureGpuToNVVMTypeConverter(converter);
+    converter.addConversion([&](nvgpu::TensorMapDescriptorType) -> Type {
+      return LLVM::LLVMPointerType::get(context);
+    });
+    llvm::StringMap<SmallVector<unsigned>> maps = findTensorMaps(converter);
     RewritePatternSet patterns(context);
     populateGpuToNVVMConversionPatterns(converter, patterns);
     // Rather than those for libdevice.
@@ -84,7 +89,37 @@ struct KernelsToNVVMPass : moe::impl::KernelsToNVVMBase<KernelsToNVVMPass> {
     target.addIllegalDialect<gpu::GPUDialect>();
     target.addLegalOp<gpu::GPUModuleOp, UnrealizedConversionCastOp>();
     if (failed(applyPartialConversion(getOperation(), target, std::move(patterns))))
-      signalPassFailure();
+      return signalPassFailure();
+    for (auto kernel : getOperation().getOps<LLVM::LLVMFuncOp>())
+      for (unsigned parameter : maps.lookup(kernel.getName()))
+        passByValue(kernel, parameter);
+  }
+
+private:
+  /// By kernel, the parameters that are tensor maps.
+  llvm::StringMap<SmallVector<unsigned>> findTensorMaps(const LLVMTypeConverter &converter) {
+    llvm::StringMap<SmallVector<unsigned>> maps;
+    for (auto kernel : getOperation().getOps<gpu::GPUFuncOp>()) {
+      unsigned next = 0;
+      for (Type type : kernel.getArgumentTypes()) {
+        if (isa<nvgpu::TensorMapDescriptorType>(type))
+          maps[kernel.getName()].push_back(next);
+        auto memref = dyn_cast<MemRefType>(type);
+        next += memref ? 3 + 2 * memref.getRank() : 1;
+      }
+    }
+    return maps;
+  }
+
+  /// The 128 bytes of a tensor map are in the kernel's parameters, where copies find them.
+  static void passByValue(LLVM::LLVMFuncOp kernel, unsigned parameter) {
+    Builder builder(kernel.getContext());
+    auto bytes = LLVM::LLVMArrayType::get(builder.getI8Type(), 128);
+    kernel.setArgAttr(parameter, LLVM::LLVMDialect::getByValAttrName(), TypeAttr::get(bytes));
+    kernel.setArgAttr(parameter, LLVM::LLVMDialect::getAlignAttrName(),
+                      builder.getI64IntegerAttr(64));
+    kernel.setArgAttr(parameter, NVVM::NVVMDialect::getGridConstantAttrName(),
+                      builder.getUnitAttr());
   }
 };
 } // namespace
@@ -224,6 +259,8 @@ private:
                           << " of stack, " << kernel.spillBytes << " of spills";
       if (kernel.spillBytes > 0)
         fail(module, createStringError("kernel '" + kernel.kernel + "' spills registers"));
+      if (kernel.serializesProducts)
+        fail(module, createStringError("kernel '" + kernel.kernel + "' serializes its products"));
     }
   }
 };

@@ -140,6 +140,12 @@ static std::vector<GPUResources> parseResources(StringRef text) {
     if (shared.match(line, &found))
       last.sharedBytes = number(found[1]);
   }
+  // Said before the kernel's own lines.
+  static const Regex serialized("wgmma.* are serialized .* function '([^']+)'");
+  for (StringRef line : split(text, '\n'))
+    if (serialized.match(line, &found))
+      for (GPUResources &kernel : resources)
+        kernel.serializesProducts |= kernel.kernel == found[1];
   return resources;
 }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any, Protocol, Union
 
-from ._dlpack import CPU, borrow_dlpack
+from ._dlpack import CPU, HOST, Place, borrow_dlpack
 from ._dtypes import EXTENSION_CODES, data_type, dtype_of_format, item_bytes
 from ._errors import MoecError
 from ._interface import DLTensor
@@ -111,17 +111,18 @@ def _borrow_extension(value: Any, what: str, writable: bool) -> DLTensor | None:
     return _describe(_get(bits, what, writable), what, name)
 
 
-def borrow(value: Array, what: str = "the tensor", writable: bool = False) -> DLTensor:
+def borrow(value: Array, what: str = "the tensor", writable: bool = False, place: Place = HOST) -> DLTensor:
     """A description of an array's memory, strides included; it keeps that memory alive.
 
     Takes what has the buffer interface (read-only too, unless `writable`), NumPy arrays of
-    ml_dtypes, and what has `__dlpack__`. `what` names the array in errors.
+    ml_dtypes, and what has `__dlpack__`. `what` names the array in errors. Arrays on a CUDA device
+    are borrowed by `Context.borrow`.
     """
     try:
         return _describe(_get(value, what, writable), what)
     except TypeError:  # no buffer interface
         if hasattr(value, "__dlpack__"):
-            return borrow_dlpack(value, what, writable)
+            return borrow_dlpack(value, what, writable, place)
     except (BufferError, ValueError) as error:
         tensor = _borrow_extension(value, what, writable)
         if tensor is None:

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._arrays import Array, borrow, shape_of
-from ._dlpack import Tensor
+from ._dlpack import CPU, CUDA, HOST, Place, Tensor
 from ._dtypes import dtype_name, numpy_dtype
 from ._errors import MoecError
 from ._interface import ALLOCATE, DEALLOCATE, HANDLE, PARALLEL_FOR, ContextOptions, DLTensor
@@ -34,7 +35,32 @@ def _numpy_array(shape: tuple[int, ...], dtype: str) -> Any:
         ) from error
 
 
-_ALLOCATORS: dict[str, Callable[[tuple[int, ...], str], Any]] = {"numpy": _numpy_array, "dlpack": Tensor}
+Allocator = Callable[[tuple[int, ...], str], Any]
+_ALLOCATORS: dict[str, Allocator] = {"numpy": _numpy_array, "dlpack": Tensor}
+
+
+def _choose_allocator(results: str | None, place: Place) -> Allocator:
+    if results is not None and results not in _ALLOCATORS:
+        expected = " or ".join(f"'{name}'" for name in _ALLOCATORS)
+        raise MoecError("ARGUMENT", f"results is {results!r}, expected {expected}")
+    if place.kind == CPU.device_type:
+        return _ALLOCATORS[results or "numpy"]
+    if results == "numpy":
+        raise MoecError("ARGUMENT", f"results on {place} are no NumPy arrays: ask for results='dlpack'")
+    from ._cuda import DEFAULT_STREAM, CudaTensor
+
+    return functools.partial(CudaTensor, device=place.number, stream=place.stream or DEFAULT_STREAM)
+
+
+def stream_of(stream: Any) -> int | None:
+    """The handle of a stream: a number, or an object with the protocol `__cuda_stream__`. None and
+    0 are the default stream."""
+    if hasattr(stream, "__cuda_stream__"):
+        stream = stream.__cuda_stream__()[1]
+    if stream is not None and not isinstance(stream, int):
+        kind = type(stream).__name__
+        raise MoecError("ARGUMENT", f"stream is of type {kind}, expected a number or an object with __cuda_stream__")
+    return stream or None
 
 
 def _addresses(tensors: Sequence[DLTensor]) -> ctypes.Array[ctypes.c_void_p]:
@@ -63,6 +89,7 @@ class Context:
         parallel_for: ParallelFor | None = None,
         allocate: Callable[[int, int], int] | None = None,
         deallocate: Callable[[int, int], None] | None = None,
+        stream: Any = None,
     ) -> None:
         self._library: Library = model.library
         self._table = model.library.table
@@ -74,6 +101,11 @@ class Context:
             options.allocate = ALLOCATE(lambda _, size, alignment: allocate(size, alignment))
         if deallocate is not None:
             options.deallocate = DEALLOCATE(lambda _, address, size: deallocate(address, size))
+        handle = stream_of(stream)
+        options.stream = handle
+        device = self._table.device(model.handle)
+        # DLPack's 1 is the default stream.
+        self._place = Place(CUDA, device.device_id, handle or 1) if device.device_type == CUDA else HOST
         self._options = options  # keeps the callbacks alive
         self._library.check(
             self._table.context_create(model.handle, ctypes.byref(options), ctypes.byref(self._handle))
@@ -135,15 +167,25 @@ class Context:
         inputs: Mapping[str, Array],
         out: Mapping[str, Any] | None = None,
         entry: str | None = None,
-        results: str = "numpy",
+        results: str | None = None,
     ) -> dict[str, Any]:
-        """As `Model.run`."""
+        """As `Model.run`, in the context's stream."""
         chosen = self._library.entry(entry)
         ins = self._borrow_inputs(chosen, inputs)
         arrays = self._outputs(chosen, ins, out or {}, results)
-        outs = [borrow(arrays[one.name], f"{chosen.name}: output '{one.name}'", True) for one in chosen.outputs]
+        outs = [self.borrow(arrays[one.name], f"{chosen.name}: output '{one.name}'", True) for one in chosen.outputs]
         self._call(self._table.run, chosen.name, ins, outs)
         return arrays
+
+    def wait(self) -> None:
+        """Waits until the work of all runs is done on the GPU, and raises what failed in it. At once on
+        the CPU."""
+        self._library.check(self._table.wait(self._handle))
+
+    def borrow(self, value: Array, what: str = "the tensor", writable: bool = False) -> DLTensor:
+        """As `moec.runtime.borrow`, of arrays where the model's tensors are. On a CUDA device the stream
+        of the context then waits for what has to be done with the array."""
+        return borrow(value, what, writable, self._place)
 
     def run_tensors(self, ins: Sequence[DLTensor], outs: Sequence[DLTensor], entry: str | None = None) -> None:
         """Runs on tensors that `borrow` made, in the order of the entry's description: the least
@@ -160,19 +202,16 @@ class Context:
         if len(inputs) < len(entry.inputs):
             missing = _quoted(entry.input_names - inputs.keys())
             raise MoecError("ARGUMENT", f"{entry.name}: no array was given for input {missing}")
-        return [borrow(inputs[one.name], f"{entry.name}: input '{one.name}'") for one in entry.inputs]
+        return [self.borrow(inputs[one.name], f"{entry.name}: input '{one.name}'") for one in entry.inputs]
 
     def _outputs(
-        self, entry: Entry, ins: Sequence[DLTensor], out: Mapping[str, Any], results: str
+        self, entry: Entry, ins: Sequence[DLTensor], out: Mapping[str, Any], results: str | None
     ) -> dict[str, Any]:
         """The caller's arrays, and new ones for outputs that it gave none for."""
-        if results not in _ALLOCATORS:
-            expected = " or ".join(f"'{name}'" for name in _ALLOCATORS)
-            raise MoecError("ARGUMENT", f"results is {results!r}, expected {expected}")
+        allocate = _choose_allocator(results, self._place)
         _check_names(out, entry.output_names, entry, "output")
         if len(out) == len(entry.outputs):
             return {one.name: out[one.name] for one in entry.outputs}
-        allocate = _ALLOCATORS[results]
         return {
             one.name: out[one.name] if one.name in out else allocate(shape_of(tensor), one.dtype)
             for one, tensor in zip(entry.outputs, self._shapes(entry, ins))

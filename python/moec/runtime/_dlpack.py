@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._dtypes import data_type, item_bytes
 from ._errors import MoecError
 from ._interface import DLDevice, DLTensor
 
 CPU = DLDevice(1, 0)
+CUDA, _CUDA_MANAGED = 2, 13
 VERSION = (1, 0)
 _ALIGNMENT = 64
 
@@ -39,6 +40,21 @@ _DEVICES = {
 }
 # The memory of the CPU, pinned for a GPU or not.
 _HOST_DEVICES = (1, 3, 11)
+
+
+class Place(NamedTuple):
+    """Where the tensors of a model are: a DLDeviceType, the number of the device, and the stream of
+    runs there, as DLPack numbers streams."""
+
+    kind: int = CPU.device_type
+    number: int = 0
+    stream: int | None = None
+
+    def __str__(self) -> str:
+        return "the CPU" if self.kind == CPU.device_type else f"CUDA:{self.number}"
+
+
+HOST = Place()
 
 
 class _Managed(ctypes.Structure):
@@ -90,22 +106,29 @@ _dying_pointer = _python_function(
 # === In ========================================================================================
 
 
-def _check_device(value: Any, what: str) -> None:
+def _check_device(value: Any, what: str, place: Place) -> None:
     device = getattr(value, "__dlpack_device__", None)
     if device is None:
         return
     kind, index = (int(one) for one in device())
-    if kind not in _HOST_DEVICES:
+    if place.kind == CUDA:
+        # Managed memory is of no device.
+        is_there = kind == _CUDA_MANAGED or (kind == CUDA and index == place.number)
+    else:
+        is_there = kind in _HOST_DEVICES
+    if not is_there:
         name = _DEVICES.get(kind, f"of DLPack type {kind}")
-        raise MoecError("TENSOR", f"{what} is on the device {name}:{index}, expected the CPU: copy it there first")
+        raise MoecError("TENSOR", f"{what} is on the device {name}:{index}, expected {place}: copy it there first")
 
 
-def _ask_for_capsule(value: Any, what: str) -> object:
+def _ask_for_capsule(value: Any, what: str, place: Place) -> object:
+    # The producer lets the stream of the run wait for its own.
+    stream = {} if place.stream is None else {"stream": place.stream}
     try:
         try:
-            return value.__dlpack__(max_version=VERSION)
+            return value.__dlpack__(max_version=VERSION, **stream)
         except TypeError:  # a producer from before version 1
-            return value.__dlpack__()
+            return value.__dlpack__(**stream)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise MoecError("TENSOR", f"{what} cannot be given as DLPack: {error}") from error
 
@@ -120,11 +143,11 @@ def _check_versioned(managed: _Versioned, what: str, writable: bool) -> None:
         raise MoecError("TENSOR", f"{what} can only be given as a copy, expected memory to write to")
 
 
-def borrow_dlpack(value: Any, what: str, writable: bool) -> DLTensor:
+def borrow_dlpack(value: Any, what: str, writable: bool, place: Place = HOST) -> DLTensor:
     """The tensor that an object with `__dlpack__` gives, in its memory. The capsule is not
     consumed: it frees what it holds when it is dropped."""
-    _check_device(value, what)
-    capsule = _ask_for_capsule(value, what)
+    _check_device(value, what, place)
+    capsule = _ask_for_capsule(value, what, place)
     try:
         name = _capsule_name(capsule)
     except ValueError:
@@ -176,8 +199,11 @@ class Tensor:
     a copy by `from_dlpack`.
 
     `shape` is a tuple of sizes, `dtype` a name as "float32". The elements are undefined until
-    something is written.
+    something is written. Results of a model on a CUDA device are in the memory of that device;
+    their consumers wait for the run.
     """
+
+    _place = CPU
 
     def __init__(self, shape: Sequence[int], dtype: str) -> None:
         self.shape = tuple(shape)
@@ -185,17 +211,20 @@ class Tensor:
         size = item_bytes(dtype)
         for extent in self.shape:
             size *= extent
-        memory = bytearray(size + _ALIGNMENT)
-        whole = (ctypes.c_char * len(memory)).from_buffer(memory)
-        offset = -ctypes.addressof(whole) % _ALIGNMENT
-        self._memory = memoryview(memory)[offset : offset + size]
-        self._address = ctypes.addressof(whole) + offset
+        self._allocate(size)
         self._sizes = (ctypes.c_int64 * len(self.shape))(*self.shape)
         self._strides = (ctypes.c_int64 * len(self.shape))()
         stride = 1
         for axis in reversed(range(len(self.shape))):
             self._strides[axis] = stride
             stride *= self.shape[axis]
+
+    def _allocate(self, size: int) -> None:
+        memory = bytearray(size + _ALIGNMENT)
+        whole = (ctypes.c_char * len(memory)).from_buffer(memory)
+        offset = -ctypes.addressof(whole) % _ALIGNMENT
+        self._memory = memoryview(memory)[offset : offset + size]
+        self._address: int | None = ctypes.addressof(whole) + offset
 
     def __repr__(self) -> str:
         return f"moec.runtime.Tensor(shape={self.shape}, dtype={self.dtype!r})"
@@ -206,13 +235,13 @@ class Tensor:
 
     def _describe(self) -> DLTensor:
         tensor = DLTensor(
-            self._address, CPU, len(self.shape), data_type(self.dtype), self._sizes, self._strides, 0
+            self._address, self._place, len(self.shape), data_type(self.dtype), self._sizes, self._strides, 0
         )
         tensor.owner = self
         return tensor
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return CPU.device_type, CPU.device_id
+        return self._place.device_type, self._place.device_id
 
     def __dlpack__(
         self,
@@ -226,13 +255,14 @@ class Tensor:
             raise BufferError("a tensor on the CPU has no stream")
         if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
             raise BufferError(f"the tensor is on the CPU, not on device {tuple(dl_device)}")
-        source = self._copy() if copy else self
+        return self._copy()._make_capsule(max_version, _IS_COPIED) if copy else self._make_capsule(max_version, 0)
+
+    def _make_capsule(self, max_version: tuple[int, int] | None, flags: int) -> object:
         if max_version is None or max_version[0] < VERSION[0]:
-            managed = _Managed(source._describe(), None, _DELETE_ADDRESS)
-            return source._export(managed, _MANAGED_NAME, _destroy_managed)
-        flags = _IS_COPIED if copy else 0
-        versioned = _Versioned(*VERSION, None, _DELETE_ADDRESS, flags, source._describe())
-        return source._export(versioned, _VERSIONED_NAME, _destroy_versioned)
+            managed = _Managed(self._describe(), None, _DELETE_ADDRESS)
+            return self._export(managed, _MANAGED_NAME, _destroy_managed)
+        versioned = _Versioned(*VERSION, None, _DELETE_ADDRESS, flags, self._describe())
+        return self._export(versioned, _VERSIONED_NAME, _destroy_versioned)
 
     def _copy(self) -> Tensor:
         result = Tensor(self.shape, self.dtype)

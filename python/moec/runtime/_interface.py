@@ -39,7 +39,15 @@ class DLTensor(ctypes.Structure):
 
 
 class Options(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("abi_version", ctypes.c_uint32), ("flags", ctypes.c_uint32)]
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("abi_version", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("device_id", ctypes.c_int32),
+        ("progress", ctypes.c_void_p),
+        ("progress_data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+    ]
 
 
 TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32)
@@ -93,4 +101,8 @@ class LibraryTable(ctypes.Structure):
         ("profile", ctypes.CFUNCTYPE(ctypes.c_int32, HANDLE, ctypes.c_void_p, ctypes.c_int32)),
         ("profile_reset", ctypes.CFUNCTYPE(None, HANDLE)),
         ("num_workers", ctypes.CFUNCTYPE(ctypes.c_int32, HANDLE)),
+        ("device", ctypes.CFUNCTYPE(DLDevice, HANDLE)),
+        ("update_graph", ctypes.c_void_p),
+        ("wait", ctypes.CFUNCTYPE(STATUS, HANDLE)),
+        ("model_info", ctypes.CFUNCTYPE(ctypes.c_char_p, HANDLE)),
     ]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import pathlib
 import threading
@@ -12,8 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ._arrays import Array
-from ._context import Context, ParallelFor
-from ._dlpack import Tensor
+from ._context import Context, ParallelFor, stream_of
+from ._dlpack import CPU, CUDA, Tensor
 from ._errors import MoecError
 from ._interface import ABI_VERSION, HANDLE, OPEN_HUGE_PAGES, OPEN_POPULATE, OPEN_PREFETCH, Options
 from ._library import Entry, Library, TensorInfo
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     import numpy.typing
 
     NumPyArray = numpy.typing.NDArray[Any]
+
+
+def _parse_device(device: str | None) -> tuple[int, int]:
+    """DLDeviceType and number; type 0: the library chooses."""
+    if device is None:
+        return 0, 0
+    name, colon, number = device.partition(":")
+    if name == "cpu" and not colon:
+        return CPU.device_type, 0
+    if name == "cuda" and (not colon or number.isdecimal()):
+        return CUDA, int(number or 0)
+    raise MoecError("ARGUMENT", f"device is {device!r}, expected 'cpu', 'cuda' or 'cuda:N'")
 
 
 class Model:
@@ -41,6 +54,7 @@ class Model:
         prefetch: bool = False,
         populate: bool = False,
         huge_pages: bool = False,
+        device: str | None = None,
     ) -> None:
         """Loads the code; the weights are opened by `open`, or by the first run."""
         self.library = Library(package)
@@ -48,11 +62,14 @@ class Model:
         self._threads = threads
         flags = {OPEN_PREFETCH: prefetch, OPEN_POPULATE: populate, OPEN_HUGE_PAGES: huge_pages}
         self._flags = sum(flag for flag, is_set in flags.items() if is_set)
+        self._device = _parse_device(device)
+        self._info = self.library.info
         self._handle = HANDLE()
         # Of _handle and _closed. A finalizer may close the model while this thread has the lock.
         self._lock = threading.RLock()
         self._closed = False
-        self._idle: list[Context] = []
+        # By the handle of their stream.
+        self._idle: dict[int | None, list[Context]] = {}
 
     # --- description ---
 
@@ -67,8 +84,15 @@ class Model:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What NAME.json says: entries, source, target, MoE blocks, layout of the weights."""
-        return self.library.info
+        """What NAME.json says: entries, source, target, MoE blocks, layout of the weights. Of a model that
+        is open, for the CPU or GPU that it runs on."""
+        return self._info
+
+    @property
+    def device(self) -> str:
+        """Where its tensors are: "cpu", or "cuda:0"."""
+        device = self.library.table.device(self.handle)
+        return f"cuda:{device.device_id}" if device.device_type == CUDA else "cpu"
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -101,9 +125,11 @@ class Model:
                 raise MoecError("ARGUMENT", f"the model '{self.name}' is closed")
             if not self._handle:
                 options = Options(ctypes.sizeof(Options), ABI_VERSION, self._flags)
+                options.device_type, options.device_id = self._device
                 path = None if self._weights is None else os.fsencode(self._weights)
                 table = self.library.table
                 self.library.check(table.open(path, ctypes.byref(options), ctypes.byref(self._handle)))
+                self._info = json.loads(table.model_info(self._handle))
         return self
 
     @property
@@ -139,6 +165,7 @@ class Model:
         parallel_for: ParallelFor | None = None,
         allocate: Callable[[int, int], int] | None = None,
         deallocate: Callable[[int, int], None] | None = None,
+        stream: Any = None,
     ) -> Context:
         """A context of the caller's own: one call at a time.
 
@@ -146,11 +173,12 @@ class Model:
         OMP_NUM_THREADS), None for those of the model. `parallel_for(n, body)` runs parallel loops
         instead of the library's threads: it calls `body(task, worker)` once for each task of
         0 … n-1, with `worker` less than `threads`. `allocate(bytes, alignment)` returns the
-        address of memory, `deallocate(address, bytes)` frees it: both or neither.
+        address of memory, `deallocate(address, bytes)` frees it: both or neither; on a CUDA device that
+        is its memory. `stream`: as of `run`.
         """
         threads = self._threads if threads is None else threads
         with self._lock:
-            return Context(self, threads, parallel_for, allocate, deallocate)
+            return Context(self, threads, parallel_for, allocate, deallocate, stream)
 
     def __call__(self, /, **inputs: Array) -> dict[str, NumPyArray]:
         """Runs the first entry on arrays by name: the outputs by name, as `run`."""
@@ -162,7 +190,8 @@ class Model:
         inputs: Mapping[str, Array],
         out: Mapping[str, Any] | None = None,
         entry: str | None = None,
-        results: Literal["numpy"] = "numpy",
+        results: Literal["numpy"] | None = None,
+        stream: Any = None,
     ) -> dict[str, NumPyArray]: ...
 
     @overload
@@ -173,6 +202,7 @@ class Model:
         entry: str | None = None,
         *,
         results: Literal["dlpack"],
+        stream: Any = None,
     ) -> dict[str, Tensor]: ...
 
     def run(
@@ -180,7 +210,8 @@ class Model:
         inputs: Mapping[str, Array],
         out: Mapping[str, Any] | None = None,
         entry: str | None = None,
-        results: str = "numpy",
+        results: str | None = None,
+        stream: Any = None,
     ) -> dict[str, Any]:
         """Runs an entry (None: the first) and returns its outputs by name.
 
@@ -194,21 +225,28 @@ class Model:
         key/value cache) may be a view of the same buffer: then only its new rows are written. Other outputs are new: NumPy arrays, or with
         `results="dlpack"` tensors that `from_dlpack` of any library takes without a copy.
 
+        On a CUDA device arrays are on that device, row-major and aligned to 16 bytes, and come by
+        `__dlpack__`; new outputs are tensors there for `from_dlpack` (`results` is "dlpack"). The work
+        goes into `stream`, a number (CUstream) or an object with `__cuda_stream__` (None: the default
+        stream), which waits for the arrays' producers; who takes a result by `from_dlpack` waits for
+        the run. Arrays must live until the stream has come so far.
+
         Raises MoecError.
         """
+        handle = stream_of(stream)
         try:
-            context = self._idle.pop()
-        except IndexError:
-            context = self.context()
+            context = self._idle[handle].pop()
+        except (KeyError, IndexError):
+            context = self.context(stream=handle)
         try:
             return context.run(inputs, out, entry, results)
         finally:
-            self._give_back(context)
+            self._give_back(handle, context)
 
-    def _give_back(self, context: Context) -> None:
+    def _give_back(self, stream: int | None, context: Context) -> None:
         with self._lock:
             if not self._closed:
-                self._idle.append(context)
+                self._idle.setdefault(stream, []).append(context)
 
 
 def load(
@@ -219,6 +257,7 @@ def load(
     prefetch: bool = False,
     populate: bool = False,
     huge_pages: bool = False,
+    device: str | None = None,
 ) -> Model:
     """Opens a package NAME.moec. Takes milliseconds at any size: the weights are mapped into memory
     and shared by all processes that use them.
@@ -227,9 +266,11 @@ def load(
     that work at the same time in a run; 0: all processors, or OMP_NUM_THREADS. `prefetch`: read the
     whole weights file ahead. `populate`: read and map all of it before this returns, so that no run
     waits for a page that it touches first. `huge_pages`: copy it into memory of this process, of huge
-    pages where the system gives them.
+    pages where the system gives them. `device`: "cpu", "cuda" or "cuda:N", for which the package
+    must have code; None: a CUDA device if there is one and the package has code for it. Weights are
+    copied to a CUDA device.
 
-    Raises MoecError: "PACKAGE", "WEIGHTS", "CPU", "MEMORY".
+    Raises MoecError: "PACKAGE", "WEIGHTS", "CPU", "DEVICE", "MEMORY".
     """
     options = {"prefetch": prefetch, "populate": populate, "huge_pages": huge_pages}
-    return Model(package, weights=weights, threads=threads, **options).open()
+    return Model(package, weights=weights, threads=threads, device=device, **options).open()

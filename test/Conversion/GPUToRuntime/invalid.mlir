@@ -67,3 +67,22 @@ module attributes {gpu.container_module} {
     return
   }
 }
+
+// -----
+
+module attributes {gpu.container_module} {
+  gpu.module @kernels {
+    gpu.func @k(%m: !nvgpu.tensormap.descriptor<tensor = memref<8xf64, 3>, swizzle = none, l2promo = none, oob = zero, interleave = none>) kernel {
+      gpu.return
+    }
+  }
+  func.func @f64(%x: memref<?xf64>, %call: !llvm.ptr {moe.call}) {
+    %c1 = arith.constant 1 : index
+    %c8 = arith.constant 8 : index
+    %any = memref.cast %x : memref<?xf64> to memref<*xf64>
+    // expected-error @+1 {{is no tensor map that can be made: it needs a ranked, strided memref of 1 to 5 dimensions with a type that tensor maps have}}
+    %m = nvgpu.tma.create.descriptor %any box[%c8] : memref<*xf64> -> !nvgpu.tensormap.descriptor<tensor = memref<8xf64, 3>, swizzle = none, l2promo = none, oob = zero, interleave = none>
+    gpu.launch_func @kernels::@k blocks in (%c1, %c1, %c1) threads in (%c1, %c1, %c1) args(%m : !nvgpu.tensormap.descriptor<tensor = memref<8xf64, 3>, swizzle = none, l2promo = none, oob = zero, interleave = none>)
+    return
+  }
+}

@@ -1,29 +1,29 @@
 // RUN: moe-opt %s --linalg-to-gpu --canonicalize --cse --split-input-file | FileCheck %s
 
-// A thread for each row of the result; the sum stays in a register.
+// A thread for each column of the result; the sum stays in a register.
 
-#in = affine_map<(i, j) -> (i, j)>
+#in = affine_map<(i, j) -> (j, i)>
 #out = affine_map<(i, j) -> (i)>
 
 // CHECK-LABEL: func.func @sum
-// CHECK-SAME: %[[X:.*]]: memref<?x16xf32>, %[[Y:.*]]: memref<?xf32>
+// CHECK-SAME: %[[X:.*]]: memref<16x?xf32>, %[[Y:.*]]: memref<?xf32>
 // CHECK-DAG: %[[C1:.*]] = arith.constant 1 : index
 // CHECK-DAG: %[[BLOCK:.*]] = arith.constant 256 : index
-// CHECK: %[[ROWS:.*]] = memref.dim %[[X]]
-// CHECK: %[[GRID:.*]] = arith.ceildivui %[[ROWS]], %[[BLOCK]]
-// CHECK: gpu.launch_func @kernels::@parallel blocks in (%[[GRID]], %[[C1]], %[[C1]]) threads in (%[[BLOCK]], %[[C1]], %[[C1]]) args(%[[X]] : memref<?x16xf32>, %[[Y]] : memref<?xf32>)
+// CHECK: %[[COLUMNS:.*]] = memref.dim %[[X]]
+// CHECK: %[[GRID:.*]] = arith.ceildivui %[[COLUMNS]], %[[BLOCK]]
+// CHECK: gpu.launch_func @kernels::@parallel blocks in (%[[GRID]], %[[C1]], %[[C1]]) threads in (%[[BLOCK]], %[[C1]], %[[C1]]) args(%[[X]] : memref<16x?xf32>, %[[Y]] : memref<?xf32>)
 // CHECK-NOT: linalg
 // CHECK: return
-// CHECK: gpu.func @parallel(%[[A:.*]]: memref<?x16xf32>, %[[B:.*]]: memref<?xf32>) kernel
+// CHECK: gpu.func @parallel(%[[A:.*]]: memref<16x?xf32>, %[[B:.*]]: memref<?xf32>) kernel
 // CHECK: %[[ID:.*]] = arith.addi %{{.*}}, %thread_id_x
 // CHECK: %[[STEP:.*]] = arith.muli %grid_dim_x, %block_dim_x
 // CHECK: scf.for %[[I:.*]] = %[[ID]] to %{{.*}} step %[[STEP]]
 // CHECK: %[[FIRST:.*]] = memref.load %[[B]][%[[I]]]
 // CHECK: %[[SUM:.*]] = scf.for %[[J:.*]] = {{.*}} iter_args(%[[PART:.*]] = %[[FIRST]])
-// CHECK: memref.load %[[A]][%[[I]], %[[J]]]
+// CHECK: memref.load %[[A]][%[[J]], %[[I]]]
 // CHECK: memref.store %[[SUM]], %[[B]][%[[I]]]
-func.func @sum(%x: memref<?x16xf32>, %y: memref<?xf32> {moe.output}) attributes {moe.entry} {
-  linalg.generic {indexing_maps = [#in, #out], iterator_types = ["parallel", "reduction"]} ins(%x : memref<?x16xf32>) outs(%y : memref<?xf32>) {
+func.func @sum(%x: memref<16x?xf32>, %y: memref<?xf32> {moe.output}) attributes {moe.entry} {
+  linalg.generic {indexing_maps = [#in, #out], iterator_types = ["parallel", "reduction"]} ins(%x : memref<16x?xf32>) outs(%y : memref<?xf32>) {
   ^bb0(%a: f32, %s: f32):
     %0 = arith.addf %a, %s : f32
     linalg.yield %0 : f32
@@ -43,9 +43,9 @@ func.func @sum(%x: memref<?x16xf32>, %y: memref<?xf32> {moe.output}) attributes 
 // CHECK: gpu.module @kernels
 // CHECK-COUNT-3: gpu.func
 // CHECK-NOT: gpu.func
-func.func @copies(%x: memref<6x4xf32>, %y: memref<4x6xf32> {moe.output}, %z: memref<4x6xf32> {moe.output}, %w: memref<4x6xf32> {moe.output}) attributes {moe.entry} {
+func.func @copies(%x: memref<6x4xf32>, %y: memref<4x6xf32> {moe.output}, %z: memref<4x6xf32> {moe.output}, %w: memref<4x6xf32> {moe.output}, %v: memref<4x6xf32> {moe.output}) attributes {moe.entry} {
   %c0 = arith.constant 0.0 : f32
-  linalg.fill ins(%c0 : f32) outs(%y : memref<4x6xf32>)
+  linalg.fill ins(%c0 : f32) outs(%v : memref<4x6xf32>)
   linalg.transpose ins(%x : memref<6x4xf32>) outs(%y : memref<4x6xf32>) permutation = [1, 0]
   linalg.fill ins(%c0 : f32) outs(%w : memref<4x6xf32>)
   memref.copy %y, %z : memref<4x6xf32> to memref<4x6xf32>

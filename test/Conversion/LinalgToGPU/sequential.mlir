@@ -113,3 +113,28 @@ module attributes {gpu.container_module} {
     }
   }
 }
+
+// -----
+
+// A check of a value in memory is made on the device, where it leaves the address of its message to the host.
+
+// CHECK-LABEL: func.func @check
+// CHECK-SAME: %[[CALL:[a-z0-9]+]]: !llvm.ptr {moe.call}
+// CHECK-DAG: llvm.call @moec_check_place(%[[CALL]])
+// CHECK-DAG: %[[TEXT:.*]] = llvm.mlir.addressof @moec_message_0
+// CHECK-DAG: %[[ADDRESS:.*]] = llvm.ptrtoint %[[TEXT]]
+// CHECK-NOT: memref.load
+// CHECK: gpu.launch_func @kernels::@sequential
+// CHECK-SAME: %[[ADDRESS]] : i64
+// CHECK-NOT: moe.check
+// CHECK-NOT: moe.check
+// CHECK: gpu.func @sequential
+// CHECK: memref.load %{{.*}}[] : memref<i1>
+// CHECK: scf.if
+// CHECK: memref.load %{{.*}}[] : memref<i64>
+// CHECK: memref.store %{{.*}}[] : memref<i64>
+func.func @check(%ok: memref<i1>, %call: !llvm.ptr {moe.call}) attributes {moe.entry} {
+  %0 = memref.load %ok[] : memref<i1>
+  moe.check %call, %0, "an index is out of range" : !llvm.ptr
+  return
+}

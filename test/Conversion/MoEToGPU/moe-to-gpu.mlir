@@ -7,9 +7,9 @@
 // CHECK:       gpu.launch_func @moec_kernels::@[[ROUTER:moec_gating_[0-9a-f]+]] {{.*}} threads in (%c128
 // CHECK:       gpu.launch_func @moec_kernels::@moec_lists_128_8 {{.*}} threads in (%c1024
 // CHECK:       gpu.launch_func @moec_kernels::@[[UP:moec_product_768x2048_bf16_rows64_[0-9a-f]+]]
-// CHECK:       gpu.launch_func @moec_kernels::@moec_product_768x2048_bf16_rows16_
+// CHECK:       gpu.launch_func @moec_kernels::@moec_product_768x2048_bf16_few_rows16_
 // CHECK:       gpu.launch_func @moec_kernels::@moec_product_2048x768_bf16_rows64_
-// CHECK:       gpu.launch_func @moec_kernels::@moec_product_2048x768_bf16_rows16_
+// CHECK:       gpu.launch_func @moec_kernels::@moec_product_2048x768_bf16_few_rows16_
 // CHECK:       gpu.launch_func @moec_kernels::@moec_combine_
 // CHECK-NOT:   memref.load
 // CHECK:       return

@@ -224,3 +224,24 @@ func.func @main(%x: memref<?xf32>, %ws: memref<?xi8> {moe.workspace},
 func.func private @main_shapes(memref<?xf32>)
 func.func private @use(memref<?x4xf32>)
 func.func private @other(memref<?xf32>)
+
+// -----
+
+// A transposed view is as alive as what it is a view of: the second temporary gets a place of its own.
+
+// CHECK-LABEL: func.func @transposed
+// CHECK-SAME: %[[WS:[a-z0-9]*]]: memref<?xi8> {moe.workspace}
+// CHECK-DAG: memref.view %[[WS]][%c0][] : memref<?xi8> to memref<4x8xf32>
+// CHECK-DAG: memref.view %[[WS]][%c128][] : memref<?xi8> to memref<4x8xf32>
+func.func @transposed(%x: memref<4x8xf32>, %ws: memref<?xi8> {moe.workspace}, %weights: !llvm.ptr {moe.weights},
+                      %call: !llvm.ptr {moe.call}) attributes {moe.entry} {
+  %a = memref.alloc() : memref<4x8xf32>
+  memref.copy %x, %a : memref<4x8xf32> to memref<4x8xf32>
+  %t = memref.transpose %a (i, j) -> (j, i) : memref<4x8xf32> to memref<8x4xf32, strided<[1, 8]>>
+  %b = memref.alloc() : memref<4x8xf32>
+  memref.copy %x, %b : memref<4x8xf32> to memref<4x8xf32>
+  func.call @read(%t, %b) : (memref<8x4xf32, strided<[1, 8]>>, memref<4x8xf32>) -> ()
+  return
+}
+func.func private @transposed_shapes()
+func.func private @read(memref<8x4xf32, strided<[1, 8]>>, memref<4x8xf32>)

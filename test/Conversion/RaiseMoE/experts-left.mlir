@@ -676,3 +676,28 @@ func.func @weighted_otherwise(%x: tensor<?x8xf32>, %l: tensor<?x3xf32>, %other: 
   %y = onnx.node "Erf"(%r2_acc) {version = 13 : i64} : (tensor<?x8xf32>) -> tensor<?x8xf32>
   return %y : tensor<?x8xf32>
 }
+
+// -----
+
+// Types that contradict each other: the experts' last weights are integers.
+
+moe.weight @up from [#moe.segment<"m.data", offset = 0, length = 576, tensor<3x6x8xf32>>] : tensor<3x6x8xf32>
+moe.weight @down from [#moe.segment<"m.data", offset = 576, length = 1152, tensor<3x8x6xi64>>] : tensor<3x8x6xi64>
+
+func.func @integer_weights(%x: tensor<?x8xf32>, %l: tensor<?x3xf32>) -> tensor<?x8xf32> {
+  %up = moe.load_weight @up : tensor<3x6x8xf32>
+  %down = moe.load_weight @down : tensor<3x8x6xi64>
+  %a2 = onnx.node "Constant"() {attributes = {value = dense<2> : tensor<1xi64>}, version = 13 : i64} : () -> tensor<1xi64>
+  %am1 = onnx.node "Constant"() {attributes = {value = dense<-1> : tensor<1xi64>}, version = 13 : i64} : () -> tensor<1xi64>
+  %p = onnx.node "Softmax"(%l) {attributes = {axis = -1 : i64}, version = 13 : i64} : (tensor<?x3xf32>) -> tensor<?x3xf32>
+  %w, %ids = onnx.node "TopK"(%p, %a2) {attributes = {axis = 1 : i64, largest = 1 : i64, sorted = 1 : i64}, version = 11 : i64} : (tensor<?x3xf32>, tensor<1xi64>) -> (tensor<?x2xf32>, tensor<?x2xi64>)
+  %at = onnx.node "Unsqueeze"(%ids, %am1) {version = 13 : i64} : (tensor<?x2xi64>, tensor<1xi64>) -> tensor<?x2x1xi64>
+  %wu = onnx.node "GatherND"(%up, %at) {attributes = {batch_dims = 0 : i64}, version = 13 : i64} : (tensor<3x6x8xf32>, tensor<?x2x1xi64>) -> tensor<?x2x6x8xf32>
+  %h = onnx.node "Einsum"(%x, %wu) {attributes = {equation = "td,tkid->tki"}, version = 12 : i64} : (tensor<?x8xf32>, tensor<?x2x6x8xf32>) -> tensor<?x2x6xf32>
+  %r = onnx.node "Relu"(%h) {version = 14 : i64} : (tensor<?x2x6xf32>) -> tensor<?x2x6xf32>
+  %wd = onnx.node "GatherND"(%down, %at) {attributes = {batch_dims = 0 : i64}, version = 13 : i64} : (tensor<3x8x6xi64>, tensor<?x2x1xi64>) -> tensor<?x2x8x6xi64>
+  %d = onnx.node "Einsum"(%r, %wd) {attributes = {equation = "tki,tkdi->tkd"}, version = 12 : i64} : (tensor<?x2x6xf32>, tensor<?x2x8x6xi64>) -> tensor<?x2x8xf32>
+  // expected-remark @+1 {{not raised: ends a block that the moe dialect cannot express}}
+  %y = onnx.node "Einsum"(%d, %w) {attributes = {equation = "tkd,tk->td"}, version = 12 : i64} : (tensor<?x2x8xf32>, tensor<?x2xf32>) -> tensor<?x8xf32>
+  return %y : tensor<?x8xf32>
+}

@@ -45,6 +45,11 @@ def lines_of(log):
     return log.read_text().splitlines() if log.exists() else []
 
 
+def kernels_of(package, architecture):
+    (code,) = [code for code in package.info["target"]["cuda"]["code"] if architecture in code["architectures"]]
+    return code["kernels"]
+
+
 def live(lines):
     """What was made and not given back."""
     made = [line.rsplit(" -> ")[-1] for line in lines if re.match(r"(cuMem(Host)?Alloc|cuStreamCreate) \d+ -> ", line)]
@@ -56,7 +61,12 @@ def test_description(package):
     cuda = package.info["target"]["cuda"]
     assert package.info["target"]["name"] == "cuda"
     assert cuda["architectures"] == ["sm_80", "sm_90a"] and cuda["format"] == "ptx"
-    assert len(set(cuda["kernels"])) == len(cuda["kernels"]) > 3
+    # GPUs with other instructions have other kernels.
+    assert [code["architectures"] for code in cuda["code"]] == [["sm_80"], ["sm_90a"]]
+    for architecture in cuda["architectures"]:
+        kernels = kernels_of(package, architecture)
+        assert len(set(kernels)) == len(kernels) > 3
+    assert kernels_of(package, "sm_80") != kernels_of(package, "sm_90a")
     text = package.library.read_bytes()
     for architecture in (b".target sm_80", b".target sm_90a"):
         assert text.count(architecture) == 1
@@ -73,7 +83,7 @@ def test_run(package, inputs, tmp_path):
     # Opened: the kernels of this architecture, then the weights, in pieces through pinned memory.
     assert any(line.startswith("cuModuleLoadDataEx sm_90a") for line in lines)
     found = [line.split()[1] for line in lines if line.startswith("cuModuleGetFunction")]
-    assert found == package.info["target"]["cuda"]["kernels"]
+    assert found == kernels_of(package, "sm_90a")
     (weights,) = [line for line in lines if line.startswith("cuMemcpyHtoDAsync")]
     weights_bytes = package.info["weights"]["bytes"] - package.info["weights"]["data_offset"]
     assert weights.endswith(f", {weights_bytes}")
@@ -114,6 +124,67 @@ def test_sizes(package, tmp_path):
     grids = [grid for grid, _ in runs]
     assert grids[:4] == grids[:1] * 4 and grids[4:] == grids[4:5] * 4
     assert sum(grids[4]) > sum(grids[0])
+
+
+def outputs_of(path):
+    return load_file(path)["output"]
+
+
+@pytest.fixture
+def both(compiler):
+    return compiler.package(MODEL, "--target=cpu,cuda", "--gpu-format=ptx")
+
+
+def test_both_on_cpu(both, compiler, inputs, tmp_path):
+    """Without a GPU the library computes what one for the CPU alone does."""
+    alone = compiler.package(MODEL)
+    arguments = ["--input", inputs, "--output"]
+    run(harness.tool("moe-run"), alone.path, *arguments, tmp_path / "alone.safetensors")
+    expected = outputs_of(tmp_path / "alone.safetensors")
+    assert np.abs(expected).max() > 0
+    # Without a driver, with one that has no device, and because the CPU was asked for.
+    log = tmp_path / "log"
+    for driver, flags, variables in ((False, [], {}), (True, [], {"DEVICES": 0}), (True, ["--device=cpu"], {"LOG": log})):
+        if not driver and shutil.which("nvidia-smi"):
+            continue
+        output = tmp_path / f"out{len(variables)}{driver}.safetensors"
+        done = moe_run(both, *flags, *arguments, output, driver=driver, **variables)
+        assert done.returncode == 0, done.stderr
+        assert np.array_equal(outputs_of(output), expected)
+    assert lines_of(log) == []
+
+
+def test_both_on_gpu(both, package, inputs, tmp_path):
+    """With one it does what a library for CUDA alone does, and copies only the weights that the GPU needs."""
+    logs = {}
+    for name, of in (("both", both), ("alone", package)):
+        logs[name] = tmp_path / name
+        done = moe_run(of, "--input", inputs, LOG=logs[name])
+        assert done.returncode == 0, done.stderr
+    def launches(name):
+        return [re.sub(r"m1\+\d+", "weight", line) for line in lines_of(logs[name]) if line.startswith("launch ")]
+    assert launches("both") == launches("alone") != []
+    (weights,) = [line for line in lines_of(logs["both"]) if line.startswith("cuMemcpyHtoDAsync")]
+    info = both.info["weights"]
+    assert int(weights.split(", ")[1]) < 0.6 * (info["bytes"] - info["data_offset"])
+    assert live(lines_of(logs["both"])) == []
+
+
+def test_both_names_unfit_device(both, tmp_path):
+    """A GPU that cannot be used is an error, unless the CPU is asked for."""
+    done = moe_run(both, CAPABILITY=75)
+    assert done.returncode == 3 and "is of architecture sm_75" in done.stderr
+    assert moe_run(both, "--device=cpu", CAPABILITY=75).returncode == 0
+    assert moe_run(both, "--device=cuda:1").returncode == 3
+    done = moe_run(both, "--device=tpu")
+    assert done.returncode == 2 and done.stderr == "moe-run: error: --device tpu: expected cpu, cuda or cuda:N\n"
+
+
+def test_device_without_code(package, compiler):
+    done = moe_run(package, "--device=cpu")
+    assert done.returncode == 3 and "compile the model with --target=cpu or cpu,cuda" in done.stderr
+    done = moe_run(compiler.package(MODEL), "--device=cuda")
+    assert done.returncode == 3 and "compile the model with --target=cuda or cpu,cuda" in done.stderr
 
 
 def test_no_driver(package):
@@ -193,6 +264,6 @@ def test_toolkit(compiler, tmp_path, format):
         pytest.skip("not found: ptxas")
     package = compiler.package(MODEL, "--target=cuda", f"--gpu-format={format}")
     code = package.library.read_bytes()
-    # Both architectures' machine code; PTX is compressed in a fatbin.
-    assert code.count(b"\x7fELF") >= 2 if format == "cubin" else code.count(b"\x50\xed\x55\xba") == 1
+    # Both architectures' machine code; a fatbin of each, in which PTX is compressed.
+    assert code.count(b"\x7fELF") >= 2 if format == "cubin" else code.count(b"\x50\xed\x55\xba") == 2
     assert package.info["target"]["cuda"]["format"] == format

@@ -25,10 +25,14 @@ enum {
 
 /*===-- State -------------------------------------------------------------===*/
 
-typedef enum { MEMORY, PINNED, MODULE, FUNCTION, STREAM, EVENT, NAMED, NUM_KINDS } kind;
-static const char *const prefixes[NUM_KINDS] = {"m", "h", "module", "", "s", "e", ""};
+typedef enum { MEMORY, PINNED, MODULE, FUNCTION, STREAM, EVENT, NODE, MAP, NAMED, NUM_KINDS } kind;
+static const char *const prefixes[NUM_KINDS] = {"m", "h", "module", "", "s", "e", "n", "t", ""};
 
 #define MAX_PARAMETERS 512
+/* Bytes of shared memory: of each kernel, and at most of a block. */
+#define STATIC_SHARED 1024
+#define SHARED_OPTIN 232448
+#define TENSOR_MAP_BYTES 128
 
 /* Whatever a pointer of the driver points to. */
 typedef struct object {
@@ -37,13 +41,14 @@ typedef struct object {
   char name[128];
   char *data;
   size_t bytes;
-  /* Of a function: bytes of each parameter. */
+  /* Of a function: bytes of each parameter. Of a node, `module` is its function. */
   struct object *module;
   int num_parameters;
+  unsigned max_shared;
   size_t sizes[MAX_PARAMETERS];
 } object;
 
-static object *objects;
+static object *objects, *last_node;
 static int numbers[NUM_KINDS];
 static int num_devices, capability, version, capturing;
 static char failing[64];
@@ -258,7 +263,7 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
     return INVALID_DEVICE;
   *value = attribute == 75   ? capability / 10
            : attribute == 76 ? capability % 10
-           : attribute == 97 ? 232448
+           : attribute == 97 ? SHARED_OPTIN
                              : -1;
   return *value < 0 ? INVALID_VALUE : OK;
 }
@@ -353,6 +358,7 @@ EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) 
     object *made = add(FUNCTION, 0);
     snprintf(made->name, sizeof(made->name), "%s", name);
     made->module = image;
+    made->max_shared = 48 * 1024 - STATIC_SHARED;
     if (*(begin + length) == '(')
       read_parameters(made, begin + length);
     *function = made;
@@ -364,7 +370,7 @@ EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) 
 
 EXPORT int cuFuncGetAttribute(int *value, int attribute, void *function) {
   BEGIN_IN_CONTEXT;
-  *value = attribute == 1 ? 1024 : -1;
+  *value = attribute == 1 ? STATIC_SHARED : -1;
   return find(FUNCTION, function) && *value >= 0 ? OK : INVALID_VALUE;
 }
 
@@ -372,7 +378,10 @@ EXPORT int cuFuncSetAttribute(void *function, int attribute, int value) {
   BEGIN_IN_CONTEXT;
   object *found = find(FUNCTION, function);
   log_line("cuFuncSetAttribute %s %d %d", found ? found->name : "?", attribute, value);
-  return found && attribute == 8 ? OK : INVALID_VALUE;
+  if (!found || attribute != 8 || value < 0 || value + STATIC_SHARED > SHARED_OPTIN)
+    return INVALID_VALUE;
+  found->max_shared = (unsigned)value;
+  return OK;
 }
 
 /*===-- Memory ------------------------------------------------------------===*/
@@ -479,6 +488,14 @@ EXPORT int cuEventRecord(void *event, void *stream) {
   return found ? OK : INVALID_VALUE;
 }
 
+EXPORT int cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
+  (void)flags;
+  BEGIN_IN_CONTEXT;
+  object *found = find(EVENT, event);
+  log_line("cuStreamWaitEvent %s for %s", stream_name(stream), found ? found->name : "?");
+  return found ? OK : INVALID_VALUE;
+}
+
 EXPORT int cuEventSynchronize(void *event) {
   BEGIN_IN_CONTEXT;
   object *found = find(EVENT, event);
@@ -501,37 +518,143 @@ typedef struct {
   unsigned num_attributes;
 } launch_config;
 
+static bool can_launch(const object *function, const unsigned *grid, const unsigned *block,
+                       unsigned shared_bytes) {
+  return function && (uint64_t)block[0] * block[1] * block[2] <= 1024 && grid[0] > 0 &&
+         grid[1] > 0 && grid[2] > 0 && grid[1] <= 65535 && grid[2] <= 65535 &&
+         shared_bytes <= function->max_shared;
+}
+
+/* A line: what happens to the kernel, its sizes, where, its arguments. */
+static void log_kernel(const char *what, const object *function, const unsigned *grid,
+                       const unsigned *block, unsigned shared_bytes, const char *where,
+                       void **parameters) {
+  char line[4096];
+  size_t size = sizeof(line), length = 0;
+  length += (size_t)snprintf(line, size, "%s %s grid %ux%ux%u block %ux%ux%u shared %u in %s", what,
+                             function->name, grid[0], grid[1], grid[2], block[0], block[1],
+                             block[2], shared_bytes, where);
+  for (int i = 0; i < function->num_parameters && length < size; ++i) {
+    uint64_t value = 0;
+    char text[64];
+    size_t bytes = function->sizes[i];
+    memcpy(&value, parameters[i], bytes < sizeof(value) ? bytes : sizeof(value));
+    describe(value, text, sizeof(text));
+    if (bytes == TENSOR_MAP_BYTES)
+      snprintf(text, sizeof(text), "%.63s", (const char *)parameters[i]);
+    length += (size_t)snprintf(line + length, size - length, "%s%s", i ? ", " : ": ", text);
+  }
+  log_line("%s", line);
+}
+
 EXPORT int cuLaunchKernelEx(const launch_config *config, void *function, void **parameters,
                             void **extra) {
   (void)extra;
   BEGIN_IN_CONTEXT;
   object *found = find(FUNCTION, function);
-  if (!found)
+  if (!can_launch(found, config->grid, config->block, config->shared_bytes))
     return INVALID_VALUE;
-  if ((uint64_t)config->block[0] * config->block[1] * config->block[2] > 1024 ||
-      config->grid[1] > 65535 || config->grid[2] > 65535 || config->grid[0] == 0)
-    return INVALID_VALUE;
-  char line[4096];
-  size_t size = sizeof(line), length = 0;
-  length += (size_t)snprintf(line, size, "launch %s grid %ux%ux%u block %ux%ux%u shared %u in %s",
-                             found->name, config->grid[0], config->grid[1], config->grid[2],
-                             config->block[0], config->block[1], config->block[2],
-                             config->shared_bytes, stream_name(config->stream));
+  char where[128];
+  int length = snprintf(where, sizeof(where), "%s", stream_name(config->stream));
   for (unsigned i = 0; i < config->num_attributes; ++i)
     if (config->attributes[i].id == 4)
-      length += (size_t)snprintf(line + length, size - length, " cluster %ux%ux%u",
-                                 config->attributes[i].value[0], config->attributes[i].value[1],
-                                 config->attributes[i].value[2]);
-  for (int i = 0; i < found->num_parameters && length < size; ++i) {
-    uint64_t value = 0;
-    char text[64];
-    size_t bytes = found->sizes[i];
-    memcpy(&value, parameters[i], bytes < sizeof(value) ? bytes : sizeof(value));
-    describe(value, text, sizeof(text));
-    length += (size_t)snprintf(line + length, size - length, "%s%s", i ? ", " : ": ", text);
+      length += snprintf(where + length, sizeof(where) - (size_t)length, " cluster %ux%ux%u",
+                         config->attributes[i].value[0], config->attributes[i].value[1],
+                         config->attributes[i].value[2]);
+  if (capturing) {
+    last_node = add(NODE, 0);
+    last_node->module = found;
+    snprintf(where + length, sizeof(where) - (size_t)length, " as %s", last_node->name);
   }
-  log_line("%s", line);
+  log_kernel("launch", found, config->grid, config->block, config->shared_bytes, where, parameters);
   return OK;
+}
+
+/*===-- Tensor maps -------------------------------------------------------===*/
+
+/* "64x8" */
+static void append_sizes(char *text, size_t size, const uint64_t *sizes, const uint32_t *box,
+                         unsigned count) {
+  for (unsigned i = 0; i < count; ++i) {
+    size_t length = strlen(text);
+    snprintf(text + length, size - length, "%s%llu", i ? "x" : " ",
+             (unsigned long long)(sizes ? sizes[i] : box[i]));
+  }
+}
+
+/* What the reference of the driver API demands of the tiled mode without interleaving. */
+EXPORT int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, unsigned long long data,
+                                  const uint64_t *sizes, const uint64_t *strides,
+                                  const uint32_t *box, const uint32_t *element_strides,
+                                  int interleave, int swizzle, int promotion, int fill) {
+  BEGIN;
+  static const unsigned bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};
+  if (type < 0 || type > 12 || rank < 1 || rank > 5 || data == 0 || data % 16 != 0 ||
+      (uintptr_t)map % 64 != 0 || interleave != 0 || swizzle < 0 || swizzle > 3 || promotion < 0 ||
+      promotion > 3 || fill < 0 || fill > 1)
+    return INVALID_VALUE;
+  for (unsigned i = 0; i < rank; ++i)
+    if (sizes[i] == 0 || sizes[i] > (uint64_t)1 << 32 || box[i] == 0 || box[i] > 256 ||
+        element_strides[i] != 1 ||
+        (i > 0 && (strides[i - 1] % 16 != 0 || strides[i - 1] >= (uint64_t)1 << 40)))
+      return INVALID_VALUE;
+  unsigned inner = box[0] * bytes[type];
+  if (inner % 16 != 0 || (swizzle && inner > 16u << swizzle))
+    return INVALID_VALUE;
+  object *made = add(MAP, 0);
+  char line[512], place[64];
+  describe(data, place, sizeof(place));
+  snprintf(line, sizeof(line), "cuTensorMapEncodeTiled type %d of %s", type, place);
+  append_sizes(line, sizeof(line), sizes, NULL, rank);
+  strcat(line, " strides");
+  append_sizes(line, sizeof(line), strides, NULL, rank - 1);
+  strcat(line, " box");
+  append_sizes(line, sizeof(line), NULL, box, rank);
+  log_line("%s swizzle %d promotion %d fill %d -> %s", line, swizzle, promotion, fill, made->name);
+  memset(map, 0, TENSOR_MAP_BYTES);
+  snprintf(map, TENSOR_MAP_BYTES, "%s", made->name);
+  return OK;
+}
+
+/*===-- Graphs ------------------------------------------------------------===*/
+
+EXPORT int cuStreamGetCaptureInfo_v2(void *stream, int *status, uint64_t *id, void **graph,
+                                     const void **last, size_t *num_last) {
+  (void)stream;
+  BEGIN_IN_CONTEXT;
+  *status = capturing;
+  *id = 1;
+  *graph = NULL;
+  *last = &last_node;
+  *num_last = last_node ? 1 : 0;
+  return OK;
+}
+
+typedef struct {
+  void *function;
+  unsigned grid[3], block[3], shared_bytes;
+  void **parameters, **extra;
+  void *kernel, *context;
+} kernel_node;
+
+EXPORT int cuGraphExecKernelNodeSetParams_v2(void *graph, void *node, const kernel_node *changed) {
+  BEGIN_IN_CONTEXT;
+  object *found = find(NODE, node);
+  if (!found || found->module != changed->function || !graph ||
+      !can_launch(changed->function, changed->grid, changed->block, changed->shared_bytes))
+    return INVALID_VALUE;
+  char what[160];
+  snprintf(what, sizeof(what), "change %s to", found->name);
+  log_kernel(what, found->module, changed->grid, changed->block, changed->shared_bytes, "a graph",
+             changed->parameters);
+  return OK;
+}
+
+EXPORT int cuGraphNodeSetEnabled(void *graph, void *node, unsigned is_enabled) {
+  BEGIN_IN_CONTEXT;
+  object *found = find(NODE, node);
+  log_line("cuGraphNodeSetEnabled %s %u", found ? found->name : "?", is_enabled);
+  return found && graph ? OK : INVALID_VALUE;
 }
 
 /*===-- Control -----------------------------------------------------------===*/
@@ -553,13 +676,17 @@ static void name_memory(const void *memory, size_t bytes, const char *name) {
 static int count_live(void) {
   int count = num_retained + num_pushed;
   for (object *it = objects; it; it = it->next)
-    count += it->kind != NAMED && it->kind != FUNCTION;
+    count += it->kind != NAMED && it->kind != FUNCTION && it->kind != NODE && it->kind != MAP;
   return count;
 }
 
 static void reset_all(void) {
-  while (objects && objects->kind == NAMED)
-    drop(NAMED, objects);
+  for (object *it = objects, *next; it; it = next) {
+    next = it->next;
+    if (it->kind == NAMED || it->kind == NODE || it->kind == MAP)
+      drop(it->kind, it);
+  }
+  last_node = NULL;
   reset();
 }
 

@@ -11,7 +11,9 @@
  *
  * A line of the record is a function without its version, what it was given and, after "->",
  * what it made. Memory is m1, m2, ... (pinned: h1, ...), with an offset: m1+16; streams are s1,
- * ..., the default stream 0; arguments of kernels are read as their PTX declares them.
+ * ..., the default stream 0; arguments of kernels are read as their PTX declares them. While a
+ * stream is captured its launches make the nodes n1, n2, ... of graphs. Tensor maps are t1, t2,
+ * ..., their dimensions in the driver's order, the fastest first.
  */
 #ifndef MOEC_TEST_RUNTIME_DRIVER_FAKEDRIVER_H
 #define MOEC_TEST_RUNTIME_DRIVER_FAKEDRIVER_H

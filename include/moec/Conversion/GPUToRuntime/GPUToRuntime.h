@@ -14,6 +14,9 @@ namespace mlir::moe {
 /// On a module: names of its kernels, in the order of their numbers.
 constexpr llvm::StringLiteral kKernelsAttr = "moe.kernels";
 
+/// On a module: how many tensor maps its launches have.
+constexpr llvm::StringLiteral kTensorMapsAttr = "moe.tensor_maps";
+
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "moec/Conversion/GPUToRuntime/GPUToRuntime.h.inc"

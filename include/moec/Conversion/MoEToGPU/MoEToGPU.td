@@ -25,18 +25,25 @@ def MoEToGPUPass : Pass<"moe-to-gpu", "::mlir::ModuleOp"> {
 
     Products read the weights as they are in the model, gather the rows in the loads of the
     first product, and apply the activation before they store. Rows in bf16 or f16 times
-    weights of the same type, or codes, run on tensor cores (mma.sync on 16 x 8 x 16, f32
-    sums, cp.async), everything else in f32. The two sizes of blocks are two launches, each of
-    which takes the blocks of its list.
+    weights of the same type, or codes, run on tensor cores, everything else in f32, or with
+    `tf32` rounded to that on tensor cores too. The two sizes of blocks are two launches, each of
+    which takes the blocks of its list:
 
-    With `warpgroups`, kernels are for sm_90a alone. Blocks then have up to 128 rows, and
-    products of bf16 or f16 without dequantization are made by wgmma: a persistent block has a
-    warpgroup that copies slices of 64 columns of K into a ring of four, each row's chunks of 16
-    bytes swizzled, and two warpgroups of which each makes 64 x 256 sums; mbarriers say which
-    slices are full and which are free, and registers go from the first to the others.
+    - up to 16 rows: mma.sync with the weights on the side of 16 and the rows on that of 8.
+      Operands are loaded to registers as mma wants them, without shared memory; warps share
+      out K.
+    - more: mma.sync on slices in shared memory, which come by cp.async.
+    - more on sm_90a, in blocks of up to 128 rows and without dequantization: wgmma. A persistent
+      block has a warpgroup that copies slices of 64 columns of K into a ring of four and two
+      warpgroups of which each makes 64 x 256 sums. Weights come by bulk copies of a tensor map
+      (TMA) that the host makes and passes as a parameter, as do rows that follow each other;
+      rows that are gathered by cp.async, in the same swizzle. mbarriers say which slices are
+      full and which are free, products of the next slice start before those of the last one
+      are over, and registers go from the first warpgroup to the others.
   }];
   let options = [
-    Option<"warpgroups", "warpgroups", "bool", "false", "wgmma, for sm_90a alone">,
+    Option<"arch", "arch", "std::string", "\"sm_80\"", "architecture that kernels are chosen for">,
+    Option<"tf32", "tf32", "bool", "false", "products of f32 in tf32">,
   ];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",

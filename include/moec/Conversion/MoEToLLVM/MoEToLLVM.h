@@ -12,12 +12,20 @@
 
 namespace mlir {
 class LLVMTypeConverter;
+class OpBuilder;
+namespace LLVM {
+class GlobalOp;
+} // namespace LLVM
 } // namespace mlir
 
 namespace mlir::moe {
 
 /// moe.weight_buffer, moe.num_workers, moe.check and moe.profile_mark.
 void populateMoEToLLVMPatterns(const LLVMTypeConverter &converter, RewritePatternSet &patterns);
+
+class CheckOp;
+/// A global with the check's message, shared by all with the same one.
+LLVM::GlobalOp getCheckMessage(CheckOp op, OpBuilder &builder);
 
 /// Adds the C functions of `entry` and makes it and its companions private; fails when
 /// its shapes or workspace function is missing.

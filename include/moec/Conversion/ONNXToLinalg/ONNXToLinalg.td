@@ -19,16 +19,18 @@ def ONNXToLinalg : Pass<"onnx-to-linalg", "::mlir::ModuleOp"> {
       a size of 1 broadcasts, anything else is an error of the call.
     - f16 and bf16 are computed in f32 and rounded once per node.
     - With `vector-bits`, attention on heads of a static size becomes a call of a kernel: parallel
-      over batches, key heads and blocks of query rows, with vector exponentials.
+      over batches, key heads and blocks of query rows, with vector exponentials. On a GPU it is one
+      launch, by tensor cores in f16 and bf16.
   }];
   let options = [
     Option<"vectorBits", "vector-bits", "int64_t", "0",
-           "width of a vector register (128, 256 or 512); 0: no kernels, linalg only">,
+           "width of a vector register (128, 256 or 512); 1024: kernels of a GPU, whose warps have 32 "
+           "lanes; 0: no kernels, linalg only">,
   ];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
-    "::mlir::func::FuncDialect", "::mlir::linalg::LinalgDialect",
-    "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
+    "::mlir::func::FuncDialect", "::mlir::gpu::GPUDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect", "::mlir::NVVM::NVVMDialect",
     "::mlir::memref::MemRefDialect", "::mlir::moe::MoEDialect",
     "::mlir::moe::onnx::ONNXDialect", "::mlir::scf::SCFDialect",
     "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"];

@@ -54,14 +54,17 @@ struct ImageDescription {
 struct CUDADescription {
   std::vector<ImageDescription> images;
   std::vector<std::string> kernels;
+  /// The part of the weights' data section that the kernels read.
+  uint64_t weightsBegin = 0, weightsBytes = 0;
+  uint32_t numTensorMaps = 0;
 };
 
-/// The code for one level of instructions.
+/// The code for one level of instructions, or for GPUs that have the same kernels.
 struct LevelDescription {
   /// Its number, by which the model's tables find it.
   unsigned number;
   /// Name of the machine.
-  std::string cpu;
+  std::string name;
   std::string infoJSON;
   std::vector<EntryDescription> entries;
   /// nullopt: the entries run on the CPU.

@@ -15,6 +15,9 @@ namespace mlir::moe {
 constexpr int64_t kWeightAlignment = 64;
 constexpr int64_t kExpertAlignment = 4096;
 
+/// Gives every weight of a module its place, as the pass does, used or not.
+LogicalResult placeWeights(ModuleOp module);
+
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "moec/Target/CPU/PlanWeights.h.inc"

@@ -48,6 +48,8 @@ struct GPUResources {
   int64_t sharedBytes = 0; ///< static, of a block
   int64_t stackBytes = 0;
   int64_t spillBytes = 0; ///< written and read, by a thread
+  /// Whether each wgmma waits for the one before.
+  bool serializesProducts = false;
 };
 
 /// The programs of a CUDA Toolkit, of version 12.8 or newer.

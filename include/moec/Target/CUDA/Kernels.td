@@ -30,7 +30,8 @@ def EmitPTX : Pass<"emit-ptx", "::mlir::ModuleOp"> {
   let description = [{
     Lowers each gpu.module and puts its PTX into the attribute `moe.ptx`. With `check`, PTX is
     assembled too (see `CUDAToolkit`), and a remark at the module says for each kernel how many
-    registers and bytes of shared memory, stack and spills it needs; a spill is an error.
+    registers and bytes of shared memory, stack and spills it needs; a spill is an error, and so
+    are products of warpgroups that wait for each other.
   }];
   let options = [
     Option<"arch", "arch", "std::string", "\"sm_90a\"", "architecture">,
