@@ -40,12 +40,13 @@ class Moec(Side):
         model = layer_model.make_model(layer, dtype, arguments.folder)
         package, self.compile_seconds, self.compile_peak_bytes = compile_package(model, arguments.folder, arguments, more, f"{dtype}_{layer}")
         self.library_bytes = next(package.glob("*.so")).stat().st_size
-        self.models = [load(package)]
+        # The others have read their weights before the clock starts, too.
+        self.models = [load(package, populate=True)]
         weights = next(package.glob("*.safetensors"))
         for number in range(1, copies):
             other = arguments.folder / f"{package.stem}.{number}.safetensors"
             shutil.copyfile(weights, other)
-            self.models.append(load(package, weights=other))
+            self.models.append(load(package, weights=other, populate=True))
         super().__init__([model.context(threads) for model in self.models])
 
     def prepare(self, x, logits):

@@ -180,6 +180,7 @@ LogicalResult Driver::checkOptions() {
                              {"weight-type", options.weightType},
                              {"weight-block", block},
                              {"compute", options.compute},
+                             {"activation-type", options.activationType},
                              {"gpu-format", options.gpuFormat},
                              {"compile-to", options.compileTo}})
     if (!value.empty())
@@ -210,17 +211,24 @@ LogicalResult Driver::checkTarget() {
 }
 
 LogicalResult Driver::checkCompute() {
-  if (options.compute != "bf16")
+  StringRef operands = options.getOperands();
+  if (operands == "f32")
     return success();
-  if (emitsONNX() || options.optLevel == 0)
+  if (operands == "int8" && options.compute == "bf16")
     return compilation.fail(CompileStatus::Usage,
-                            "--compute=bf16 is about CPU kernels, which " +
-                                std::string(emitsONNX() ? "--emit=onnx" : "-O0") +
-                                " does not make");
+                            "--compute=bf16 and --activation-type exclude each other");
+  std::string option = operands == "int8" ? "--activation-type" : "--compute=bf16";
+  if (emitsONNX() || options.optLevel == 0 || !hasTarget(options, "cpu"))
+    return compilation.fail(CompileStatus::Usage, option + " is about CPU kernels, which " +
+                                                      (emitsONNX()             ? "--emit=onnx"
+                                                       : options.optLevel == 0 ? "-O0"
+                                                                               : "--target=cuda") +
+                                                      " does not make");
+  if (operands == "int8")
+    return success();
   return compilation.forEachLevel([&]() -> LogicalResult {
     // With both targets it is about the code for the CPU.
-    bool isMeant = !compilation.isForCUDA() || !hasTarget(options, "cpu");
-    if (!isMeant || compilation.machine.hasAVX512BF16)
+    if (compilation.isForCUDA() || compilation.machine.hasAVX512BF16)
       return success();
     return compilation.fail(CompileStatus::Usage,
                             "--compute=bf16 needs AVX512-BF16, which '" + compilation.machine.name +
@@ -548,11 +556,6 @@ std::string Driver::summarizeTarget() {
                        gpus.empty() ? "" : ", ", gpus);
 }
 
-/// JSON has neither infinity nor NaN.
-static llvm::json::Value finiteOrNull(double number) {
-  return std::isfinite(number) ? llvm::json::Value(number) : nullptr;
-}
-
 static llvm::json::Array describePacking(ModuleOp module,
                                          const llvm::StringMap<ConversionError> &errors) {
   llvm::json::Array weights;
@@ -586,6 +589,8 @@ static llvm::json::Object describeFiles(StringRef folder) {
 static llvm::json::Object describeLevel(const Machine &machine, ArrayRef<GPUMachine> gpus) {
   llvm::json::Object level{{"cpu", machine.name},
                            {"vector_bits", machine.vectorBits},
+                           {"l1_bytes", machine.l1Bytes},
+                           {"l2_bytes", machine.l2Bytes},
                            {"features", llvm::json::Array(machine.features)}};
   if (!gpus.empty())
     level["gpus"] = llvm::json::Array(
@@ -602,7 +607,7 @@ LogicalResult Driver::writeReport() {
   report["model"] = llvm::json::fixUTF8(path::filename(options.input));
   llvm::json::Object target = describeLevel(compilation.machine, compilation.gpus);
   target["name"] = options.target;
-  target["compute"] = options.compute == "bf16" ? "bf16" : "f32";
+  target["compute"] = options.getOperands();
   llvm::json::Array others;
   for (const Level &level : compilation.otherLevels)
     others.push_back(describeLevel(level.machine, level.gpus));
@@ -612,6 +617,7 @@ LogicalResult Driver::writeReport() {
   report["moe_blocks"] = listToJSON(*compilation.module, kBlocksAttr);
   report["lowerings"] = std::move(compilation.lowerings);
   report["packing"] = describePacking(*collectWeights(compilation), compilation.conversionErrors);
+  report["rounding"] = std::move(compilation.roundings);
   report["memory"] = llvm::json::Object{{"activations", std::move(compilation.activations)},
                                         {"weights_bytes", int64_t(compilation.weightsBytes)},
                                         {"compiler_peak_bytes", int64_t(usage.ru_maxrss) * 1024}};

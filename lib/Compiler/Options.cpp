@@ -154,6 +154,10 @@ static std::vector<OptionDescription> makeOptions() {
   add("compute", "type", "Target", "What the products of experts compute in", setText<&O::compute>)
       .choices = {{"f32", "float32, with weights as they are (default)"},
                   {"bf16", "operands rounded to bfloat16, sums in float32; needs AVX512-BF16"}};
+  add("activation-type", "type", "Target",
+      "What the rows that experts multiply with quantized weights are rounded to (default: not)",
+      setText<&O::activationType>)
+      .choices = {{"int8", "8-bit integers with a scale for each block of the weights"}};
   OptionDescription &level = add("O", "0-3", "Target", "Optimization level", setLevel);
   level.joined = true;
   level.choices = {{"0", "reference loops"},

@@ -6,6 +6,7 @@
 #include "Interface.h"
 #include "Report.h"
 
+#include "moec/Conversion/GPUToRuntime/GPUToRuntime.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Runtime/model_abi.h"
 #include "moec/Target/CPU/PlanWeights.h"
@@ -140,7 +141,7 @@ Object PackageWriter::getTargetInfo(const LevelDescription &level, const Machine
                 {"levels", Array(levels)},
                 {"features", Array(used.features)},
                 {"vector_bits", machine.vectorBits},
-                {"compute", options.compute == "bf16" ? "bf16" : "f32"},
+                {"compute", options.getOperands()},
                 {"threads", stringifyThreads(getThreads())}};
   if (hasCUDA())
     target["cuda"] = Object{{"architectures", Array(options.gpuArchs)},

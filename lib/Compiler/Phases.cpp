@@ -12,7 +12,9 @@
 #include "mlir/Transforms/Passes.h"
 #include "moec/Frontend/ONNX/Importer.h"
 #include "moec/InitAll.h"
+#include "moec/Support/NodeLocation.h"
 #include "moec/Target/CPU/PlanWeights.h"
+#include "moec/Target/CPU/RoundingErrors.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 
@@ -144,17 +146,41 @@ static LogicalResult lowerToReference(Compilation &compilation) {
   return lower(compilation, "moe-to-reference", "reference");
 }
 
+/// What rounding changes, for the report: the same at each level.
+static LogicalResult measureRoundings(Compilation &compilation, StringRef operands) {
+  const CompileOptions &options = compilation.options;
+  if (operands == "f32" || options.reportFile.empty() || compilation.level != 0)
+    return success();
+  auto errors = measureRounding(*compilation.module, options.modelFolder, operands);
+  if (!errors)
+    return compilation.fail(CompileStatus::BadModel, errors.takeError());
+  for (const RoundingError &error : *errors)
+    compilation.roundings.push_back(
+        llvm::json::Object{{"op", error.op->getName().getStringRef()},
+                           {"node", llvm::json::fixUTF8(getNodeName(error.op->getLoc()))},
+                           {"compute", operands},
+                           {"relative_rms_error", finiteOrNull(error.relativeRMS)}});
+  return success();
+}
+
 static LogicalResult lowerToCPU(Compilation &compilation) {
   if (!compilation.machine.hasFMA)
     return compilation.fail(CompileStatus::Unsupported,
                             "the CPU kernels need fused multiply-adds, which '" +
                                 compilation.machine.name +
                                 "' lacks; choose --cpu=x86-64-v3 or newer, or -O0");
-  bool computesBF16 = compilation.options.compute == "bf16";
-  std::string pipeline =
-      llvm::formatv("moe-to-cpu{{vector-bits={0} compute-bf16={1} bf16-tiles={2}}",
-                    compilation.machine.vectorBits, computesBF16 ? "true" : "false",
-                    computesBF16 && compilation.machine.hasAMXBF16 ? "amx" : "none");
+  const Machine &machine = compilation.machine;
+  StringRef operands = compilation.options.getOperands();
+  if (failed(measureRoundings(compilation, operands)))
+    return failure();
+  bool hasTiles =
+      operands == "bf16" ? machine.hasAMXBF16 : operands == "int8" && machine.hasAMXInt8;
+  // AVX-VNNI has its own encoding of the instruction that AVX512-VNNI has for all widths.
+  bool hasVNNI = machine.vectorBits == 512 ? machine.hasAVX512VNNI : machine.hasAVXVNNI;
+  std::string pipeline = llvm::formatv(
+      "moe-to-cpu{{vector-bits={0} operands={1} tiles={2} vnni={3} l1-bytes={4} l2-bytes={5}}",
+      machine.vectorBits, operands, hasTiles ? "amx" : "none", hasVNNI ? "true" : "false",
+      machine.l1Bytes, machine.l2Bytes);
   return lower(compilation, pipeline, "cpu-kernel");
 }
 

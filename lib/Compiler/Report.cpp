@@ -12,6 +12,8 @@
 #include "moec/Target/CPU/ModelDescription.h"
 #include "llvm/ADT/SetVector.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -151,6 +153,10 @@ llvm::json::Value mlir::moe::attributeToJSON(Attribute attribute) {
     return object;
   }
   return llvm::json::fixUTF8(toText(attribute));
+}
+
+llvm::json::Value mlir::moe::finiteOrNull(double number) {
+  return std::isfinite(number) ? llvm::json::Value(number) : nullptr;
 }
 
 llvm::json::Array mlir::moe::listToJSON(ModuleOp module, StringRef attribute) {

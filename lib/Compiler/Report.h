@@ -23,6 +23,9 @@ void recordBlocks(ModuleOp module);
 /// A list that is an attribute of the module, as JSON; empty when there is none.
 llvm::json::Array listToJSON(ModuleOp module, llvm::StringRef attribute);
 
+/// JSON has neither infinity nor NaN.
+llvm::json::Value finiteOrNull(double number);
+
 /// The attribute values that the driver writes, as JSON.
 llvm::json::Value attributeToJSON(Attribute attribute);
 

@@ -140,6 +140,8 @@ const char *rt_find_digest(const char *header, size_t size, size_t *length);
 /* Maps the weights file and checks that it is this model's. path NULL: beside
  * the library. */
 moec_status rt_map_weights(moec_model *model, const char *path, uint32_t flags);
+/* Large buffers are made of huge pages where the system has them. */
+#define RT_HUGE_PAGE ((size_t)2 << 20)
 void rt_unmap_weights(moec_model *model);
 
 /* Model.c */
@@ -247,6 +249,8 @@ moec_status rt_update_graph(moec_context *context, void *graph_exec, const char 
 void rt_profile_begin(moec_context *context);
 void rt_profile_end(moec_context *context);
 int32_t rt_profile_read(const moec_context *context, moec_region_time *times, int32_t capacity);
+/* Adds a region of that time. */
+void rt_profile_add(moec_context *context, int32_t region, uint64_t nanoseconds);
 void rt_profile_reset(moec_context *context);
 
 /* FloatingPoint.c */

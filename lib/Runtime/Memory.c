@@ -10,13 +10,10 @@
 /* What generated code expects of its workspace. */
 #define RT_ALIGNMENT 64
 
-/* Large buffers are made of huge pages where the system has them. */
-#define HUGE_PAGE ((size_t)2 << 20)
-
 static void *allocate_default(size_t bytes, size_t alignment) {
-  bool is_large = bytes >= 2 * HUGE_PAGE;
+  bool is_large = bytes >= 2 * RT_HUGE_PAGE;
   void *memory;
-  if (posix_memalign(&memory, is_large ? HUGE_PAGE : alignment, bytes) != 0)
+  if (posix_memalign(&memory, is_large ? RT_HUGE_PAGE : alignment, bytes) != 0)
     return NULL;
   if (is_large)
     (void)madvise(memory, bytes, MADV_HUGEPAGE);

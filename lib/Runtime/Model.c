@@ -32,7 +32,7 @@ static moec_status read_options(const moec_options *given, moec_options *options
                    "the program was compiled for version %u of the moec "
                    "interface, the library '%s' for version %u",
                    options->abi_version, moec_model_description.name, MOEC_ABI_VERSION);
-  if (options->flags & ~MOEC_OPEN_PREFETCH)
+  if (options->flags & ~(MOEC_OPEN_PREFETCH | MOEC_OPEN_POPULATE | MOEC_OPEN_HUGE_PAGES))
     return rt_fail(MOEC_ERROR_ARGUMENT, "moec_options.flags has unknown flags: %#x",
                    options->flags);
   return MOEC_OK;

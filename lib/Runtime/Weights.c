@@ -108,7 +108,59 @@ static moec_status check_digest(const char *path, const char *file) {
   return MOEC_OK;
 }
 
-static moec_status map_file(moec_model *model, const char *path, int file) {
+/* Reads the whole file to `memory`. */
+static moec_status read_file(const char *path, int file, char *memory, size_t size) {
+  for (size_t done = 0; done < size;) {
+    ssize_t count = pread(file, memory + done, size - done, (off_t)done);
+    if (count < 0 && errno == EINTR)
+      continue;
+    if (count <= 0)
+      return rt_fail(MOEC_ERROR_WEIGHTS, "cannot read the weights file '%s': %s", path,
+                     count < 0 ? strerror(errno) : "it has become shorter");
+    done += (size_t)count;
+  }
+  return MOEC_OK;
+}
+
+/* Puts a copy in huge pages in the place of the mapping. */
+static moec_status copy_to_huge_pages(moec_model *model, const char *path, int file) {
+  size_t bytes = (model->map_size + RT_HUGE_PAGE - 1) / RT_HUGE_PAGE * RT_HUGE_PAGE;
+  char *memory =
+      mmap(NULL, bytes + RT_HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED)
+    return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate %zu bytes for the weights", bytes);
+  size_t before = (RT_HUGE_PAGE - (uintptr_t)memory % RT_HUGE_PAGE) % RT_HUGE_PAGE;
+  if (before)
+    munmap(memory, before);
+  memory += before;
+  munmap(memory + bytes, RT_HUGE_PAGE - before);
+  /* Advice only: in small pages it is as right. */
+  (void)madvise(memory, bytes, MADV_HUGEPAGE);
+  moec_status status = read_file(path, file, memory, model->map_size);
+  if (status != MOEC_OK) {
+    munmap(memory, bytes);
+    return status;
+  }
+  (void)mprotect(memory, bytes, PROT_READ);
+  munmap(model->map, model->map_size);
+  model->map = memory;
+  model->map_size = bytes;
+  return MOEC_OK;
+}
+
+/* Maps every page. */
+static void populate(const moec_model *model) {
+#ifdef MADV_POPULATE_READ
+  if (madvise(model->map, model->map_size, MADV_POPULATE_READ) == 0)
+    return;
+#endif
+  /* Linux before 5.14. */
+  const volatile char *bytes = model->map;
+  for (size_t i = 0; i < model->map_size; i += 4096)
+    (void)bytes[i];
+}
+
+static moec_status map_file(moec_model *model, const char *path, int file, uint32_t flags) {
   moec_status status = check_size(path, file);
   if (status != MOEC_OK)
     return status;
@@ -119,7 +171,15 @@ static moec_status map_file(moec_model *model, const char *path, int file) {
                    "cannot map the weights file '%s': %s", path, strerror(errno));
   model->map = map;
   model->map_size = size;
+  /* Advice only: a kernel or file system without it is no error. */
+  (void)madvise(map, size, MADV_HUGEPAGE);
+  if (flags & MOEC_OPEN_PREFETCH)
+    (void)madvise(map, size, MADV_WILLNEED);
   status = check_digest(path, map);
+  if (status == MOEC_OK && flags & MOEC_OPEN_HUGE_PAGES)
+    status = copy_to_huge_pages(model, path, file);
+  else if (status == MOEC_OK && flags & MOEC_OPEN_POPULATE)
+    populate(model);
   if (status != MOEC_OK)
     rt_unmap_weights(model);
   return status;
@@ -146,15 +206,11 @@ moec_status rt_map_weights(moec_model *model, const char *path, uint32_t flags) 
   if (file < 0)
     return rt_fail(MOEC_ERROR_WEIGHTS, "cannot open the weights file '%s': %s", path,
                    strerror(errno));
-  moec_status status = map_file(model, path, file);
+  moec_status status = map_file(model, path, file, flags);
   close(file);
   if (status != MOEC_OK)
     return status;
   model->weights = (const char *)model->map + desc->weights_data_offset;
-  /* Advice only: a kernel or file system without it is no error. */
-  (void)madvise(model->map, model->map_size, MADV_HUGEPAGE);
-  if (flags & MOEC_OPEN_PREFETCH)
-    (void)madvise(model->map, model->map_size, MADV_WILLNEED);
   return MOEC_OK;
 }
 

@@ -32,6 +32,10 @@ struct Flags {
   cl::opt<uint64_t> syntheticWeights{
       "synthetic-weights", cl::desc("Compute the weights from this seed instead of reading a file"),
       cl::value_desc("seed"), cl::cat(running)};
+  cl::opt<bool> populate{"populate", cl::desc("Read and map all weights before the first run"),
+                         cl::cat(running)};
+  cl::opt<bool> hugePages{"huge-pages", cl::desc("Copy the weights into memory of huge pages"),
+                          cl::cat(running)};
   cl::opt<std::string> device{
       "device",
       cl::desc("cpu, cuda or cuda:N (default: a CUDA device if there is one and the "
@@ -171,6 +175,10 @@ Expected<Options> mlir::moe::run::parseOptions(int argc, char **argv) {
   options.expect = flags.expect;
   if (flags.syntheticWeights.getNumOccurrences())
     options.syntheticWeights = flags.syntheticWeights;
+  if (flags.populate)
+    options.openFlags |= MOEC_OPEN_POPULATE;
+  if (flags.hugePages)
+    options.openFlags |= MOEC_OPEN_HUGE_PAGES;
   if (flags.rtol.getNumOccurrences())
     options.rtol = flags.rtol;
   if (flags.atol.getNumOccurrences())

@@ -22,6 +22,7 @@ struct Options {
   /// One, or several with traceRouting.
   std::vector<std::string> inputs;
   std::optional<uint64_t> syntheticWeights; // the seed
+  uint32_t openFlags = 0;                   // of moec_options
   std::optional<double> rtol, atol;
   bool time = false, profile = false, json = false;
   int32_t threads = 0;

@@ -142,6 +142,7 @@ Error Package::readInfo() {
 
 Error Package::openModel(const std::string &weights, const Options &options) {
   moec_options opening = MOEC_OPTIONS_INIT;
+  opening.flags = options.openFlags;
   opening.device_type = options.deviceType;
   opening.device_id = options.deviceId;
   if (library->open(weights.empty() ? nullptr : weights.c_str(), &opening, &model) != MOEC_OK)

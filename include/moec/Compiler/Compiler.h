@@ -110,6 +110,13 @@ struct CompileOptions {
   /// "f32": experts compute in f32 with weights as they are. "bf16": their products round rows
   /// and weights to bfloat16. Empty: f32.
   std::string compute;
+  /// "int8": products of experts, whose weights are quantized, round their rows to 8-bit integers
+  /// and multiply these with the weights' codes. Empty: they do not.
+  std::string activationType;
+  /// What products of experts multiply: "f32", "bf16" or "int8".
+  llvm::StringRef getOperands() const {
+    return !activationType.empty() ? "int8" : compute == "bf16" ? "bf16" : "f32";
+  }
   /// The routing of every block becomes outputs, which `moe-run --trace-routing` records.
   bool traceRouting = false;
   /// Stop after this phase and write the IR.

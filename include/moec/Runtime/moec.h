@@ -111,6 +111,12 @@ typedef struct moec_context moec_context;
 /* flags of moec_options */
 /* Ask the operating system to read the whole weights file ahead. */
 #define MOEC_OPEN_PREFETCH 1u
+/* Read and map the whole weights file before `open` returns: no run then waits for a page that it
+ * touches first. The file stays shared with other processes. */
+#define MOEC_OPEN_POPULATE 2u
+/* Copy the weights into memory of this process, of huge pages where the system gives them (see
+ * /sys/kernel/mm/transparent_hugepage/enabled). */
+#define MOEC_OPEN_HUGE_PAGES 4u
 
 /* Told how many of the weights' bytes are on the device. */
 typedef void (*moec_progress_fn)(void *data, uint64_t done, uint64_t all);
@@ -149,7 +155,9 @@ typedef void *(*moec_allocate_fn)(void *allocator, size_t bytes, size_t alignmen
 typedef void (*moec_deallocate_fn)(void *allocator, void *memory, size_t bytes);
 
 /* flags of moec_context_options */
-/* Measure the time of each region of the model (see profile). */
+/* Measure the time of each region of the model (see profile). On a CUDA device each launch of a
+ * kernel is one, timed by events: a run waits for the one before, and a captured one is not timed.
+ */
 #define MOEC_CONTEXT_PROFILE 1u
 
 /* How to make a context. Initialize with MOEC_CONTEXT_OPTIONS_INIT; what is

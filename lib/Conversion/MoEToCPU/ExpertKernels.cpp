@@ -4,7 +4,7 @@
 // moe.experts and moe.logits: routing lists, row packing, panel products, combine.
 
 #include "BF16.h"
-#include "Kernels.h"
+#include "IntegerProduct.h"
 #include "TileProduct.h"
 
 #include "llvm/ADT/StringExtras.h"
@@ -18,20 +18,10 @@ namespace {
 
 /// Tokens of a parallel task of the combine.
 constexpr int64_t kTokensPerTask = 8;
-/// Columns of K that are summed before they are added to the total. Blocks of
-/// quantized weights, powers of two, divide it or are divided by it.
-constexpr int64_t kColumnsPerChunk = 256;
-/// Bytes of weights that a task reads at least, if there are as many.
-constexpr int64_t kTaskBytes = 64 * 1024;
 /// Multiply-adds of a task of a linear product at least, if there are as many.
 constexpr int64_t kTaskWork = 1024 * 1024;
 /// Elements that a task brings into packed order at least, if there are as many.
 constexpr int64_t kPackedPerTask = 32 * 1024;
-
-/// Weights are asked for this far ahead, beyond the end of a task too: the worker's next
-/// task most often reads what follows.
-constexpr int64_t kPrefetchBytes = 8 * 1024;
-constexpr int64_t kLineBytes = 64;
 
 constexpr int64_t kDynamic = ShapedType::kDynamic;
 
@@ -64,18 +54,22 @@ Value roundUpRows(KernelBuilder &b, Value rows) {
 struct Panel {
   PackedWeight weight;
   Value expert, panel;
+  Value biasExpert = expert, biasPanel = panel;
 };
 
 /// Packs panel `panel` of `expert` of an unpacked weight into row `to` of its scratch.
 Panel emitPackPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
                     Value to);
 
+/// Makes floats of panel `panel` of `expert` of a quantized weight in the worker's scratch.
+Panel emitFloatPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel);
+
 /// Makes `work(panel, number of the panel, block)` of every task of a grouped product:
 /// tasks are (active expert × panel group), within a task panels outermost, so that a
 /// panel stays in cache while the expert's row blocks pass by.
 void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active, Value first,
                       Value counts, function_ref<void(const Panel &, Value, Value)> work) {
-  int64_t group = panelsPerTask(weight), panels = weight.numPanels();
+  int64_t group = panelsPerTask(weight, b.target), panels = weight.numPanels();
   int64_t groups = llvm::divideCeil(panels, group);
   Value numActive = loadIndex(b, counts, b.index(0));
   b.parallelLoop(b.mul(numActive, groups), [&](Value task) {
@@ -86,21 +80,34 @@ void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active
     Value firstPanel = b.mul(part, group);
     Value lastPanel = b.min(b.add(firstPanel, group), b.index(panels));
     b.forLoop(firstPanel, lastPanel, b.index(1), [&](Value number) {
-      Panel panel = {weight, expert, number};
+      auto workOnAll = [&](const Panel &panel) {
+        b.forLoop(firstBlock, lastBlock, b.index(1),
+                  [&](Value block) { work(panel, number, block); });
+        return SmallVector<Value>();
+      };
       if (weight.raw)
-        panel = emitPackPanel(b, weight, expert, number, WorkerIdOp::create(b, b.getLoc()));
-      b.forLoop(firstBlock, lastBlock, b.index(1),
-                [&](Value block) { work(panel, number, block); });
+        workOnAll(emitPackPanel(b, weight, expert, number, WorkerIdOp::create(b, b.getLoc())));
+      else if (weight.floats)
+        // Codes become floats once for all blocks where there are several.
+        b.branch(
+            b.less(b.add(firstBlock, 1), lastBlock),
+            [&] { return workOnAll(emitFloatPanel(b, weight, expert, number)); },
+            [&] {
+              return workOnAll({weight, expert, number});
+            });
+      else
+        workOnAll({weight, expert, number});
     });
   });
 }
 
 /// Copies row `source` of x, times `scale` if there is one, to row `row` of `packed`.
 void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value row, int64_t columns,
-                 Value scale = {}) {
-  RowFormat format{cast<MemRefType>(packed.getType()).getElementType().isBF16()};
+                 RowFormat format, Value scale = {}) {
   int64_t stride = format.stride(columns);
   Value start = b.mul(row, stride);
+  if (format.operands == Operands::Int8)
+    return emitIntegerRow(b, {x, source, scale}, packed, start, {columns, format.block});
   b.forVectors(columns, [&](Value k, int64_t count) {
     Value values = b.loadVectorPart(x, {source, k}, count, 0.0);
     if (scale)
@@ -108,7 +115,7 @@ void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value ro
     b.storeVector(values, packed, b.add(start, k), count);
   });
   // The other half of the last pair counts.
-  if (format.isBF16 && stride > columns)
+  if (format.operands == Operands::BF16 && stride > columns)
     b.storeF32(b.f32(0.0), packed, b.add(start, columns));
 }
 
@@ -232,19 +239,6 @@ SmallVector<SmallVector<Value>> emitPanelRows(KernelBuilder &b, const PackedWeig
   return rows;
 }
 
-/// Asks for `count` rows of a panel (or of its scales) from `row` on, or of what follows.
-void emitPrefetch(KernelBuilder &b, Value panels, Value expert, Value panel, Value row,
-                  int64_t count) {
-  auto type = cast<MemRefType>(panels.getType());
-  int64_t columns = type.getDimSize(3);
-  int64_t perLine = kLineBytes * 8 / type.getElementTypeBitWidth();
-  for (int64_t element = 0; element < count * columns; element += perLine)
-    memref::PrefetchOp::create(
-        b, b.getLoc(), panels,
-        ValueRange{expert, panel, b.add(row, element / columns), b.index(element % columns)},
-        /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
-}
-
 /// acc[r][v] += a[r, k] · w[v] for one row of K; `at` is the place of a[0, k].
 void emitAccumulate(KernelBuilder &b, Value a, Value at, int64_t stride, int64_t rows,
                     ArrayRef<Value> w, MutableArrayRef<Value> acc) {
@@ -259,13 +253,25 @@ void emitAccumulate(KernelBuilder &b, Value a, Value at, int64_t stride, int64_t
 
 } // namespace
 
+void mlir::moe::cpu::emitPrefetch(KernelBuilder &b, Value panels, Value expert, Value panel,
+                                  Value row, int64_t count) {
+  auto type = cast<MemRefType>(panels.getType());
+  int64_t columns = type.getDimSize(3);
+  int64_t perLine = kLineBytes * 8 / type.getElementTypeBitWidth();
+  for (int64_t element = 0; element < count * columns; element += perLine)
+    memref::PrefetchOp::create(
+        b, b.getLoc(), panels,
+        ValueRange{expert, panel, b.add(row, element / columns), b.index(element % columns)},
+        /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+}
+
 //===----------------------------------------------------------------------===//
 // PackedWeight
 //===----------------------------------------------------------------------===//
 
 SmallVector<Value> PackedWeight::operands() const {
   SmallVector<Value> values = {panels};
-  for (Value value : {scales, zeroPoints, bias, raw, rawGate, rawBias, rawGateBias})
+  for (Value value : {scales, zeroPoints, bias, raw, rawGate, rawBias, rawGateBias, floats})
     if (value)
       values.push_back(value);
   return values;
@@ -276,7 +282,7 @@ PackedWeight PackedWeight::withArguments(Block::BlockArgListType arguments) cons
   unsigned next = 0;
   result.panels = arguments[next++];
   for (Value *value : {&result.scales, &result.zeroPoints, &result.bias, &result.raw,
-                       &result.rawGate, &result.rawBias, &result.rawGateBias})
+                       &result.rawGate, &result.rawBias, &result.rawGateBias, &result.floats})
     if (*value)
       *value = arguments[next++];
   return result;
@@ -286,7 +292,7 @@ std::string PackedWeight::key() const {
   std::string text;
   llvm::raw_string_ostream os(text);
   auto element = [](Value v) { return typeName(cast<MemRefType>(v.getType()).getElementType()); };
-  os << experts << "x" << n << "x" << k << "_" << (roundsToBF16 ? "rounded_" : "");
+  os << experts << "x" << n << "x" << k << "_" << RowFormat{productOf}.key();
   if (bits)
     os << "int" << bits << "_block" << block << "_" << element(scales) << (zeroPoints ? "_zp" : "");
   else
@@ -301,11 +307,11 @@ std::string PackedWeight::key() const {
   return text;
 }
 
-int64_t mlir::moe::cpu::panelsPerTask(const PackedWeight &weight) {
+int64_t mlir::moe::cpu::panelsPerTask(const PackedWeight &weight, KernelTarget target) {
   int64_t bits = weight.bits ? weight.bits
                              : cast<MemRefType>(weight.panels.getType()).getElementTypeBitWidth();
   int64_t panelBytes = std::max<int64_t>(1, weight.k * kPanelWidth * bits / 8);
-  return std::min<int64_t>(weight.numPanels(), llvm::divideCeil(kTaskBytes, panelBytes));
+  return std::min<int64_t>(weight.numPanels(), llvm::divideCeil(target.taskBytes(), panelBytes));
 }
 
 int64_t PackedWeight::numPanels() const {
@@ -313,6 +319,43 @@ int64_t PackedWeight::numPanels() const {
     return cast<MemRefType>(panels.getType()).getDimSize(1);
   return glu == Glu::None ? llvm::divideCeil(n, kPanelWidth)
                           : llvm::divideCeil(n / 2, kPanelWidth / 2);
+}
+
+Type RowFormat::getElementType(MLIRContext *context) const {
+  switch (operands) {
+  case Operands::F32:
+    return Float32Type::get(context);
+  case Operands::BF16:
+    return BFloat16Type::get(context);
+  case Operands::Int8:
+    return IntegerType::get(context, 8);
+  }
+  llvm_unreachable("unknown operands");
+}
+
+int64_t RowFormat::stride(int64_t columns) const {
+  constexpr int64_t perLine = kLineBytes / sizeof(float);
+  switch (operands) {
+  case Operands::F32:
+    return (llvm::divideCeil(columns, perLine) | 1) * perLine;
+  case Operands::BF16:
+    return llvm::alignTo(columns, 2);
+  case Operands::Int8:
+    return IntegerRow{columns, block}.stride();
+  }
+  llvm_unreachable("unknown operands");
+}
+
+std::string RowFormat::key() const {
+  switch (operands) {
+  case Operands::F32:
+    return "";
+  case Operands::BF16:
+    return "rounded_";
+  case Operands::Int8:
+    return block ? "int8_rows" + std::to_string(block) + "_" : "int8_rows_";
+  }
+  llvm_unreachable("unknown operands");
 }
 
 int64_t mlir::moe::cpu::hiddenColumns(const PackedWeight &up, ActivationAttr activation) {
@@ -333,6 +376,7 @@ struct PanelProduct {
 
 private:
   int64_t numAccumulators() { return rows * b.target.panelVectors(); }
+  bool roundsToBF16() { return weight.productOf == Operands::BF16; }
   bool scalesSums();
   int64_t numChains();
   SmallVector<Value> zeros(int64_t chains) {
@@ -350,7 +394,7 @@ private:
 /// Whether the sum of a range with one scale is made first, and multiplied with the scale
 /// then: saves a multiplication of every weight, but takes twice the accumulators.
 bool PanelProduct::scalesSums() {
-  return weight.bits && !weight.roundsToBF16 && 2 * numAccumulators() <= b.target.maxAccumulators();
+  return weight.bits && !roundsToBF16() && 2 * numAccumulators() <= b.target.maxAccumulators();
 }
 
 /// Few sums alone cannot hide the latency of a multiply-add. That matters where memory
@@ -409,20 +453,20 @@ SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Val
   if (weight.bits)
     emitPrefetch(b, weight.scales, expert, panel,
                  arith::DivUIOp::create(b, b.getLoc(), ahead, b.index(weight.block)), chains);
-  int64_t columnsPerStep = weight.roundsToBF16 ? 2 : weight.rowsPerStep(),
+  int64_t columnsPerStep = roundsToBF16() ? 2 : weight.rowsPerStep(),
           vectors = b.target.panelVectors();
   SmallVector<Value> start = scalesSums() ? zeros(begins.size()) : SmallVector<Value>(init);
   SmallVector<Value> sums = b.forLoop(
       b.index(0), length, b.index(columnsPerStep), start, [&](Value i, ValueRange carried) {
         SmallVector<Value> acc(carried);
         auto rowOf = [&](Value k) { return weight.rowsPerStep() == 1 ? k : b.shiftRight(k, 1); };
-        if (!weight.raw)
+        if (!weight.isCached)
           emitPrefetch(b, weight.panels, expert, panel, rowOf(b.add(ahead, b.mul(i, chains))),
                        chains * columnsPerStep / weight.rowsPerStep());
         for (auto [chain, begin] : llvm::enumerate(begins)) {
           Value k = b.add(begin, i);
           auto sums = MutableArrayRef(acc).slice(chain * numAccumulators(), numAccumulators());
-          if (weight.roundsToBF16) {
+          if (roundsToBF16()) {
             emitAccumulatePairs(b, a, b.add(aBase, k), stride, rows,
                                 roundedPairs(codings[chain], k), sums);
             continue;
@@ -447,7 +491,7 @@ SmallVector<Value> PanelProduct::chunks(ArrayRef<Value> begins, Value length) {
   SmallVector<Value> init = zeros(chains);
   // Chains go through a part of the panel at once: the one after it is asked for in order.
   auto type = cast<MemRefType>(weight.panels.getType());
-  int64_t distance = kPrefetchBytes * 8 /
+  int64_t distance = b.target.prefetchBytes() * 8 /
                      (kPanelWidth * (weight.bits ? weight.bits : type.getElementTypeBitWidth()));
   Value ahead = b.add(begins[0], chains > 1 ? chains * kColumnsPerChunk : distance);
   if (!weight.bits || weight.block >= kColumnsPerChunk)
@@ -503,7 +547,9 @@ SmallVector<Value> PanelProduct::tiles() {
 }
 
 SmallVector<Value> PanelProduct::emit() {
-  if (weight.roundsToBF16 && b.target.tiles != Tiles::None && rows % kTileRows == 0)
+  if (weight.productOf == Operands::Int8)
+    return emitIntegerProduct(b, weight, {expert, panel, a, aBase, stride, rows});
+  if (roundsToBF16() && b.target.tiles != Tiles::None && rows % kTileRows == 0)
     return tiles();
   if (weight.k <= kColumnsPerChunk)
     return chunks({b.index(0)}, b.index(weight.k));
@@ -623,7 +669,34 @@ Panel emitPackPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, 
     emitPackPart(b, weight, part, expert, panel, to);
   PackedWeight packed = weight;
   packed.raw = Value();
+  packed.isCached = true;
   return {packed, to, b.index(0)};
+}
+
+Panel emitFloatPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel) {
+  Value to = WorkerIdOp::create(b, b.getLoc()), zero = b.index(0);
+  int64_t perStep = weight.rowsPerStep();
+  int64_t distance = b.target.prefetchBytes() * 8 / (kPanelWidth * weight.bits);
+  b.forLoop(zero, b.index(weight.k), b.index(weight.block), [&](Value first) {
+    Coding coding = emitCoding(b, weight, expert, panel, first);
+    b.forLoop(zero, b.index(weight.block), b.index(perStep), [&](Value i) {
+      Value k = b.add(first, i);
+      emitPrefetch(b, weight.panels, expert, panel, b.shiftRight(b.add(k, distance), perStep / 2),
+                   1);
+      auto rows = emitPanelRows(b, weight, coding, expert, panel, b.shiftRight(k, perStep / 2));
+      for (auto [n, row] : llvm::enumerate(rows))
+        for (auto [v, value] : llvm::enumerate(row))
+          b.storeVector(b.mulf(value, coding.scale[v]), weight.floats,
+                        {to, zero, b.add(k, int64_t(n)), b.index(v * b.target.lanes)},
+                        b.target.lanes);
+    });
+  });
+  PackedWeight floats = weight;
+  floats.panels = weight.floats;
+  floats.scales = floats.zeroPoints = floats.floats = Value();
+  floats.bits = floats.block = 0;
+  floats.isCached = true;
+  return {floats, to, zero, expert, panel};
 }
 } // namespace
 
@@ -724,18 +797,17 @@ func::FuncOp mlir::moe::cpu::getRoutingListsKernel(ModuleOp module, int64_t expe
 //===----------------------------------------------------------------------===//
 
 func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, bool scaled,
-                                               KernelTarget target) {
+                                               RowFormat format, KernelTarget target) {
   MLIRContext *context = module.getContext();
   Type i32 = i32Type(context);
   int64_t columns = x.getDimSize(1);
-  RowFormat format{target.roundsToBF16};
   SmallVector<Type> types = {x, bufferType({kDynamic, 3}, i32), bufferType({kDynamic}, i32),
                              bufferType({2}, i32),
                              bufferType({kDynamic}, format.getElementType(context))};
   if (scaled)
     types.push_back(bufferType({kDynamic}, f32Type(context)));
   std::string name = ("moec_pack_rows_" + Twine(columns) + "_" + typeName(x.getElementType()) +
-                      (scaled ? "_scaled" : "") + (format.isBF16 ? "_rounded" : ""))
+                      (scaled ? "_scaled" : "") + "_" + format.key())
                          .str();
   func::FuncOp kernel;
   getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
@@ -750,7 +822,31 @@ func::FuncOp mlir::moe::cpu::getPackRowsKernel(ModuleOp module, MemRefType x, bo
         Value row = b.add(firstRow, b.min(r, last));
         Value scale = scaled ? b.load(args[5], row) : Value();
         Value token = loadIndex(b, rowToken, row);
-        emitPackRow(b, x, token, packed, b.add(padded, r), columns, scale);
+        emitPackRow(b, x, token, packed, b.add(padded, r), columns, format, scale);
+      });
+    });
+  });
+  return kernel;
+}
+
+func::FuncOp mlir::moe::cpu::getRoundRowsKernel(ModuleOp module, MemRefType x, int64_t columns,
+                                                RowFormat format, KernelTarget target) {
+  MLIRContext *context = module.getContext();
+  Type i32 = i32Type(context);
+  SmallVector<Type> types = {x, bufferType({kDynamic, 3}, i32), bufferType({2}, i32),
+                             bufferType({kDynamic}, format.getElementType(context))};
+  std::string name =
+      ("moec_round_rows_" + Twine(columns) + "_of_" + Twine(x.getDimSize(1)) + "_" + format.key())
+          .str();
+  func::FuncOp kernel;
+  getOrCreateKernel(module, name, types, target, kernel, [&](KernelBuilder &b, auto args) {
+    Value x = args[0], blocks = args[1], counts = args[2], packed = args[3];
+    b.parallelLoop(loadIndex(b, counts, b.index(1)), [&](Value block) {
+      Value padded = loadIndex(b, blocks, {block, b.index(FirstPaddedRow)});
+      Value rows = roundUpRows(b, loadIndex(b, blocks, {block, b.index(NumRows)}));
+      b.forLoop(rows, [&](Value r) {
+        Value row = b.add(padded, r);
+        emitPackRow(b, x, row, packed, row, columns, format);
       });
     });
   });
@@ -772,10 +868,12 @@ static SmallVector<Type> productTypes(MLIRContext *context, int64_t experts, Typ
 }
 
 func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &weight,
-                                         ActivationAttr activation, KernelTarget target) {
+                                         ActivationAttr activation, RowFormat hiddenFormat,
+                                         KernelTarget target) {
   MLIRContext *context = module.getContext();
-  RowFormat format{weight.roundsToBF16};
-  Type buffer = bufferType({kDynamic}, format.getElementType(context));
+  RowFormat format = RowFormat::of(weight);
+  Type source = bufferType({kDynamic}, format.getElementType(context));
+  Type destination = bufferType({kDynamic}, hiddenFormat.getElementType(context));
   std::string name = "moec_up_" + weight.key();
   llvm::raw_string_ostream text(name);
   text << "_" << stringifyActivationKind(activation.getKind()) << "_"
@@ -788,11 +886,11 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
 
   bool gated = activation.getGlu() != Glu::None;
   int64_t columnsPerPanel = gated ? kPanelWidth / 2 : kPanelWidth;
-  int64_t hiddenStride = format.stride(hiddenColumns(weight, activation));
+  int64_t hiddenStride = hiddenFormat.stride(hiddenColumns(weight, activation));
   func::FuncOp kernel;
   getOrCreateKernel(
-      module, name, productTypes(context, weight.experts, buffer, buffer, weight), target, kernel,
-      [&](KernelBuilder &b, Block::BlockArgListType args) {
+      module, name, productTypes(context, weight.experts, source, destination, weight), target,
+      kernel, [&](KernelBuilder &b, Block::BlockArgListType args) {
         Value packed = args[0], blocks = args[3], hidden = args[5];
         PackedWeight w = weight.withArguments(args.drop_front(6));
         emitGroupedTasks(
@@ -804,7 +902,7 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
               b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
                 SmallVector<Value> acc = emitPanelProduct(b, p.weight, p.expert, p.panel, packed,
                                                           source, format.stride(w.k), rows);
-                emitBias(b, p.weight, p.expert, p.panel, acc);
+                emitBias(b, p.weight, p.biasExpert, p.biasPanel, acc);
                 int64_t vectors = target.panelVectors(), results = gated ? vectors / 2 : vectors;
                 Value firstColumn = b.mul(panel, columnsPerPanel);
                 for (int64_t r = 0; r < rows; ++r)
@@ -824,7 +922,7 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
                                            int64_t hiddenStride, KernelTarget target) {
   MLIRContext *context = module.getContext();
   Type f32 = f32Type(context);
-  RowFormat format{weight.roundsToBF16};
+  RowFormat format = RowFormat::of(weight);
   std::string name = ("moec_down_" + weight.key() + "_stride" + Twine(hiddenStride)).str();
   func::FuncOp kernel;
   getOrCreateKernel(
@@ -843,7 +941,7 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
                 SmallVector<Value> acc =
                     emitPanelProduct(b, p.weight, p.expert, p.panel, hidden, source,
                                      format.stride(hiddenStride), rows);
-                emitBias(b, p.weight, p.expert, p.panel, acc);
+                emitBias(b, p.weight, p.biasExpert, p.biasPanel, acc);
                 int64_t vectors = target.panelVectors();
                 Value firstColumn = b.mul(panel, kPanelWidth);
                 for (int64_t i = 0; i < rows * vectors; ++i)
@@ -921,7 +1019,8 @@ void LinearKernel::packBlock(Value block) {
   Value firstRow = b.mul(block, maxRows()), rows = rowsFrom(firstRow);
   Value stored = roundUpRows(b, rows), last = b.sub(rows, b.index(1));
   b.forLoop(stored, [&](Value r) {
-    emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, b.add(firstRow, r), weight.k);
+    emitPackRow(b, x, b.add(firstRow, b.min(r, last)), packed, b.add(firstRow, r), weight.k,
+                RowFormat());
   });
 }
 
@@ -935,7 +1034,7 @@ void LinearKernel::storeRow(ArrayRef<Value> row, Value index, Value firstColumn,
 
 void LinearKernel::product(const Panel &panel, Value number, Value block) {
   Value firstRow = b.mul(block, maxRows()), numRows = rowsFrom(firstRow);
-  int64_t stride = RowFormat{false}.stride(weight.k);
+  int64_t stride = RowFormat().stride(weight.k);
   Value base = b.mul(firstRow, stride), firstColumn = b.mul(number, kPanelWidth);
   int64_t vectors = b.target.panelVectors();
   b.switchOn(roundUpRows(b, numRows), b.target.blockRows(), [&](int64_t rows) {
@@ -990,7 +1089,8 @@ func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemR
           });
         // A task reads its panels from memory once and its rows from cache: panels are
         // the slower number.
-        int64_t panelsAtOnce = panelsPerTask(w), groups = llvm::divideCeil(panels, panelsAtOnce);
+        int64_t panelsAtOnce = panelsPerTask(w, b.target),
+                groups = llvm::divideCeil(panels, panelsAtOnce);
         int64_t blocksAtOnce = llvm::divideCeil(kTaskWork, panelsAtOnce * kPanelWidth * blockSize);
         Value parts = b.ceilDiv(blocks, blocksAtOnce);
         b.parallelLoop(b.mul(parts, groups), [&](Value task) {

@@ -3,7 +3,9 @@
 
 // The experts: dispatch, grouped products, activation and combine, fused or not.
 
+#include "IntegerProduct.h"
 #include "Lowering.h"
+#include "moec/Support/Unsupported.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -153,34 +155,59 @@ FailureOr<PackedWeight> Lowering::pack(KernelBuilder &b, Operation *op, const We
   if (failed(weight))
     return failure();
   // Routers, whose numbers choose, and other products do not round.
-  weight->roundsToBF16 = perWorker && target.roundsToBF16;
-  if (weight->panels)
+  if (perWorker)
+    weight->productOf = target.operands;
+  if (weight->productOf == Operands::Int8 && !multipliesIntegers(*weight))
+    return emitUnsupported(op) << "has expert weights that are not codes with one scale for 16 or "
+                                  "more, which rows of 8-bit integers need; convert them with "
+                                  "--weight-type=int8 or int4";
+  auto numWorkers = [&]() -> Value {
+    return NumWorkersOp::create(
+        b, b.getLoc(), CurrentCallOp::create(b, b.getLoc(), LLVM::LLVMPointerType::get(context)));
+  };
+  if (weight->panels) {
+    if (perWorker && weight->bits && weight->productOf == Operands::F32)
+      weight->floats = allocate(b, {kDynamic, 1, weight->k, kPanelWidth}, f32(), numWorkers());
     return weight;
+  }
   weight->raw = buffer(b, from.weight);
   weight->rawGate = buffer(b, from.gate);
   weight->rawBias = buffer(b, from.bias);
   weight->rawGateBias = buffer(b, from.gateBias);
   Value rows = b.index(weight->numPanels());
   if (perWorker)
-    rows = NumWorkersOp::create(
-        b, b.getLoc(), CurrentCallOp::create(b, b.getLoc(), LLVM::LLVMPointerType::get(context)));
+    rows = numWorkers();
   weight->panels = allocate(b, {kDynamic, 1, weight->k, kPanelWidth}, f32(), rows);
   if (from.bias || from.gateBias)
     weight->bias = allocate(b, {kDynamic, 1, 1, kPanelWidth}, f32(), rows);
   return weight;
 }
 
-Value Lowering::packRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value source,
-                         Value rowOfSource, Value scales) {
+Value Lowering::packRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, RowFormat format,
+                         Value source, Value rowOfSource, Value scales) {
   auto type = cast<MemRefType>(source.getType());
-  RowFormat format{target.roundsToBF16};
   Value packed = allocate(b, kDynamic, format.getElementType(context),
                           b.mul(rows.padded, format.stride(type.getDimSize(1))));
   SmallVector<Value> operands = {source, rows.lists.blocks, rowOfSource, rows.lists.counts, packed};
   if (scales)
     operands.push_back(scales);
-  call(b, getPackRowsKernel(module, type, bool(scales), target), operands, op, "pack");
+  call(b, getPackRowsKernel(module, type, bool(scales), format, target), operands, op, "pack");
   return packed;
+}
+
+Value Lowering::roundRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value hidden,
+                          int64_t stride, const PackedWeight &weight) {
+  RowFormat format = RowFormat::of(weight);
+  auto type = MemRefType::get({kDynamic, stride}, f32());
+  OpFoldResult sizes[] = {rows.padded, b.getIndexAttr(stride)};
+  OpFoldResult strides[] = {b.getIndexAttr(stride), b.getIndexAttr(1)};
+  Value source = memref::ReinterpretCastOp::create(b, b.getLoc(), type, hidden, b.getIndexAttr(0),
+                                                   sizes, strides);
+  Value rounded = allocate(b, kDynamic, format.getElementType(context),
+                           b.mul(rows.padded, format.stride(weight.k)));
+  call(b, getRoundRowsKernel(module, type, weight.k, format, target),
+       {source, rows.lists.blocks, rows.lists.counts, rounded}, op, "round");
+  return rounded;
 }
 
 void Lowering::product(KernelBuilder &b, Operation *op, const ExpertRows &rows, func::FuncOp kernel,
@@ -223,13 +250,19 @@ FailureOr<Value> Lowering::feedForward(KernelBuilder &b, Operation *op, const Ex
   FailureOr<PackedWeight> downWeight = pack(b, op, operands.down, bank);
   if (failed(downWeight))
     return failure();
-  Value packed = packRows(b, op, rows, source, rowOfSource, scales);
+  Value packed = packRows(b, op, rows, RowFormat::of(*up), source, rowOfSource, scales);
   int64_t columns = hiddenColumns(*up, operands.activation);
-  RowFormat format{up->roundsToBF16};
+  // An 8-bit integer is known only when all columns of its block are.
+  RowFormat read = RowFormat::of(*downWeight);
+  RowFormat format = read.operands == Operands::Int8 ? RowFormat() : read;
   Value hidden = allocate(b, kDynamic, format.getElementType(context),
                           b.mul(rows.padded, format.stride(columns)));
-  product(b, op, rows, getUpKernel(module, *up, operands.activation, target), packed, hidden, *up,
-          "up");
+  product(b, op, rows, getUpKernel(module, *up, operands.activation, format, target), packed,
+          hidden, *up, "up");
+  if (read.operands == Operands::Int8) {
+    hidden = roundRows(b, op, rows, hidden, format.stride(columns), *downWeight);
+    columns = downWeight->k;
+  }
   return down(b, op, rows, hidden, columns, *downWeight);
 }
 
@@ -238,7 +271,7 @@ FailureOr<Value> Lowering::groupedProduct(KernelBuilder &b, Operation *op, const
   FailureOr<PackedWeight> weight = pack(b, op, from, nextBank());
   if (failed(weight))
     return failure();
-  Value packed = packRows(b, op, rows, source, rows.self);
+  Value packed = packRows(b, op, rows, RowFormat::of(*weight), source, rows.self);
   return down(b, op, rows, packed, weight->k, *weight);
 }
 
@@ -420,7 +453,7 @@ LogicalResult Lowering::linear(KernelBuilder &b, Operation *op, Value x, const W
   if (failed(weight))
     return failure();
   Value padded = b.add(b.dim(x, 0), target.forF32().blockRows().back());
-  Value packed = allocate(b, kDynamic, f32(), b.mul(padded, RowFormat{false}.stride(weight->k)));
+  Value packed = allocate(b, kDynamic, f32(), b.mul(padded, RowFormat().stride(weight->k)));
   SmallVector<Value> operands = {x, packed, y};
   llvm::append_range(operands, weight->operands());
   call(b,

@@ -25,8 +25,12 @@ namespace mlir::moe::cpu {
 /// Columns of a weight panel: two AVX-512 registers of f32, the same on every ISA.
 constexpr int64_t kPanelWidth = 32;
 
-/// How rows of bf16 are multiplied: pair by pair; by AMX; or as by AMX, with vectors, to test it
-/// where there is none.
+/// What the products of experts multiply: f32; rows and weights rounded to bf16, by AVX512-BF16;
+/// or rows rounded to 8-bit integers with the codes of quantized weights.
+enum class Operands { F32, BF16, Int8 };
+
+/// How blocks of many rows are multiplied: as others; by AMX; or as by AMX, with vectors, to test
+/// it where there is none.
 enum class Tiles { None, AMX, Vectors };
 
 /// What the kernels need to know of the machine.
@@ -34,13 +38,18 @@ struct KernelTarget {
   /// Lanes of f32 in a vector register: 4, 8 or 16. 32 are the threads of a GPU's warp, each
   /// of which holds one element of a vector (see --moe-to-gpu).
   int64_t lanes;
-  /// Whether experts multiply numbers rounded to bf16, by AVX512-BF16.
-  bool roundsToBF16 = false;
-  /// With roundsToBF16.
+  Operands operands = Operands::F32;
+  /// With operands other than f32.
   Tiles tiles = Tiles::None;
+  /// Whether AVX512-VNNI or AVX-VNNI multiplies 8-bit integers.
+  bool hasVNNI = false;
+  /// Data caches of a core.
+  int64_t l1Bytes = 32 << 10, l2Bytes = 1 << 20;
 
   /// For products in f32.
-  KernelTarget forF32() const { return {lanes}; }
+  KernelTarget forF32() const {
+    return {lanes, Operands::F32, Tiles::None, hasVNNI, l1Bytes, l2Bytes};
+  }
   /// Vector registers that hold one panel row.
   int64_t panelVectors() const { return kPanelWidth / lanes; }
   /// Logits of a token that stay in registers, half of those that there are.
@@ -51,26 +60,40 @@ struct KernelTarget {
   /// Tokens of a parallel task: enough work that drawing the task costs little. A GPU does
   /// not draw tasks.
   int64_t tokensPerTask() const { return isWarp() ? 1 : 16; }
-  /// Sums that fit into the register file (32 with AVX-512, else 16) beside a panel row,
-  /// a broadcast, and what makes floats of codes.
-  int64_t maxAccumulators() const { return lanes >= 16 ? 24 : 12; }
+
+  // The cost model of products, from which all sizes of blocks follow.
+
+  int64_t numRegisters() const { return lanes >= 16 ? 32 : 16; }
+  /// Sums in registers. A quarter of these is for a panel row, a broadcast, and what makes
+  /// floats of codes.
+  int64_t maxAccumulators() const { return numRegisters() * 3 / 4; }
   /// Sums that are needed to always have a multiply-add to start: at most two start in a
   /// cycle, and each takes four.
   int64_t minAccumulators() const { return 8; }
   /// Numbers of rows that a block may have, rising; the sums of the largest fit into
-  /// registers. Few rows go without any waste, since arithmetic bounds most products of
-  /// five and more rows.
+  /// registers, since a step loads a panel row once for all of them. Up to four rows go without
+  /// any padding, more with one row of it at most: arithmetic bounds most products of five and
+  /// more rows.
   SmallVector<int64_t> blockRows() const {
+    // Half a tile and less is bound by memory, and multiplied as without tiles.
+    bool hasTiles = tiles != Tiles::None;
+    int64_t most = hasTiles ? 8 : std::max<int64_t>(1, maxAccumulators() / panelVectors());
+    SmallVector<int64_t> rows;
+    for (int64_t number = 1; number <= most; number += number < 4 ? 1 : 2)
+      rows.push_back(number);
     // One or two tiles of rows; with two of columns, sums and operands are all eight tiles of
-    // AMX. Fewer rows are bound by memory, and multiplied pair by pair.
-    if (tiles != Tiles::None)
-      return {1, 2, 3, 4, 6, 8, 16, 32};
-    if (lanes >= 16)
-      return {1, 2, 3, 4, 6, 8, 10, 12};
-    if (lanes == 8)
-      return {1, 2, 3};
-    return {1};
+    // AMX.
+    if (hasTiles)
+      rows.append({16, 32});
+    return rows;
   }
+  /// Weights are asked for this far ahead, beyond the end of a task too: the worker's next task
+  /// most often reads what follows. At least what memory delivers to a core until it answers (100
+  /// ns at 30 GB/s: 3 KiB), and a quarter of L1, whose other parts are for the block's rows.
+  int64_t prefetchBytes() const { return l1Bytes / 4; }
+  /// Bytes of weights that a task reads at least, if there are as many: reading them takes longer
+  /// than to draw a task (2 µs at 30 GB/s), and they stay in L2 beside the rows that pass by.
+  int64_t taskBytes() const { return l2Bytes / 16; }
 };
 
 /// A builder with a location and the target, and shorthands for what kernels use most.

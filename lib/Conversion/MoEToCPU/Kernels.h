@@ -10,6 +10,11 @@
 
 namespace mlir::moe::cpu {
 
+/// Columns of K that are summed before they are added to the total. Blocks of
+/// quantized weights, powers of two, divide it or are divided by it.
+constexpr int64_t kColumnsPerChunk = 256;
+constexpr int64_t kLineBytes = 64;
+
 /// A packed matrix bank as a kernel sees it: panels, and for quantized weights their
 /// scales and zero points. Values are absent (null) where there is no such thing.
 struct PackedWeight {
@@ -26,13 +31,18 @@ struct PackedWeight {
   Value rawGate;     ///< The gate rows when they are separate.
   Value rawBias;     ///< [E,N] or null.
   Value rawGateBias; ///< [E,N] or null.
+  /// Scratch f32 [workers, 1, K, 32] for the panel of codes that a worker is multiplying several
+  /// blocks of rows with; null otherwise.
+  Value floats;
+  /// Panels are scratch that was just written: they are not asked for ahead.
+  bool isCached = false;
   Glu glu = Glu::None;
   Layout layout = Layout::OutIn;
   /// Element (k / 2, 2c + k mod 2) of a panel is (k, c): as bf16 is multiplied and summed by
   /// pairs. So are all packed bf16 weights of an even K.
   bool pairs = false;
-  /// The product rounds rows and weights to bf16 (KernelTarget::roundsToBF16).
-  bool roundsToBF16 = false;
+  /// What the product multiplies; Int8 only where `bits` is not 0.
+  Operands productOf = Operands::F32;
   int64_t bits = 0;  ///< 0: panels hold floats; else width of a code.
   int64_t block = 0; ///< Columns along K with one scale; K when row-wise.
   int64_t n = 0;     ///< Rows of the logical weight.
@@ -80,24 +90,31 @@ SoftmaxStatistics emitSoftmaxStatistics(KernelBuilder &b, Value logits, Value to
 Value emitActivation(KernelBuilder &b, ActivationAttr activation, Value gate, Value linear);
 
 /// Columns of a task's panel group: enough bytes that drawing the task costs little.
-int64_t panelsPerTask(const PackedWeight &weight);
+int64_t panelsPerTask(const PackedWeight &weight, KernelTarget target);
 
 /// How the rows that a product reads are stored, one after the other. Rows of f32 are an odd number
 /// of cache lines apart, so that those of a block are in different sets of the cache. When products
 /// round to bf16 the rows are bf16, each at a multiple of two elements: pairs are contiguous, which
-/// AVX512-BF16 broadcasts and AMX loads as tiles.
+/// AVX512-BF16 broadcasts and AMX loads as tiles. Rows of 8-bit integers are described in
+/// IntegerProduct.h.
 struct RowFormat {
-  bool isBF16;
+  Operands operands = Operands::F32;
+  int64_t block = 0; ///< Int8: columns with one scale
 
-  Type getElementType(MLIRContext *context) const {
-    return isBF16 ? Type(BFloat16Type::get(context)) : Type(Float32Type::get(context));
+  /// Rows that `weight` is multiplied with.
+  static RowFormat of(const PackedWeight &weight) {
+    return {weight.productOf, weight.productOf == Operands::Int8 ? weight.block : 0};
   }
+  Type getElementType(MLIRContext *context) const;
   /// Elements that a row of that many columns takes.
-  int64_t stride(int64_t columns) const {
-    constexpr int64_t perLine = 16;
-    return isBF16 ? llvm::alignTo(columns, 2) : (llvm::divideCeil(columns, perLine) | 1) * perLine;
-  }
+  int64_t stride(int64_t columns) const;
+  /// For names of kernels; empty for f32.
+  std::string key() const;
 };
+
+/// Asks for `count` rows of a panel (or of its scales) from `row` on, or of what follows.
+void emitPrefetch(KernelBuilder &b, Value panels, Value expert, Value panel, Value row,
+                  int64_t count);
 
 /// Rows of a panel product: accumulators of `rows` rows by one panel, over all k.
 /// `a` holds the rows, `stride` elements apart, from element `aBase` on. Returns
@@ -122,12 +139,17 @@ struct RoutingLists {
 /// is `full`, experts of -1 are skipped; their positions are not written.
 func::FuncOp getRoutingListsKernel(ModuleOp module, int64_t experts, int64_t k, bool full,
                                    KernelTarget target);
-/// pack: x [T,H], blocks, rowToken, counts, packed [P·stride] as RowFormat says; with `scaled` then
+/// pack: x [T,H], blocks, rowToken, counts, packed [P·stride] as `format` says; with `scaled` then
 /// a factor of each row, f32 [S].
-func::FuncOp getPackRowsKernel(ModuleOp module, MemRefType x, bool scaled, KernelTarget target);
-/// up: packed, active, first, blocks, counts, hidden [P·stride] likewise, weights.
+func::FuncOp getPackRowsKernel(ModuleOp module, MemRefType x, bool scaled, RowFormat format,
+                               KernelTarget target);
+/// round: the same for the first `columns` columns of rows that are at their padded places already:
+/// x [P,stride], blocks, counts, packed.
+func::FuncOp getRoundRowsKernel(ModuleOp module, MemRefType x, int64_t columns, RowFormat format,
+                                KernelTarget target);
+/// up: packed, active, first, blocks, counts, hidden [P·stride] of `hidden`, f32 or bf16, weights.
 func::FuncOp getUpKernel(ModuleOp module, const PackedWeight &weight, ActivationAttr activation,
-                         KernelTarget target);
+                         RowFormat hidden, KernelTarget target);
 /// down: hidden, active, first, blocks, counts, rows f32 [P, Hpad], weights.
 func::FuncOp getDownKernel(ModuleOp module, const PackedWeight &weight, int64_t hiddenStride,
                            KernelTarget target);

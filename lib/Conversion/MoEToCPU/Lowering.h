@@ -171,8 +171,11 @@ protected:
   FailureOr<PackedWeight> pack(KernelBuilder &b, Operation *op, const WeightOperands &from,
                                StringAttr bank, bool perWorker = true);
   /// Rows `rowOfSource` of `source` (times `scales`, if not null) in packed blocks.
-  Value packRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value source,
-                 Value rowOfSource, Value scales = {});
+  Value packRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, RowFormat format,
+                 Value source, Value rowOfSource, Value scales = {});
+  /// Packed rows f32, `stride` elements apart, as `weight` is multiplied with.
+  Value roundRows(KernelBuilder &b, Operation *op, const ExpertRows &rows, Value hidden,
+                  int64_t stride, const PackedWeight &weight);
   void product(KernelBuilder &b, Operation *op, const ExpertRows &rows, func::FuncOp kernel,
                Value source, Value result, const PackedWeight &weight, StringRef phase);
   /// Packed rows times a weight: padded rows f32 [P, N rounded up to panels].

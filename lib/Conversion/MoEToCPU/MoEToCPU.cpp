@@ -77,21 +77,35 @@ struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
       module.emitError() << "vector-bits = " << vectorBits << ", expected 128, 256 or 512";
       return signalPassFailure();
     }
-    if (computeBF16 && vectorBits != 512) {
-      module.emitError() << "compute-bf16 needs vector-bits = 512";
+    auto operands = llvm::StringSwitch<std::optional<Operands>>(operandType)
+                        .Case("f32", Operands::F32)
+                        .Case("bf16", Operands::BF16)
+                        .Case("int8", Operands::Int8)
+                        .Default(std::nullopt);
+    if (!operands || (*operands == Operands::BF16 && vectorBits != 512)) {
+      module.emitError() << "operands = " << operandType
+                         << ", expected f32, int8, or bf16 with vector-bits = 512";
       return signalPassFailure();
     }
-    auto tiles = llvm::StringSwitch<std::optional<Tiles>>(bf16Tiles)
+    auto tiles = llvm::StringSwitch<std::optional<Tiles>>(tileUnit)
                      .Case("none", Tiles::None)
                      .Case("amx", Tiles::AMX)
                      .Case("vectors", Tiles::Vectors)
                      .Default(std::nullopt);
-    if (!tiles || (*tiles != Tiles::None && !computeBF16)) {
-      module.emitError() << "bf16-tiles = " << bf16Tiles
-                         << ", expected none, or amx or vectors with compute-bf16";
+    bool canTile = operands != Operands::F32 && vectorBits == 512;
+    if (!tiles || (*tiles != Tiles::None && !canTile)) {
+      module.emitError() << "tiles = " << tileUnit
+                         << ", expected none, or amx or vectors with operands = bf16 or int8 and "
+                            "vector-bits = 512";
       return signalPassFailure();
     }
-    KernelTarget target = {vectorBits / 32, computeBF16, *tiles};
+    if (l1Bytes < 4096 || l2Bytes < l1Bytes) {
+      module.emitError()
+          << "l1-bytes = " << l1Bytes << " and l2-bytes = " << l2Bytes
+          << ", expected at least 4096, and the second not to be less than the first";
+      return signalPassFailure();
+    }
+    KernelTarget target = {vectorBits / 32, *operands, *tiles, hasVNNI, l1Bytes, l2Bytes};
     Lowering lowering(module, target);
     if (failed(lowerAll(module, lowering, target)))
       signalPassFailure();

@@ -10,6 +10,45 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::cpu;
 
+/// Tiles beside each other that a panel takes.
+static constexpr int64_t columnTiles = kPanelWidth / kTileRows;
+
+/// All tiles have one shape, 16 rows of 64 bytes, so that one configuration is enough.
+static amx::TileType type(Type element) {
+  return amx::TileType::get({kTileRows, 512 / int64_t(element.getIntOrFloatBitWidth())}, element);
+}
+
+static SmallVector<Value> emitZeroTiles(KernelBuilder &b, int64_t rows, Type element) {
+  SmallVector<Value> tiles;
+  for (int64_t i = 0; i < rows / kTileRows * columnTiles; ++i)
+    tiles.push_back(amx::TileZeroOp::create(b, b.getLoc(), type(element)));
+  return tiles;
+}
+
+/// Tiles of `element`, stored on the stack; returns where.
+static Value emitStoreTiles(KernelBuilder &b, int64_t rows, Type element, ValueRange tiles) {
+  auto buffer = MemRefType::get({rows, kPanelWidth}, element);
+  Value memory = memref::AllocaOp::create(b, b.getLoc(), buffer, b.getI64IntegerAttr(64));
+  for (auto [i, tile] : llvm::enumerate(tiles)) {
+    int64_t row = i / columnTiles, column = i % columnTiles;
+    amx::TileStoreOp::create(b, b.getLoc(), memory,
+                             ValueRange{b.index(row * kTileRows), b.index(column * kTileRows)},
+                             tile, /*stride=*/Value());
+  }
+  return memory;
+}
+
+/// Vectors of what is in `memory` [rows, kPanelWidth].
+static SmallVector<Value> emitLoadVectors(KernelBuilder &b, int64_t rows, Value memory) {
+  auto vector = b.vectorType(cast<MemRefType>(memory.getType()).getElementType());
+  SmallVector<Value> vectors;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t v = 0; v < b.target.panelVectors(); ++v)
+      vectors.push_back(vector::LoadOp::create(
+          b, b.getLoc(), vector, memory, ValueRange{b.index(r), b.index(v * b.target.lanes)}));
+  return vectors;
+}
+
 namespace {
 /// The sums of a block, and how a step of K adds to them.
 class TileMath {
@@ -34,12 +73,7 @@ public:
   SmallVector<Value> toVectors(ValueRange sums) override;
 
 private:
-  static constexpr int64_t columnTiles = kPanelWidth / kTileRows;
   int64_t rowTiles() { return op.rows / kTileRows; }
-  /// All tiles have one shape, 16 rows of 64 bytes, so that one configuration is enough.
-  amx::TileType type(Type element) {
-    return amx::TileType::get({kTileRows, 512 / int64_t(element.getIntOrFloatBitWidth())}, element);
-  }
 };
 
 /// The same with the sums in vectors.
@@ -54,13 +88,7 @@ public:
 };
 } // namespace
 
-SmallVector<Value> AMXMath::zeros() {
-  SmallVector<Value> tiles;
-  for (int64_t i = 0; i < rowTiles(); ++i)
-    for (int64_t j = 0; j < columnTiles; ++j)
-      tiles.push_back(amx::TileZeroOp::create(b, b.getLoc(), type(b.getF32Type())));
-  return tiles;
-}
+SmallVector<Value> AMXMath::zeros() { return emitZeroTiles(b, op.rows, b.getF32Type()); }
 
 SmallVector<Value> AMXMath::step(Value k, int64_t pairs, ValueRange sums) {
   Type bf16 = b.getBF16Type();
@@ -85,18 +113,7 @@ SmallVector<Value> AMXMath::step(Value k, int64_t pairs, ValueRange sums) {
 }
 
 SmallVector<Value> AMXMath::toVectors(ValueRange sums) {
-  auto type = MemRefType::get({op.rows, kPanelWidth}, b.getF32Type());
-  Value memory = memref::AllocaOp::create(b, b.getLoc(), type, b.getI64IntegerAttr(64));
-  for (int64_t i = 0; i < rowTiles(); ++i)
-    for (int64_t j = 0; j < columnTiles; ++j)
-      amx::TileStoreOp::create(b, b.getLoc(), memory,
-                               ValueRange{b.index(i * kTileRows), b.index(j * kTileRows)},
-                               sums[i * columnTiles + j], /*stride=*/Value());
-  SmallVector<Value> vectors;
-  for (int64_t r = 0; r < op.rows; ++r)
-    for (int64_t v = 0; v < b.target.panelVectors(); ++v)
-      vectors.push_back(b.loadVector(memory, {b.index(r), b.index(v * b.target.lanes)}));
-  return vectors;
+  return emitLoadVectors(b, op.rows, emitStoreTiles(b, op.rows, b.getF32Type(), sums));
 }
 
 SmallVector<Value> VectorMath::step(Value k, int64_t pairs, ValueRange sums) {
@@ -135,4 +152,38 @@ SmallVector<Value> mlir::moe::cpu::emitTileProduct(KernelBuilder &b, const TileO
   if (rest > 0)
     sums = VectorMath(b, op).step(b.index(whole), llvm::divideCeil(rest, 2), sums);
   return sums;
+}
+
+//===----------------------------------------------------------------------===//
+// Integers
+//===----------------------------------------------------------------------===//
+
+SmallVector<Value> mlir::moe::cpu::emitIntegerTiles(KernelBuilder &b, int64_t rows) {
+  return emitZeroTiles(b, rows, b.getI32Type());
+}
+
+SmallVector<Value> mlir::moe::cpu::emitIntegerTileStep(KernelBuilder &b, Value a, Value at,
+                                                       int64_t stride, int64_t rows, Value codes,
+                                                       ValueRange sums) {
+  amx::TileType bytes = type(b.getI8Type());
+  SmallVector<Value> right, result;
+  for (int64_t j = 0; j < columnTiles; ++j)
+    right.push_back(amx::TileLoadOp::create(b, b.getLoc(), bytes, codes,
+                                            ValueRange{b.index(0), b.index(64 * j)},
+                                            /*stride=*/Value()));
+  for (int64_t i = 0; i < rows / kTileRows; ++i) {
+    Value left = amx::TileLoadOp::create(b, b.getLoc(), bytes, a, b.add(at, i * kTileRows * stride),
+                                         b.index(stride));
+    for (int64_t j = 0; j < columnTiles; ++j) {
+      Value sum = sums[i * columnTiles + j];
+      result.push_back(amx::TileMulIOp::create(b, b.getLoc(), sum.getType(), left, right[j], sum,
+                                               /*isZextLhs=*/false, /*isZextRhs=*/true));
+    }
+  }
+  return result;
+}
+
+SmallVector<Value> mlir::moe::cpu::emitIntegerTileVectors(KernelBuilder &b, int64_t rows,
+                                                          ValueRange sums) {
+  return emitLoadVectors(b, rows, emitStoreTiles(b, rows, b.getI32Type(), sums));
 }

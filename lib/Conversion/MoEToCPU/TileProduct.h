@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 // Products of rows of bf16 by tiles: AMX, and the same loops with AVX512-BF16 in place of its
-// instructions, for machines that have no tiles. The amx dialect is used here only.
+// instructions, for machines that have no tiles. The amx dialect is used here only, for integers
+// too.
 
 #ifndef MOEC_LIB_CONVERSION_MOETOCPU_TILEPRODUCT_H
 #define MOEC_LIB_CONVERSION_MOETOCPU_TILEPRODUCT_H
@@ -26,6 +27,17 @@ struct TileOperands {
 
 /// rows × panelVectors() vectors of f32: the sums over all of K, in its order.
 SmallVector<Value> emitTileProduct(KernelBuilder &b, const TileOperands &operands);
+
+// Tiles of sums of 8-bit integers, by AMX: signed rows times unsigned codes.
+
+/// The tiles of sums of `rows` rows, a multiple of kTileRows, and a panel: zeros.
+SmallVector<Value> emitIntegerTiles(KernelBuilder &b, int64_t rows);
+/// sums + `rows` rows of 64 bytes, `stride` apart, from byte `at` of `a` on, times `codes`: i8
+/// [16, 128], four columns of K of a panel column side by side.
+SmallVector<Value> emitIntegerTileStep(KernelBuilder &b, Value a, Value at, int64_t stride,
+                                       int64_t rows, Value codes, ValueRange sums);
+/// rows × panelVectors() vectors of i32 from tiles.
+SmallVector<Value> emitIntegerTileVectors(KernelBuilder &b, int64_t rows, ValueRange sums);
 
 } // namespace mlir::moe::cpu
 

@@ -8,6 +8,7 @@
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/TargetParser/Host.h"
 #include "llvm/TargetParser/X86TargetParser.h"
@@ -128,13 +129,38 @@ static bool needsAllOf(const Machine &a, const Machine &b) {
   return std::includes(a.features.begin(), a.features.end(), b.features.begin(), b.features.end());
 }
 
+/// "l2=2M": bytes, or KiB or MiB with a K or M behind the number.
+static Error setCache(Machine &machine, StringRef text) {
+  auto [key, number] = text.split('=');
+  int64_t unit = number.consume_back("K") ? 1 << 10 : number.consume_back("M") ? 1 << 20 : 1;
+  int64_t *bytes = StringSwitch<int64_t *>(key)
+                       .Case("l1", &machine.l1Bytes)
+                       .Case("l2", &machine.l2Bytes)
+                       .Default(nullptr);
+  int64_t size;
+  // Far beyond any core's.
+  constexpr int64_t most = int64_t(1) << 30;
+  if (!bytes || number.getAsInteger(10, size) || size <= 0 || size > most / unit ||
+      size * unit < 4096)
+    return createStringError(formatv("--cpu: '{0}' is no cache; expected l1=SIZE or l2=SIZE, from "
+                                     "4K to 1024M",
+                                     text));
+  *bytes = size * unit;
+  return Error::success();
+}
+
 Expected<std::vector<Machine>> Machine::getLevels(StringRef names) {
-  if (names == "multi")
-    names = "x86-64-v3,x86-64-v4,sapphirerapids";
   SmallVector<StringRef> parts;
-  names.split(parts, ',');
+  (names == "multi" ? "x86-64-v3,x86-64-v4,sapphirerapids" : names).split(parts, ',');
   std::vector<Machine> levels;
   for (StringRef name : parts) {
+    if (name.contains('=')) {
+      if (levels.empty())
+        return createStringError(formatv("--cpu: '{0}' comes before the name of a CPU", name));
+      if (Error error = setCache(levels.back(), name))
+        return error;
+      continue;
+    }
     Expected<Machine> machine = get(name);
     if (!machine)
       return machine.takeError();
@@ -146,5 +172,9 @@ Expected<std::vector<Machine>> Machine::getLevels(StringRef names) {
                     earlier.name, name));
     levels.push_back(std::move(*machine));
   }
+  for (const Machine &machine : levels)
+    if (machine.l1Bytes > machine.l2Bytes)
+      return createStringError(formatv("--cpu: '{0}' has a larger L1 ({1} bytes) than L2 ({2})",
+                                       machine.name, machine.l1Bytes, machine.l2Bytes));
   return levels;
 }

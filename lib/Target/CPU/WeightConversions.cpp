@@ -72,8 +72,9 @@ static uint16_t toF16(float value) {
   return sign | ((magnitude - ((127u - 15u) << 23)) >> 13);
 }
 
-/// Elements of `type` from `first` on, at any address.
-static void readFloats(Type type, const char *in, int64_t first, MutableArrayRef<float> out) {
+float mlir::moe::roundToBF16(float value) { return fromBF16(toBF16(value)); }
+
+void mlir::moe::readFloats(Type type, const char *in, int64_t first, MutableArrayRef<float> out) {
   if (type.isF32()) {
     std::memcpy(out.data(), in + first * sizeof(float), out.size() * sizeof(float));
     return;

@@ -10,6 +10,11 @@
 
 namespace mlir::moe {
 
+/// Elements of `type` (f32, f16 or bf16) from `first` on, at any address.
+void readFloats(Type type, const char *in, int64_t first, MutableArrayRef<float> out);
+/// To nearest, ties to even.
+float roundToBF16(float value);
+
 /// `count` elements of `from` (f32, f16 or bf16) at any address to `to` (f16 or bf16).
 /// Adds what that changes to `error`.
 void convertElements(Type from, Type to, const char *in, int64_t count, char *out,

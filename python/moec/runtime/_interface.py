@@ -8,6 +8,8 @@ import ctypes
 
 ABI_VERSION = 1
 OPEN_PREFETCH = 1
+OPEN_POPULATE = 2
+OPEN_HUGE_PAGES = 4
 
 # The names of moec_status.
 STATUS_NAMES = ("OK", "ARGUMENT", "TENSOR", "WEIGHTS", "CPU", "MEMORY", "RUN", "PARALLEL", "DEVICE")

@@ -16,7 +16,7 @@ from ._arrays import Array
 from ._context import Context, ParallelFor, stream_of
 from ._dlpack import CPU, CUDA, Tensor
 from ._errors import MoecError
-from ._interface import ABI_VERSION, HANDLE, OPEN_PREFETCH, Options
+from ._interface import ABI_VERSION, HANDLE, OPEN_HUGE_PAGES, OPEN_POPULATE, OPEN_PREFETCH, Options
 from ._library import Entry, Library, TensorInfo
 
 if TYPE_CHECKING:
@@ -52,13 +52,16 @@ class Model:
         weights: str | os.PathLike[str] | None = None,
         threads: int = 0,
         prefetch: bool = False,
+        populate: bool = False,
+        huge_pages: bool = False,
         device: str | None = None,
     ) -> None:
         """Loads the code; the weights are opened by `open`, or by the first run."""
         self.library = Library(package)
         self._weights = weights
         self._threads = threads
-        self._flags = OPEN_PREFETCH if prefetch else 0
+        flags = {OPEN_PREFETCH: prefetch, OPEN_POPULATE: populate, OPEN_HUGE_PAGES: huge_pages}
+        self._flags = sum(flag for flag, is_set in flags.items() if is_set)
         self._device = _parse_device(device)
         self._info = self.library.info
         self._handle = HANDLE()
@@ -252,6 +255,8 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     threads: int = 0,
     prefetch: bool = False,
+    populate: bool = False,
+    huge_pages: bool = False,
     device: str | None = None,
 ) -> Model:
     """Opens a package NAME.moec. Takes milliseconds at any size: the weights are mapped into memory
@@ -259,10 +264,13 @@ def load(
 
     `weights`: the weights file, if it is not NAME.safetensors in the package. `threads`: the most
     that work at the same time in a run; 0: all processors, or OMP_NUM_THREADS. `prefetch`: read the
-    whole weights file ahead. `device`: "cpu", "cuda" or "cuda:N", for which the package must have
-    code; None: a CUDA device if there is one and the package has code for it. Weights are copied to
-    a CUDA device.
+    whole weights file ahead. `populate`: read and map all of it before this returns, so that no run
+    waits for a page that it touches first. `huge_pages`: copy it into memory of this process, of huge
+    pages where the system gives them. `device`: "cpu", "cuda" or "cuda:N", for which the package
+    must have code; None: a CUDA device if there is one and the package has code for it. Weights are
+    copied to a CUDA device.
 
     Raises MoecError: "PACKAGE", "WEIGHTS", "CPU", "DEVICE", "MEMORY".
     """
-    return Model(package, weights=weights, threads=threads, prefetch=prefetch, device=device).open()
+    options = {"prefetch": prefetch, "populate": populate, "huge_pages": huge_pages}
+    return Model(package, weights=weights, threads=threads, device=device, **options).open()

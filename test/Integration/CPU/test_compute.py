@@ -13,6 +13,7 @@ from harness import FIXTURES, run, tool
 from moec.runtime import load
 from onnx import TensorProto, helper, numpy_helper
 from references import moe as definition
+from references import splitmix
 from references.evaluate import relative_error
 
 TINYMOE = FIXTURES / "tinymoe"
@@ -111,7 +112,7 @@ def package_of_tiles(compiler, folder, model, *flags):
     before, after = folder / "before.mlir", folder / "after.mlir"
     last = "convert-weights" if flags else "fuse-moe"
     compiler.run(compiler.save(model), CPU, *flags, f"--compile-to={last}", "-o", before)
-    options = "vector-bits=512 compute-bf16=true bf16-tiles=vectors"
+    options = "vector-bits=512 operands=bf16 tiles=vectors"
     run(tool("moe-opt"), before, f"--moe-to-cpu={options}", "--mlir-print-debuginfo", "-o", after)
     text = after.read_text()
     assert f'moe.phase = "{last}"' in text
@@ -168,6 +169,43 @@ def test_weight_types(compiler, name):
         routes = definition.route_moe(logits.astype(np.float64), K, True)
         expected = evaluate(x, *routes, *weights, lambda h: h / (1 + np.exp(-h)))
         assert relative_error(results[1], expected) < 1e-3
+
+
+class Gated:
+    """Forms of a gated network, whose gate rows are every other one, or an operand of their own."""
+
+    interleaved = {"activation_type": "swiglu", "swiglu_fusion": 1}, ["x", "logits", "up", "bias", "down"]
+    separate = {"activation_type": "silu"}, ["x", "logits", "gate", "", "down", "", "linear"]
+
+
+@pytest.mark.parametrize("form", ["interleaved", "separate"])
+def test_report(compiler, form):
+    """The error of the first expert on rows of the documented generator."""
+    random = np.random.default_rng(3)
+    up, down, bias = (random.normal(size=size).astype(np.float32) / 8 for size in ((E, 192, 64), (E, 64, 96), (E, 192)))
+    model = build((up, down), "silu")
+    attributes, inputs = getattr(Gated, form)
+    tensors = {"up": up, "gate": up[:, ::2], "linear": up[:, 1::2], "down": down, "bias": bias}
+    node = helper.make_node("MoE", inputs, ["y"], domain="com.microsoft", k=K, normalize_routing_weights=1, **attributes)
+    model.graph.node[0].CopyFrom(node)
+    model.graph.ClearField("initializer")
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(tensors[name]), name) for name in inputs if name in tensors
+    )
+    (entry,) = compiler.package(model, CPU, "--compute=bf16").report["rounding"]
+    assert (entry["op"], entry["compute"]) == ("moe.experts", "bf16")
+
+    def evaluate_first(rounding):
+        results = []
+        for x in splitmix.normal(4, 64):
+            first = rounding(up[0]) @ rounding(x) + (bias[0].astype(np.float64) if form == "interleaved" else 0)
+            gate, linear = first[::2], first[1::2]
+            results.append(rounding(down[0]) @ rounding(gate / (1 + np.exp(-gate)) * linear))
+        return np.array(results)
+
+    error = splitmix.relative_rms(evaluate_first(rounded), evaluate_first(lambda a: a.astype(np.float64)))
+    assert 1e-4 < error < 2e-2
+    assert entry["relative_rms_error"] == pytest.approx(error, rel=1e-3)
 
 
 @needs_bf16

@@ -156,3 +156,14 @@ def test_avx512_is_refused(compiler, tinymoe, haswell):
     package = compiler.package(tinymoe.model("layer0_moe"), "--cpu=x86-64-v4")
     done = haswell(tool("moe-run"), package.path, "--time", "--dim=tokens=1", check=False)
     assert done.returncode and "this CPU does not have 'avx512" in done.stderr
+
+
+def test_caches(compiler, tinymoe):
+    """Sizes of caches change the code, and no result."""
+    model, (inputs, _) = tinymoe.model("layer1_qmoe_int4"), tinymoe.recorded("layer1_qmoe_int4")
+    packages = [compiler.package(model, f"--cpu=x86-64-v3{caches}") for caches in ("", ",l1=64K,l2=64M")]
+    assert [package.report["target"]["l1_bytes"] for package in packages] == [32 << 10, 64 << 10]
+    assert [package.report["target"]["l2_bytes"] for package in packages] == [1 << 20, 64 << 20]
+    assert packages[0].library.read_bytes() != packages[1].library.read_bytes()
+    (first, _), (second, _) = (compute(package, inputs) for package in packages)
+    assert all(np.array_equal(first[name], second[name]) for name in first)

@@ -4,6 +4,7 @@
 exit status that it gives."""
 
 import dataclasses
+import os
 import re
 import resource
 import shutil
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import spellings
-from harness import ROOT, run, tool
+from harness import BUILD, ROOT, run, tool
 from onnx import TensorProto, helper
 from references import generate
 from safetensors.numpy import save_file
@@ -125,10 +126,14 @@ def with_value(value):
 COMPILATIONS = [
     (generate.build(MOE), ["--cpu=saphirerapids"]),
     (generate.build(MOE), ["--cpu=x86-64-v4,x86-64-v3"]),
+    (generate.build(MOE), ["--cpu=x86-64-v4,l3=1M"]),
+    (generate.build(MOE), ["--cpu=l2=1M,x86-64-v4"]),
+    (generate.build(MOE), ["--cpu=x86-64-v4,l1=2M"]),
     (generate.build(MOE), ["--cpu=multi", "--compile-to=llvm"]),
     ('module attributes {moe.phase = "llvm"} {}', ["--cpu=multi"]),
     (generate.build(MOE), ["--compute=bf16", "--cpu=x86-64-v4"]),
     (generate.build(MOE), ["--compute=bf16", "--cpu=znver4", "-O0"]),
+    (generate.build(MOE), ["--activation-type=int8", "--compute=bf16"]),
     (generate.build(MOE), ["--compile-to=nowhere"]),
     (generate.build(MOE), ["-O1", "-O2"]),
     (generate.build(MOE), ["--compile-to=moe-to-cpu", "-O0"]),
@@ -224,6 +229,11 @@ def run_all(compiler, folder):
     yield run_one(folder / "absent.moec", right)
     yield run_one(good.path, right, "--weights", folder / "cut.safetensors")
     yield run_one(good.path, right, "--weights", folder / "other.safetensors")
+    yield run_one(good.path, right, "--device=cuda")
+    # Found before the system's driver, if there is one.
+    driver = {"LD_LIBRARY_PATH": str(BUILD / "test" / "Runtime" / "Driver"), "FAKE_CUDA_CAPABILITY": "75"}
+    gpu = compiler.package(model, "--target=cuda", "--gpu-format=ptx", "--gpu-arch=sm_80")
+    yield run_one(gpu.path, right, env={**os.environ, **driver})
     yield run_one(good.path, folder / "less.safetensors")
     yield run_one(good.path, folder / "rows.safetensors")
     yield run_one(compiler.package(stated, "-O1").path, right)

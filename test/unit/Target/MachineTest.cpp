@@ -84,6 +84,25 @@ TEST(Machine, Levels) {
               testing::ElementsAre(testing::HasSubstr("code for 'znver4' would never be chosen")));
 }
 
+TEST(Machine, Caches) {
+  Expected<std::vector<Machine>> levels =
+      Machine::getLevels("x86-64-v3,l1=48K,x86-64-v4,l2=2M,l1=65536");
+  ASSERT_TRUE(bool(levels));
+  ASSERT_EQ(levels->size(), 2u);
+  EXPECT_EQ((*levels)[0].l1Bytes, 48 << 10);
+  EXPECT_EQ((*levels)[0].l2Bytes, 1 << 20);
+  EXPECT_EQ((*levels)[1].l1Bytes, 65536);
+  EXPECT_EQ((*levels)[1].l2Bytes, 2 << 20);
+  using testing::ElementsAre, testing::HasSubstr;
+  EXPECT_THAT(getLevelNames("l2=2M,native"), ElementsAre(HasSubstr("before the name of a CPU")));
+  for (const char *wrong : {"l2=", "l2=2G", "l2=-1", "l2=0", "l2=1K", "l2=1025M", "l3=32M",
+                            "l2=99999999999999999999M", "l1", "l1=32 K"})
+    EXPECT_THAT(getLevelNames("x86-64-v3," + std::string(wrong)),
+                ElementsAre(testing::AnyOf(HasSubstr("is no cache"), HasSubstr("unknown CPU"))))
+        << wrong;
+  EXPECT_THAT(getLevelNames("x86-64-v3,l1=2M"), ElementsAre(HasSubstr("larger L1")));
+}
+
 TEST(Machine, UnknownNameSuggests) {
   Expected<Machine> machine = Machine::get("saphirerapids");
   ASSERT_FALSE(bool(machine));

@@ -38,24 +38,39 @@ def MoEToCPUPass : Pass<"moe-to-cpu", "::mlir::ModuleOp"> {
     that are not constant are read as they are: each worker packs the panel that it is
     about to use into scratch of its own.
 
-    Row blocks have 1, 2, 4, 8 or 12 rows with 32 vector registers, 1, 2 or 3 with 16:
-    as many accumulators as fit beside one panel row of 32 columns.
+    Sizes of blocks come from a cost model over the machine (`vector-bits`, `l1-bytes`,
+    `l2-bytes`; see KernelTarget). Three quarters of the vector registers hold sums: blocks have at most
+    12 rows by 32 columns with AVX-512, 3 with AVX2; smaller blocks have 1 to 4 rows, and then an even
+    number. Weights are asked for a quarter of L1 ahead, and a task reads a sixteenth of L2
+    of them at least.
 
-    With `compute-bf16` the products of experts are those of AVX512-BF16: rows, the rows between
+    With `operands=bf16` the products of experts are those of AVX512-BF16: rows, the rows between
     the two products, and weights (after dequantization) are rounded to bfloat16, to nearest,
     ties to even; sums are f32. Rows then stay rows, and so are two columns side by side. With
-    `bf16-tiles` blocks of 16 and 32 rows go through AMX's tiles (`amx`), or through the same
+    `tiles` blocks of 16 and 32 rows go through AMX's tiles (`amx`), or through the same
     loops with vectors, to test these without AMX (`vectors`).
+
+    With `operands=int8` rows are rounded to 8-bit integers, q = round(x · 127 / a) for the largest
+    |x|, a, of as many columns as one scale of the weight covers, and then multiplied with the
+    weight's codes, which have to be constants of 2, 4 or 8 bits with one scale for at least 16.
+    The sum over a range of at most 256 columns is exact, and is multiplied with a / 127 times
+    the weight's scale in f32. So are the rows between the two products rounded. `vnni` says whether
+    there is an instruction for it; else bytes are widened.
 
     Routings compute in f32; float64 operands, and ops inside of regions, are errors.
   }];
   let options = [
     Option<"vectorBits", "vector-bits", "int64_t", "512",
            "width of a vector register (128, 256 or 512)">,
-    Option<"computeBF16", "compute-bf16", "bool", "false",
-           "experts multiply numbers that are rounded to bfloat16, by AVX512-BF16">,
-    Option<"bf16Tiles", "bf16-tiles", "std::string", "\"none\"",
-           "with compute-bf16: none, amx, or vectors, which do what amx does">,
+    Option<"operandType", "operands", "std::string", "\"f32\"",
+           "what products of experts multiply: f32, bf16 or int8">,
+    Option<"tileUnit", "tiles", "std::string", "\"none\"",
+           "how bf16 and int8 go through blocks of many rows: none, amx, or vectors, which do "
+           "what amx does">,
+    Option<"l1Bytes", "l1-bytes", "int64_t", "32768", "data cache of a core, first level">,
+    Option<"l2Bytes", "l2-bytes", "int64_t", "1048576", "data cache of a core, second level">,
+    Option<"hasVNNI", "vnni", "bool", "false",
+           "operands = int8: there is AVX512-VNNI, or AVX-VNNI with vector-bits = 256">,
   ];
   let statistics = [
     Statistic<"numCalls", "calls", "ops replaced by kernel calls">,

@@ -50,7 +50,8 @@ struct Machine {
   /// x86-64 CPU that LLVM knows. The error suggests the nearest known name.
   static llvm::Expected<Machine> get(llvm::StringRef name);
   /// The machines of a comma list of such names, in that order; "multi" stands for
-  /// x86-64-v3,x86-64-v4,sapphirerapids. Fails where
+  /// x86-64-v3,x86-64-v4,sapphirerapids. "l1=48K" and "l2=2M" after a name replace the sizes of its
+  /// caches. Fails where
   /// a level would never be chosen, because a later one needs no feature that it lacks.
   static llvm::Expected<std::vector<Machine>> getLevels(llvm::StringRef names);
   /// A machine with exactly these features and what they imply.

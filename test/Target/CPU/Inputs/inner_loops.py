@@ -36,10 +36,10 @@ def describe(loop):
         return sum(bool(re.match(pattern, f"{name} {operands}")) for _, name, operands in loop)
 
     counts = {
-        "multiply-adds": count(r"vfmadd|vdpbf16ps"),
-        "broadcasts": count(r"vbroadcastss .*\(") + count(r"vfmadd.*\{1to"),
+        "multiply-adds": count(r"vfmadd|vdpbf16ps|vpdpbusd"),
+        "broadcasts": count(r"v(broadcastss|pbroadcastd) .*\(") + count(r"v(fmadd|pdpbusd).*\{1to"),
         "panel loads": count(r"v(movup|movap|movdq|pmovzx)\w* [^,]*\(%(?!rsp)\w+.*\), ?%[xyz]mm"),
-        "look-ups": count(r"vperm(d|ps) "),
+        "look-ups": count(r"vperm(d|ps|b) "),
         "conversions": count(r"vcvtdq2ps"),
         "scalings": count(r"vmulps"),
         "prefetches": count(r"prefetch"),
