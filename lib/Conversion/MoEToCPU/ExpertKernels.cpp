@@ -54,11 +54,15 @@ Value roundUpRows(KernelBuilder &b, Value rows) {
 struct Panel {
   PackedWeight weight;
   Value expert, panel;
+  Value biasExpert = expert, biasPanel = panel;
 };
 
 /// Packs panel `panel` of `expert` of an unpacked weight into row `to` of its scratch.
 Panel emitPackPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
                     Value to);
+
+/// Makes floats of panel `panel` of `expert` of a quantized weight in the worker's scratch.
+Panel emitFloatPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel);
 
 /// Makes `work(panel, number of the panel, block)` of every task of a grouped product:
 /// tasks are (active expert × panel group), within a task panels outermost, so that a
@@ -76,11 +80,23 @@ void emitGroupedTasks(KernelBuilder &b, const PackedWeight &weight, Value active
     Value firstPanel = b.mul(part, group);
     Value lastPanel = b.min(b.add(firstPanel, group), b.index(panels));
     b.forLoop(firstPanel, lastPanel, b.index(1), [&](Value number) {
-      Panel panel = {weight, expert, number};
+      auto workOnAll = [&](const Panel &panel) {
+        b.forLoop(firstBlock, lastBlock, b.index(1),
+                  [&](Value block) { work(panel, number, block); });
+        return SmallVector<Value>();
+      };
       if (weight.raw)
-        panel = emitPackPanel(b, weight, expert, number, WorkerIdOp::create(b, b.getLoc()));
-      b.forLoop(firstBlock, lastBlock, b.index(1),
-                [&](Value block) { work(panel, number, block); });
+        workOnAll(emitPackPanel(b, weight, expert, number, WorkerIdOp::create(b, b.getLoc())));
+      else if (weight.floats)
+        // Codes become floats once for all blocks where there are several.
+        b.branch(
+            b.less(b.add(firstBlock, 1), lastBlock),
+            [&] { return workOnAll(emitFloatPanel(b, weight, expert, number)); },
+            [&] {
+              return workOnAll({weight, expert, number});
+            });
+      else
+        workOnAll({weight, expert, number});
     });
   });
 }
@@ -255,7 +271,7 @@ void mlir::moe::cpu::emitPrefetch(KernelBuilder &b, Value panels, Value expert, 
 
 SmallVector<Value> PackedWeight::operands() const {
   SmallVector<Value> values = {panels};
-  for (Value value : {scales, zeroPoints, bias, raw, rawGate, rawBias, rawGateBias})
+  for (Value value : {scales, zeroPoints, bias, raw, rawGate, rawBias, rawGateBias, floats})
     if (value)
       values.push_back(value);
   return values;
@@ -266,7 +282,7 @@ PackedWeight PackedWeight::withArguments(Block::BlockArgListType arguments) cons
   unsigned next = 0;
   result.panels = arguments[next++];
   for (Value *value : {&result.scales, &result.zeroPoints, &result.bias, &result.raw,
-                       &result.rawGate, &result.rawBias, &result.rawGateBias})
+                       &result.rawGate, &result.rawBias, &result.rawGateBias, &result.floats})
     if (*value)
       *value = arguments[next++];
   return result;
@@ -444,7 +460,7 @@ SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Val
       b.index(0), length, b.index(columnsPerStep), start, [&](Value i, ValueRange carried) {
         SmallVector<Value> acc(carried);
         auto rowOf = [&](Value k) { return weight.rowsPerStep() == 1 ? k : b.shiftRight(k, 1); };
-        if (!weight.raw)
+        if (!weight.isCached)
           emitPrefetch(b, weight.panels, expert, panel, rowOf(b.add(ahead, b.mul(i, chains))),
                        chains * columnsPerStep / weight.rowsPerStep());
         for (auto [chain, begin] : llvm::enumerate(begins)) {
@@ -653,7 +669,34 @@ Panel emitPackPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, 
     emitPackPart(b, weight, part, expert, panel, to);
   PackedWeight packed = weight;
   packed.raw = Value();
+  packed.isCached = true;
   return {packed, to, b.index(0)};
+}
+
+Panel emitFloatPanel(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel) {
+  Value to = WorkerIdOp::create(b, b.getLoc()), zero = b.index(0);
+  int64_t perStep = weight.rowsPerStep();
+  int64_t distance = b.target.prefetchBytes() * 8 / (kPanelWidth * weight.bits);
+  b.forLoop(zero, b.index(weight.k), b.index(weight.block), [&](Value first) {
+    Coding coding = emitCoding(b, weight, expert, panel, first);
+    b.forLoop(zero, b.index(weight.block), b.index(perStep), [&](Value i) {
+      Value k = b.add(first, i);
+      emitPrefetch(b, weight.panels, expert, panel, b.shiftRight(b.add(k, distance), perStep / 2),
+                   1);
+      auto rows = emitPanelRows(b, weight, coding, expert, panel, b.shiftRight(k, perStep / 2));
+      for (auto [n, row] : llvm::enumerate(rows))
+        for (auto [v, value] : llvm::enumerate(row))
+          b.storeVector(b.mulf(value, coding.scale[v]), weight.floats,
+                        {to, zero, b.add(k, int64_t(n)), b.index(v * b.target.lanes)},
+                        b.target.lanes);
+    });
+  });
+  PackedWeight floats = weight;
+  floats.panels = weight.floats;
+  floats.scales = floats.zeroPoints = floats.floats = Value();
+  floats.bits = floats.block = 0;
+  floats.isCached = true;
+  return {floats, to, zero, expert, panel};
 }
 } // namespace
 
@@ -859,7 +902,7 @@ func::FuncOp mlir::moe::cpu::getUpKernel(ModuleOp module, const PackedWeight &we
               b.switchOn(stored, target.blockRows(), [&](int64_t rows) {
                 SmallVector<Value> acc = emitPanelProduct(b, p.weight, p.expert, p.panel, packed,
                                                           source, format.stride(w.k), rows);
-                emitBias(b, p.weight, p.expert, p.panel, acc);
+                emitBias(b, p.weight, p.biasExpert, p.biasPanel, acc);
                 int64_t vectors = target.panelVectors(), results = gated ? vectors / 2 : vectors;
                 Value firstColumn = b.mul(panel, columnsPerPanel);
                 for (int64_t r = 0; r < rows; ++r)
@@ -898,7 +941,7 @@ func::FuncOp mlir::moe::cpu::getDownKernel(ModuleOp module, const PackedWeight &
                 SmallVector<Value> acc =
                     emitPanelProduct(b, p.weight, p.expert, p.panel, hidden, source,
                                      format.stride(hiddenStride), rows);
-                emitBias(b, p.weight, p.expert, p.panel, acc);
+                emitBias(b, p.weight, p.biasExpert, p.biasPanel, acc);
                 int64_t vectors = target.panelVectors();
                 Value firstColumn = b.mul(panel, kPanelWidth);
                 for (int64_t i = 0; i < rows * vectors; ++i)

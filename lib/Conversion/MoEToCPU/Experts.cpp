@@ -161,16 +161,22 @@ FailureOr<PackedWeight> Lowering::pack(KernelBuilder &b, Operation *op, const We
     return emitUnsupported(op) << "has expert weights that are not codes with one scale for 16 or "
                                   "more, which rows of 8-bit integers need; convert them with "
                                   "--weight-type=int8 or int4";
-  if (weight->panels)
+  auto numWorkers = [&]() -> Value {
+    return NumWorkersOp::create(
+        b, b.getLoc(), CurrentCallOp::create(b, b.getLoc(), LLVM::LLVMPointerType::get(context)));
+  };
+  if (weight->panels) {
+    if (perWorker && weight->bits && weight->productOf == Operands::F32)
+      weight->floats = allocate(b, {kDynamic, 1, weight->k, kPanelWidth}, f32(), numWorkers());
     return weight;
+  }
   weight->raw = buffer(b, from.weight);
   weight->rawGate = buffer(b, from.gate);
   weight->rawBias = buffer(b, from.bias);
   weight->rawGateBias = buffer(b, from.gateBias);
   Value rows = b.index(weight->numPanels());
   if (perWorker)
-    rows = NumWorkersOp::create(
-        b, b.getLoc(), CurrentCallOp::create(b, b.getLoc(), LLVM::LLVMPointerType::get(context)));
+    rows = numWorkers();
   weight->panels = allocate(b, {kDynamic, 1, weight->k, kPanelWidth}, f32(), rows);
   if (from.bias || from.gateBias)
     weight->bias = allocate(b, {kDynamic, 1, 1, kPanelWidth}, f32(), rows);

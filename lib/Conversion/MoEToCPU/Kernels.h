@@ -31,6 +31,11 @@ struct PackedWeight {
   Value rawGate;     ///< The gate rows when they are separate.
   Value rawBias;     ///< [E,N] or null.
   Value rawGateBias; ///< [E,N] or null.
+  /// Scratch f32 [workers, 1, K, 32] for the panel of codes that a worker is multiplying several
+  /// blocks of rows with; null otherwise.
+  Value floats;
+  /// Panels are scratch that was just written: they are not asked for ahead.
+  bool isCached = false;
   Glu glu = Glu::None;
   Layout layout = Layout::OutIn;
   /// Element (k / 2, 2c + k mod 2) of a panel is (k, c): as bf16 is multiplied and summed by
