@@ -25,8 +25,8 @@ import layer_model
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BENCHMARKS = ("device_layer.py", "device_sides.py", "layer_model.py", "layer_on_gpu.py", "layer_sides.py", "layer_vs_peers.py", "machine.py", "plot.py", "prepared.py",
-              "routing.py", "synthetic.py", "triton_layer.py")
+BENCHMARKS = ("device_layer.py", "device_sides.py", "ggml_side.py", "layer_model.py", "layer_on_gpu.py", "layer_sides.py", "layer_vs_peers.py", "machine.py", "plot.py",
+              "prepared.py", "routing.py", "side.py", "synthetic.py", "triton_layer.py")
 TESTS = ("test_device.py",)
 # Experts and k of routers that are timed alone.
 ROUTERS = ((128, 8), (256, 8))

@@ -36,8 +36,6 @@ inline constexpr llvm::StringLiteral kTracedAttr = "moe.traced";
 inline constexpr llvm::StringLiteral kTargetAttr = "moe.target";
 /// Code of the kernels (see GPUImages.h).
 inline constexpr llvm::StringLiteral kImagesAttr = "moe.images";
-/// Optional list of {name, op}: what `moe.profile_mark` numbers.
-inline constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
 
 /// A level of instructions, or GPUs with the same kernels, that the library has code for: the
 /// machine, and the program from the first phase on that depends on it.

@@ -6,6 +6,7 @@
 #include "Interface.h"
 #include "Report.h"
 
+#include "moec/Conversion/GPUToRuntime/GPUToRuntime.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
 #include "moec/Runtime/model_abi.h"
 #include "moec/Target/CPU/PlanWeights.h"

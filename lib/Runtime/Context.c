@@ -33,10 +33,6 @@ static moec_status check_device_options(const moec_model *model,
                    "moec_context_options.stream is for CUDA devices, but the library '%s' runs on "
                    "the CPU",
                    moec_model_description.name);
-  if (model->device && (options->flags & MOEC_CONTEXT_PROFILE))
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "MOEC_CONTEXT_PROFILE is not supported on a CUDA device: take a profiler of "
-                   "kernels");
   if (model->device && options->parallel_for)
     return rt_fail(MOEC_ERROR_ARGUMENT,
                    "moec_context_options.parallel_for is for the CPU, but the library '%s' runs "

@@ -145,6 +145,8 @@ static moec_status launch_kernel(moec_context *context, const moec_launch_desc *
     config.num_attributes = 1;
   }
   if (!is_empty)
+    status = rt_cuda_mark_region(context, launch->region);
+  if (!is_empty && status == MOEC_OK)
     status = rt_cu_check(&cuda->driver,
                          cuda->driver.LaunchKernelEx(
                              &config, cuda->kernels[launch->kernel].function, arguments, NULL),
@@ -223,8 +225,11 @@ moec_status rt_cuda_create_context(moec_context *context) {
 
 void rt_cuda_destroy_context(moec_context *context) {
   rt_cuda_context *state = context->on_device;
-  if (state->failure && rt_cuda_enter(context->model) == MOEC_OK) {
-    (void)get_cuda(context)->driver.MemFreeHost((void *)state->failure);
+  if ((state->failure || state->marks) && rt_cuda_enter(context->model) == MOEC_OK) {
+    const rt_cu_driver *driver = &get_cuda(context)->driver;
+    if (state->failure)
+      (void)driver->MemFreeHost((void *)state->failure);
+    rt_cuda_free_marks(state, driver);
     rt_cuda_leave(context->model);
   }
   free(state->captured);
@@ -239,6 +244,9 @@ moec_status rt_cuda_begin_run(moec_context *context, void *graph_exec) {
   state->next = 0;
   state->is_capturing = false;
   moec_status status = report_failure(context);
+  if (status != MOEC_OK)
+    return status;
+  status = rt_cuda_collect_profile(context);
   if (status != MOEC_OK)
     return status;
   if (graph_exec && !state->was_captured)
@@ -258,6 +266,8 @@ moec_status rt_cuda_begin_run(moec_context *context, void *graph_exec) {
 moec_status rt_cuda_end_run(moec_context *context) {
   rt_cuda_context *state = context->on_device;
   state->was_captured |= state->is_capturing;
+  if (state->num_marks > 0)
+    return rt_cuda_mark_region(context, -1);
   return state->graph ? rt_check_updated(context) : MOEC_OK;
 }
 

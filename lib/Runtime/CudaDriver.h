@@ -47,7 +47,7 @@ enum { RT_CU_STATIC_SHARED_BYTES = 1, RT_CU_MAX_DYNAMIC_SHARED_BYTES = 8 };
 enum { RT_CU_JIT_ERROR_LOG = 5, RT_CU_JIT_ERROR_LOG_BYTES = 6 };
 
 /* CUevent_flags, CUstream_flags, CUstreamCaptureStatus */
-enum { RT_CU_EVENT_DISABLE_TIMING = 2 };
+enum { RT_CU_EVENT_DEFAULT = 0, RT_CU_EVENT_DISABLE_TIMING = 2 };
 enum { RT_CU_STREAM_NON_BLOCKING = 1 };
 enum { RT_CU_MEM_HOST_PORTABLE = 1, RT_CU_MEM_HOST_DEVICEMAP = 2 };
 enum { RT_CU_CAPTURE_NONE = 0, RT_CU_CAPTURE_ACTIVE = 1 };
@@ -134,6 +134,8 @@ typedef struct {
   X(EventDestroy, "cuEventDestroy_v2", (rt_cu_event event))                                        \
   X(EventRecord, "cuEventRecord", (rt_cu_event event, rt_cu_stream stream))                        \
   X(EventSynchronize, "cuEventSynchronize", (rt_cu_event event))                                   \
+  X(EventElapsedTime, "cuEventElapsedTime",                                                        \
+    (float *milliseconds, rt_cu_event begin, rt_cu_event end))                                     \
   X(LaunchKernelEx, "cuLaunchKernelEx",                                                            \
     (const rt_cu_launch_config *config, rt_cu_function function, void **parameters, void **extra))
 
@@ -182,6 +184,12 @@ typedef struct {
   int32_t kernel;
 } rt_captured;
 
+/* A launch, or the end of a run, with what its time belongs to. */
+typedef struct {
+  rt_cu_event event;
+  int32_t region; /* -1: the end */
+} rt_cuda_mark;
+
 /* CUtensorMap, and what it was made of. */
 typedef struct {
   _Alignas(128) char bytes[128];
@@ -200,6 +208,9 @@ typedef struct {
   rt_tensor_map *maps; /* by their numbers */
   /* Pinned: the message of a check that failed on the device. NULL: no run has any. */
   const char *volatile *failure;
+  /* Of the profiled run. Events are kept for later ones. */
+  rt_cuda_mark *marks;
+  size_t num_marks, num_events, max_marks;
 } rt_cuda_context;
 
 /* CudaWeights.c */
@@ -216,6 +227,13 @@ moec_status rt_update_launch(moec_context *context, int32_t kernel,
                              const rt_cu_launch_config *config, void **arguments);
 /* Were all of them changed? */
 moec_status rt_check_updated(const moec_context *context);
+
+/* CudaProfile.c */
+
+/* The time from here on belongs to the region; -1: to none. Nothing unless the context profiles. */
+moec_status rt_cuda_mark_region(moec_context *context, int32_t region);
+moec_status rt_cuda_collect_profile(moec_context *context);
+void rt_cuda_free_marks(rt_cuda_context *state, const rt_cu_driver *driver);
 
 /* CudaContext.c */
 moec_status rt_cuda_create_context(moec_context *context);

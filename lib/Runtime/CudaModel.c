@@ -223,6 +223,7 @@ const moec_device moec_cuda_device = {.is_present = rt_cu_is_present,
                                       .destroy_context = rt_cuda_destroy_context,
                                       .begin_run = rt_cuda_begin_run,
                                       .end_run = rt_cuda_end_run,
+                                      .collect_profile = rt_cuda_collect_profile,
                                       .wait = rt_cuda_wait,
                                       .grow = rt_cuda_grow,
                                       .release = rt_cuda_release};

@@ -31,6 +31,8 @@ struct moec_device {
    * graph changes that instead. */
   moec_status (*begin_run)(moec_context *context, void *graph_exec);
   moec_status (*end_run)(moec_context *context);
+  /* Waits for the profiled run, if there is one, and adds its times to the context's profile. */
+  moec_status (*collect_profile)(moec_context *context);
   /* Waits for all runs, and reports what failed in them. */
   moec_status (*wait)(moec_context *context);
 

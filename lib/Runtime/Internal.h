@@ -249,6 +249,8 @@ moec_status rt_update_graph(moec_context *context, void *graph_exec, const char 
 void rt_profile_begin(moec_context *context);
 void rt_profile_end(moec_context *context);
 int32_t rt_profile_read(const moec_context *context, moec_region_time *times, int32_t capacity);
+/* Adds a region of that time. */
+void rt_profile_add(moec_context *context, int32_t region, uint64_t nanoseconds);
 void rt_profile_reset(moec_context *context);
 
 /* FloatingPoint.c */

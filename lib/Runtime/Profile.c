@@ -3,7 +3,7 @@
  *
  * Time per region of the model.
  */
-#include "Internal.h"
+#include "Device.h"
 #include <string.h>
 #include <time.h>
 
@@ -71,9 +71,29 @@ void moec_profile_mark(void *call, int32_t region) {
     profile->count = region + 1;
 }
 
+void rt_profile_add(moec_context *context, int32_t region, uint64_t nanoseconds) {
+  rt_profile *profile = &context->profile;
+  if (region < 0 || !reserve(context, region))
+    return;
+  ++profile->times[region].count;
+  profile->times[region].nanoseconds += nanoseconds;
+  if (profile->count <= region)
+    profile->count = region + 1;
+}
+
+/* What a device has measured and nobody has asked for. Changes nothing that a caller sees. */
+static void collect(const moec_context *context) {
+  moec_model *model = context->model;
+  if (!model->device || !is_enabled(context) || model->device->enter(model) != MOEC_OK)
+    return;
+  (void)model->device->collect_profile((moec_context *)context);
+  model->device->leave(model);
+}
+
 int32_t rt_profile_read(const moec_context *context, moec_region_time *times, int32_t capacity) {
   if (!context)
     return 0;
+  collect(context);
   const rt_profile *profile = &context->profile;
   for (int32_t i = 0; times && i < capacity && i < profile->count; ++i)
     times[i] = profile->times[i];
@@ -81,6 +101,9 @@ int32_t rt_profile_read(const moec_context *context, moec_region_time *times, in
 }
 
 void rt_profile_reset(moec_context *context) {
-  if (context && context->profile.capacity)
+  if (!context)
+    return;
+  collect(context);
+  if (context->profile.capacity)
     memset(context->profile.times, 0, (size_t)context->profile.capacity * sizeof(moec_region_time));
 }

@@ -236,8 +236,8 @@ private:
         .Case<NVVM::WgmmaWaitGroupSyncOp>(
             [&](auto wait) { withCall("emulate_wgmma_wait", index(b, wait.getGroup())); })
         // Memory has one proxy.
-        .Case<NVVM::WgmmaFenceAlignedOp, NVVM::FenceProxyOp, NVVM::SetMaxRegisterOp>(
-            [&](auto) { op->erase(); })
+        .Case<NVVM::WgmmaFenceAlignedOp, NVVM::FenceProxyOp, NVVM::SetMaxRegisterOp,
+              NVVM::MembarOp>([&](auto) { op->erase(); })
         .Case<gpu::ReturnOp>([&](auto) {
           func::ReturnOp::create(b);
           op->erase();

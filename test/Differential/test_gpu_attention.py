@@ -55,6 +55,38 @@ def half_cases():
     yield case("lengths", odd, more=[None, None, None, np.array([83, 50], np.int64)], attributes={"is_causal": 1})
 
 
+def split_cases():
+    """Few rows and many keys: blocks share the keys."""
+    def case(name, inputs, attributes=None, **options):
+        return operators.Case(f"split_{name}", "Attention", inputs, attributes, version=options.pop("version", 24), **options)
+
+    for dtype in (np.float32, *HALVES):
+        kind = np.dtype(dtype).name
+        q, k, v = real(2, 6, 1, 40, dtype=dtype), real(2, 2, 1100, 40, dtype=dtype), real(2, 2, 1100, 24, dtype=dtype)
+        yield case(f"step_{kind}", [q, k, v])
+        kept = RANDOM.integers(0, 3, (2, 1, 1, 1100)) > 0
+        kept[1] = False
+        yield case(f"mask_{kind}", [q, k, v, kept])
+        yield case(f"lengths_{kind}", [q, k, v, None, None, None, np.array([1100, 300], np.int64)], {"is_causal": 1})
+        yield case(f"window_{kind}", [real(1, 2, 7, 24, dtype=dtype), real(1, 1, 600, 24, dtype=dtype), real(1, 1, 600, 24, dtype=dtype)],
+                   {"left_window_size": 3, "softcap": 3.0}, version=25)
+
+
+def sink_cases():
+    """A further score of each head, with a past; ONNX Runtime computes it."""
+    for name, past, dtype in (("short", 9, np.float32), ("long", 700, np.float32), ("half", 700, np.float16)):
+        new = [real(2, 1, heads * 16) for heads in (4, 2, 2)]
+        old = [real(2, 2, past, 16) for _ in range(2)]
+        lengths, total = np.full(2, past, np.int32), np.array(past + 1, np.int32)
+        inputs = [*new, *old, lengths, total, None, None, None, None, real(4)]
+        attributes = {"num_heads": 4, "kv_num_heads": 2}
+        single = operators.Case("sink", "com.microsoft.GroupQueryAttention", inputs, attributes, constants=(6,), outputs=3, version=1)
+        expected = [np.asarray(one) for one in test_attention.run_in_onnxruntime(single)]
+        typed = [a.astype(dtype) if a is not None and a.dtype == np.float32 else a for a in inputs]
+        yield operators.Case(f"GroupQueryAttention_sink_{name}", "com.microsoft.GroupQueryAttention", typed, attributes, constants=(6,), outputs=3,
+                             version=1, expected=[one.astype(dtype) for one in expected])
+
+
 def product_cases():
     """Batches, broadcasting and either side transposed, by tensor cores and without."""
     for dtype in (np.float32, *HALVES):
@@ -75,7 +107,7 @@ def has_elements(case):
     return not case.fails and all(a is None or a.size for a in case.inputs)
 
 
-ATTENTION = [case for case in [*test_attention.KERNEL_CASES, *half_cases()] if has_elements(case)]
+ATTENTION = [case for case in [*test_attention.KERNEL_CASES, *half_cases(), *split_cases(), *sink_cases()] if has_elements(case)]
 CASES = [*ATTENTION, *product_cases()]
 
 

@@ -42,9 +42,9 @@ static void main_run(void *const *args, void *workspace, const void *weights, vo
   void *x = data_of(args, 0), *y = data_of(args, 1);
   int64_t n = rows_of(args) * WIDTH, blocks = (n + BLOCK - 1) / BLOCK;
   float factor = 2.0f;
-  moec_launch_desc scale = {0, 0, {blocks, 1, 1}, {BLOCK, 1, 1}, {0, 0, 0}};
+  moec_launch_desc scale = {0, 0, {blocks, 1, 1}, {BLOCK, 1, 1}, {0, 0, 0}, 0, 0};
   moec_launch(call, &scale, (void *[]){&x, &workspace, &n, &factor});
-  moec_launch_desc add = {1, 100000, {1, blocks, 1}, {BLOCK, 2, 1}, {0, 0, 0}};
+  moec_launch_desc add = {1, 100000, {1, blocks, 1}, {BLOCK, 2, 1}, {0, 0, 0}, 2, 0};
   moec_launch(call, &add, (void *[]){&workspace, &weights, &y, &n});
 }
 
@@ -54,7 +54,7 @@ static void checked_run(void *const *args, void *workspace, const void *weights,
   int64_t n = rows_of(args);
   (void)workspace;
   (void)weights;
-  moec_launch_desc launch = {2, 0, {1, 1, 1}, {BLOCK, 1, 1}, {0, 0, 0}};
+  moec_launch_desc launch = {2, 0, {1, 1, 1}, {BLOCK, 1, 1}, {0, 0, 0}, 0, 0};
   moec_launch(call, &launch, (void *[]){&place, &y, &n});
   /* What the kernel would do. */
   if (n == 13)
@@ -87,7 +87,7 @@ static void maps_run(void *const *args, void *workspace, const void *weights, vo
                                .box = {n > 1000 ? 1000 : 128, WIDTH}};
   void *arguments[] = {(void *)moec_tensor_map(call, &of_weights),
                        (void *)moec_tensor_map(call, &of_x), &n};
-  moec_launch_desc launch = {3, 0, {132, 1, 1}, {BLOCK, 1, 1}, {0, 0, 0}};
+  moec_launch_desc launch = {3, 0, {132, 1, 1}, {BLOCK, 1, 1}, {0, 0, 0}, 0, 0};
   moec_launch(call, &launch, arguments);
 }
 
@@ -95,7 +95,7 @@ static void old_run(void *const *args, void *workspace, const void *weights, voi
   const void *own = (const char *)weights + OLD_BEGIN;
   void *y = data_of(args, 1);
   int64_t n = rows_of(args) * WIDTH;
-  moec_launch_desc add = {0, 0, {1, 1, 1}, {64, 1, 1}, {0, 0, 0}};
+  moec_launch_desc add = {0, 0, {1, 1, 1}, {64, 1, 1}, {0, 0, 0}, 0, 0};
   moec_launch(call, &add, (void *[]){&workspace, &own, &y, &n});
 }
 
@@ -122,7 +122,7 @@ static void launch_rows(void *const *args, void *call, int64_t blocks, int64_t c
                         uint32_t shared_bytes) {
   void *x = data_of(args, 0), *y = data_of(args, 1);
   int64_t n = rows_of(args);
-  moec_launch_desc launch = {2, shared_bytes, {blocks, 1, 1}, {BLOCK, 1, 1}, {cluster, 1, 1}};
+  moec_launch_desc launch = {2, shared_bytes, {blocks, 1, 1}, {BLOCK, 1, 1}, {cluster, 1, 1}, 0, 0};
   moec_launch(call, &launch, (void *[]){&x, &y, &n});
 }
 

@@ -125,6 +125,8 @@ typedef struct {
   int64_t grid[3];       /* in blocks */
   int64_t block[3];      /* in threads */
   int64_t cluster[3];    /* in blocks; 0, 0, 0: none */
+  int32_t region;        /* of the profile */
+  int32_t reserved;
 } moec_launch_desc;
 
 /* What a kernel's tensor map shows it: how bulk copies (TMA) cut boxes out of a tensor in the

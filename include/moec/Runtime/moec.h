@@ -155,7 +155,9 @@ typedef void *(*moec_allocate_fn)(void *allocator, size_t bytes, size_t alignmen
 typedef void (*moec_deallocate_fn)(void *allocator, void *memory, size_t bytes);
 
 /* flags of moec_context_options */
-/* Measure the time of each region of the model (see profile). */
+/* Measure the time of each region of the model (see profile). On a CUDA device each launch of a
+ * kernel is one, timed by events: a run waits for the one before, and a captured one is not timed.
+ */
 #define MOEC_CONTEXT_PROFILE 1u
 
 /* How to make a context. Initialize with MOEC_CONTEXT_OPTIONS_INIT; what is

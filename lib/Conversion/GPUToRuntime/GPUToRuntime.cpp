@@ -5,6 +5,7 @@
 
 #include "moec/Conversion/GPUToRuntime/GPUToRuntime.h"
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
+#include "moec/Support/NodeLocation.h"
 
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
@@ -42,10 +43,25 @@ public:
   }
   ArrayRef<Attribute> getNames() const { return names; }
 
+  /// A region of the profile: a launch, named by the node that it comes from and its kernel.
+  int32_t addRegion(gpu::LaunchFuncOp launch) {
+    Builder builder(launch.getContext());
+    StringRef source = getNodeName(launch.getLoc());
+    if (source.empty())
+      source = "launches";
+    std::string name = (source + ": " + launch.getKernelName().getValue()).str();
+    regions.push_back(
+        builder.getDictionaryAttr({builder.getNamedAttr("name", builder.getStringAttr(name)),
+                                   builder.getNamedAttr("op", builder.getStringAttr("kernel"))}));
+    return regions.size() - 1;
+  }
+  ArrayRef<Attribute> getRegions() const { return regions; }
+
   int32_t addTensorMap() { return numTensorMaps++; }
   int32_t getNumTensorMaps() const { return numTensorMaps; }
 
 private:
+  SmallVector<Attribute> regions;
   int32_t numTensorMaps = 0;
   llvm::DenseMap<StringAttr, std::pair<int32_t, StringAttr>> numbers;
   SmallVector<Attribute> names;
@@ -77,8 +93,8 @@ public:
         i64(builder.getI64Type()) {
     auto sizes = LLVM::LLVMArrayType::get(i64, 3);
     // moec_launch_desc
-    descriptionType =
-        LLVM::LLVMStructType::getLiteral(func.getContext(), {i32, i32, sizes, sizes, sizes});
+    descriptionType = LLVM::LLVMStructType::getLiteral(func.getContext(),
+                                                       {i32, i32, sizes, sizes, sizes, i32, i32});
     // moec_tensor_map_desc
     auto dims = LLVM::LLVMArrayType::get(i64, kMaxTensorMapRank);
     mapType = LLVM::LLVMStructType::getLiteral(
@@ -266,6 +282,8 @@ private:
     Location loc = launch.getLoc();
     Value shared = launch.getDynamicSharedMemorySize();
     storeField(loc, descriptionType, description, {0}, constant(loc, i32, number));
+    storeField(loc, descriptionType, description, {5},
+               constant(loc, i32, kernels.addRegion(launch)));
     storeField(loc, descriptionType, description, {1}, shared ? shared : constant(loc, i32, 0));
     storeSizes(loc, 2, launch.getGridSizeOperandValues());
     storeSizes(loc, 3, launch.getBlockSizeOperandValues());
@@ -358,6 +376,7 @@ struct GPUToRuntimePass : moe::impl::GPUToRuntimeBase<GPUToRuntimePass> {
       if (!func.isDeclaration() && failed(LaunchLowering(func, kernels).lower()))
         return signalPassFailure();
     getOperation()->setAttr(kKernelsAttr, ArrayAttr::get(&getContext(), kernels.getNames()));
+    getOperation()->setAttr(kRegionsAttr, ArrayAttr::get(&getContext(), kernels.getRegions()));
     if (kernels.getNumTensorMaps() > 0)
       getOperation()->setAttr(kTensorMapsAttr, IntegerAttr::get(IntegerType::get(&getContext(), 32),
                                                                 kernels.getNumTensorMaps()));

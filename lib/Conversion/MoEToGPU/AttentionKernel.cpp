@@ -3,6 +3,9 @@
 
 // Attention by blocks of query rows and tiles of keys, with a running maximum and sum (Dao et al.,
 // "FlashAttention", 2022). The query heads that share a key head are rows of the same block.
+//
+// Few rows (a step of a decoder) with many keys would leave most of a GPU idle: then several blocks
+// share the keys of a task, and a second kernel puts their parts together.
 
 #include "moec/Conversion/MoEToGPU/AttentionKernel.h"
 
@@ -23,6 +26,8 @@ static constexpr double kInfinity = std::numeric_limits<double>::infinity();
 static constexpr int64_t kWarps = 4;
 /// Elements that are loaded at once where memory is aligned.
 static constexpr int64_t kChunk = 8;
+/// Blocks that fill a GPU, and how few keys are not worth another one.
+static constexpr int64_t kEnoughBlocks = 256, kLeastKeys = 256;
 
 static MemRefType typeOf(Value memref) { return cast<MemRefType>(memref.getType()); }
 static int64_t lastSize(Value memref) { return typeOf(memref).getDimSize(3); }
@@ -36,9 +41,15 @@ struct Row {
   Value begin, end; ///< its keys; null: no bound of its own
 };
 
+/// Blocks that share the keys of each task, and what they leave: f32 [tasks, splits, rows, values +
+/// 2], a row's sums not yet divided, its maximum and its total. Not used for one block.
+struct Split {
+  Value parts, count;
+};
+
 class AttentionKernel {
 public:
-  AttentionKernel(GPUBuilder &b, const AttentionForm &form, ValueRange arguments);
+  AttentionKernel(GPUBuilder &b, const AttentionForm &form, ValueRange arguments, Split split);
   virtual ~AttentionKernel() = default;
 
   void emit();
@@ -59,21 +70,37 @@ protected:
   Value larger(Value x, Value y) {
     return b.select(b.compare(arith::CmpFPredicate::OGT, x, y), x, y);
   }
-  Value firstMax(const Row &row) { return sink ? b.loadF32(sink, row.head) : b.f32(-kInfinity); }
+  /// The sink is a score of the first split.
+  Value firstMax(const Row &row) {
+    Value none = b.f32(-kInfinity);
+    return sink ? b.select(isFirstSplit(), b.loadF32(sink, row.head), none) : none;
+  }
   /// What a lane's part of the sum begins with.
   Value firstTotal(Value isFirstLane) {
-    return sink ? b.select(isFirstLane, b.f32(1.0), b.f32(0.0)) : b.f32(0.0);
+    Value zero = b.f32(0.0);
+    return sink ? b.select(b.both(isFirstLane, isFirstSplit()), b.f32(1.0), zero) : zero;
   }
+  Value isFirstSplit() { return b.equal(splitNumber, b.index(0)); }
   Value quotient(Value sum, Value total);
+  /// Column `column` of row number `r` of the block, or of its part.
+  void storeColumn(const Row &row, Value r, Value column, Value sum, Value max, Value total);
+  /// Before any other.
+  Value countTasks();
+  void enter(Value task);
+  /// That are read together.
+  virtual int64_t keysOfTile() { return 1; }
 
   GPUBuilder &b;
   const AttentionForm &form;
   Value query, key, value, result;
   int64_t size, valueSize;
+  Split split;
   // Of the task.
   Value batch, keyHead, firstRow;
 
 private:
+  Value partOf(Value r) { return b.add(b.mul(number, numRows()), r); }
+  std::pair<Value, Value> keyRange();
   Value loadBias(Value bias, const Row &row, Value key);
   void setBounds(Row &row);
   void enterBatch();
@@ -81,14 +108,16 @@ private:
   Value scale, offset, lengths, sink;
   SmallVector<Value> biases;
   Value numQueries, numKeys, group, rows, length, position;
+  Value number, splitNumber; ///< of the task and its split
 };
 
 } // namespace
 
-AttentionKernel::AttentionKernel(GPUBuilder &b, const AttentionForm &form, ValueRange arguments)
+AttentionKernel::AttentionKernel(GPUBuilder &b, const AttentionForm &form, ValueRange arguments,
+                                 Split split)
     : b(b), form(form), query(arguments[0]), key(arguments[1]), value(arguments[2]),
-      result(arguments[3]), size(lastSize(query)), valueSize(lastSize(value)), scale(arguments[4]),
-      offset(arguments[5]) {
+      result(arguments[3]), size(lastSize(query)), valueSize(lastSize(value)), split(split),
+      scale(arguments[4]), offset(arguments[5]) {
   arguments = arguments.drop_front(6);
   biases.assign(arguments.begin(), arguments.begin() + form.numBiases);
   arguments = arguments.drop_front(form.numBiases);
@@ -134,31 +163,69 @@ Row AttentionKernel::locate(Value row) {
   return result;
 }
 
-void AttentionKernel::emit() {
-  start();
+Value AttentionKernel::countTasks() {
   Value batches = b.dim(query, 0), heads = b.dim(query, 1), keyHeads = b.dim(key, 1);
   numQueries = b.dim(query, 2);
   numKeys = b.dim(key, 2);
   group =
       b.createOrFold<arith::DivUIOp>(heads, b.createOrFold<arith::MaxSIOp>(keyHeads, b.index(1)));
   rows = b.mul(numQueries, group);
-  Value blocks = b.ceilDiv(rows, numRows());
-  Value tasks = b.mul(b.mul(batches, keyHeads), blocks);
-  b.forLoop(b.block(), tasks, b.numBlocks(), [&](Value number) {
-    // Blocks of late rows, which read most keys where keys are bounded, come first.
-    Value block = b.createOrFold<arith::RemUIOp>(number, blocks);
-    block = b.sub(b.sub(blocks, b.index(1)), block);
-    Value head = b.createOrFold<arith::DivUIOp>(number, blocks);
-    batch = b.createOrFold<arith::DivUIOp>(head, keyHeads);
-    keyHead = b.createOrFold<arith::RemUIOp>(head, keyHeads);
-    firstRow = b.mul(block, numRows());
-    enterBatch();
-    Value begin = b.index(0), end = length;
-    if (form.left)
-      begin = b.createOrFold<arith::MaxSIOp>(locate(b.index(0)).begin, begin);
-    if (form.right)
-      end = b.min(locate(b.index(numRows() - 1)).end, end);
+  return b.mul(b.mul(batches, keyHeads), b.ceilDiv(rows, numRows()));
+}
+
+/// Sets what depends on the task.
+void AttentionKernel::enter(Value task) {
+  Value keyHeads = b.dim(key, 1), blocks = b.ceilDiv(rows, numRows());
+  // Blocks of late rows, which read most keys where keys are bounded, come first.
+  Value block = b.createOrFold<arith::RemUIOp>(task, blocks);
+  block = b.sub(b.sub(blocks, b.index(1)), block);
+  Value head = b.createOrFold<arith::DivUIOp>(task, blocks);
+  batch = b.createOrFold<arith::DivUIOp>(head, keyHeads);
+  keyHead = b.createOrFold<arith::RemUIOp>(head, keyHeads);
+  firstRow = b.mul(block, numRows());
+  enterBatch();
+}
+
+/// The keys that some row of the block may read, or this split's share of them.
+std::pair<Value, Value> AttentionKernel::keyRange() {
+  Value begin = b.index(0), end = length;
+  if (form.left)
+    begin = b.createOrFold<arith::MaxSIOp>(locate(b.index(0)).begin, begin);
+  if (form.right)
+    end = b.min(locate(b.index(numRows() - 1)).end, end);
+  Value count = b.createOrFold<arith::MaxSIOp>(b.sub(end, begin), b.index(0));
+  Value share = b.mul(b.ceilDiv(b.ceilDiv(count, split.count), keysOfTile()), keysOfTile());
+  begin = b.add(begin, b.mul(splitNumber, share));
+  return {begin, b.min(b.add(begin, share), end)};
+}
+
+void AttentionKernel::emit() {
+  start();
+  Value tasks = countTasks();
+  b.forLoop(b.block(), b.mul(tasks, split.count), b.numBlocks(), [&](Value at) {
+    number = at;
+    splitNumber = b.createOrFold<arith::RemUIOp>(at, split.count);
+    enter(b.createOrFold<arith::DivUIOp>(at, split.count));
+    auto [begin, end] = keyRange();
     task(begin, end);
+  });
+}
+
+void AttentionKernel::storeColumn(const Row &row, Value r, Value column, Value sum, Value max,
+                                  Value total) {
+  Value isInside = b.both(row.exists, b.less(column, b.index(valueSize)));
+  Value isWhole = b.equal(split.count, b.index(1));
+  b.ifThen(b.both(isInside, isWhole), [&] {
+    b.storeF32(quotient(sum, total), result, {batch, row.head, row.query, column});
+  });
+  Value isPart = b.both(isInside, b.less(b.index(1), split.count));
+  b.ifThen(isPart, [&] {
+    Value at = partOf(r);
+    b.store(sum, split.parts, {at, column});
+    b.ifThen(b.equal(column, b.index(0)), [&] {
+      b.store(max, split.parts, {at, b.index(valueSize)});
+      b.store(total, split.parts, {at, b.index(valueSize + 1)});
+    });
   });
 }
 
@@ -216,6 +283,8 @@ public:
 
 private:
   static constexpr int64_t kKeys = kLanes;
+
+  int64_t keysOfTile() override { return kKeys; }
 
   int64_t rowsOfWarp() { return size <= 128 ? 4 : 2; }
   int64_t numRows() override { return kWarps * rowsOfWarp(); }
@@ -322,10 +391,8 @@ void FMAAttention::store(ArrayRef<Row> rows, ValueRange state) {
     Value total = b.reduce(state[r * perRow + 1], [&](Value x, Value y) { return b.addf(x, y); });
     for (int64_t part = 0; part < parts(); ++part) {
       Value column = b.add(lane, part * kLanes);
-      Value sum = state[r * perRow + 2 + part];
-      b.ifThen(b.both(row.exists, b.less(column, b.index(valueSize))), [&, row = row] {
-        b.storeF32(quotient(sum, total), result, {batch, row.head, row.query, column});
-      });
+      storeColumn(row, b.add(firstOwn, int64_t(r)), column, state[r * perRow + 2 + part],
+                  state[r * perRow], total);
     }
   }
 }
@@ -355,8 +422,8 @@ namespace {
 /// mma.sync. A warp has 16 rows; a lane has two of them and, of 8 columns, two neighbours.
 class TensorAttention : public AttentionKernel {
 public:
-  TensorAttention(GPUBuilder &b, const AttentionForm &form, ValueRange arguments)
-      : AttentionKernel(b, form, arguments), type(elementOf(query)), cores(b, type),
+  TensorAttention(GPUBuilder &b, const AttentionForm &form, ValueRange arguments, Split split)
+      : AttentionKernel(b, form, arguments, split), type(elementOf(query)), cores(b, type),
         paddedSize(llvm::alignTo(size, TensorCores::kDepth)),
         paddedValueSize(llvm::alignTo(valueSize, kChunk)), numKeys(keysOf(arguments)) {}
 
@@ -378,6 +445,7 @@ private:
   }
 
   int64_t numRows() override { return kRows; }
+  int64_t keysOfTile() override { return numKeys; }
   int64_t fragments() { return paddedValueSize / TensorCores::kColumns; }
   void start() override;
   void task(Value begin, Value end) override;
@@ -550,14 +618,12 @@ SmallVector<Value> TensorAttention::tile(ArrayRef<Row> rows, Value first, Value 
 void TensorAttention::store(ArrayRef<Row> rows, ValueRange state) {
   for (int64_t r = 0; r < 2; ++r) {
     const Row &row = rows[r];
+    Value place = b.add(b.add(firstOwn, cores.group), 8 * r);
     Value total = reduceRow(state[2 + r], [&](Value x, Value y) { return b.addf(x, y); });
     for (int64_t n = 0; n < fragments(); ++n)
       for (int64_t i = 0; i < 2; ++i) {
         Value column = b.add(b.mul(cores.inGroup, 2), n * TensorCores::kColumns + i);
-        Value sum = state[4 + 4 * n + 2 * r + i];
-        b.ifThen(b.both(row.exists, b.less(column, b.index(valueSize))), [&] {
-          b.storeF32(quotient(sum, total), result, {batch, row.head, row.query, column});
-        });
+        storeColumn(row, place, column, state[4 + 4 * n + 2 * r + i], state[r], total);
       }
   }
 }
@@ -577,6 +643,63 @@ void TensorAttention::task(Value begin, Value end) {
   store(rows, b.forLoop(begin, end, b.index(numKeys), state, [&](Value at, ValueRange carried) {
     return tile(rows, at, end, carried);
   }));
+}
+
+//===----------------------------------------------------------------------===//
+// Putting parts together
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// A warp for each row of each task.
+class CombineAttention : public AttentionKernel {
+public:
+  CombineAttention(GPUBuilder &b, const AttentionForm &form, ValueRange arguments, Split split,
+                   int64_t rows)
+      : AttentionKernel(b, form, arguments, split), rowsOfBlock(rows) {}
+
+  void emit();
+
+private:
+  int64_t numRows() override { return rowsOfBlock; }
+  void task(Value, Value) override {}
+  void combine(Value task, Value r);
+  Value part(Value task, Value number, Value r, Value column) {
+    Value at = b.add(b.mul(b.add(b.mul(task, split.count), number), rowsOfBlock), r);
+    return b.load(split.parts, {at, column});
+  }
+
+  int64_t rowsOfBlock;
+};
+} // namespace
+
+void CombineAttention::combine(Value task, Value r) {
+  enter(task);
+  Row row = locate(r);
+  Value lane = b.mod(b.thread(), kLanes);
+  Value max = b.fold(split.count, b.f32(-kInfinity), [&](Value number, Value max) {
+    return larger(max, part(task, number, r, b.index(valueSize)));
+  });
+  for (int64_t first = 0; first < valueSize; first += kLanes) {
+    Value column = b.add(lane, first);
+    b.ifThen(b.both(row.exists, b.less(column, b.index(valueSize))), [&] {
+      SmallVector<Value> zeros = {b.f32(0.0), b.f32(0.0)};
+      auto add = [&](Value number, ValueRange sums) -> SmallVector<Value> {
+        Value factor = relative(part(task, number, r, b.index(valueSize)), max);
+        Value total = part(task, number, r, b.index(valueSize + 1));
+        return {b.fma(factor, part(task, number, r, column), sums[0]),
+                b.fma(factor, total, sums[1])};
+      };
+      SmallVector<Value> sums = b.forLoop(b.index(0), split.count, b.index(1), zeros, add);
+      b.storeF32(quotient(sums[0], sums[1]), result, {batch, row.head, row.query, column});
+    });
+  }
+}
+
+void CombineAttention::emit() {
+  Value count = b.mul(countTasks(), numRows());
+  Value first = b.add(b.mul(b.block(), kWarps), b.div(b.thread(), kLanes));
+  b.forLoop(first, count, b.mul(b.numBlocks(), kWarps),
+            [&](Value number) { combine(b.div(number, numRows()), b.mod(number, numRows())); });
 }
 
 //===----------------------------------------------------------------------===//
@@ -607,25 +730,52 @@ static int64_t rowsOf(ValueRange arguments, bool tensor) {
   return tensor ? kWarps * TensorCores::kRows : kWarps * (lastSize(arguments[0]) <= 128 ? 4 : 2);
 }
 
+/// The last two of the arguments.
+static Split splitOf(ValueRange arguments) {
+  return {arguments[arguments.size() - 2], arguments.back()};
+}
+
 void mlir::moe::cuda::launchAttention(ImplicitLocOpBuilder &builder, ModuleOp module,
-                                      const AttentionForm &form, ValueRange arguments) {
-  bool tensor = usesTensorCores(arguments);
-  gpu::GPUFuncOp kernel =
-      getOrCreateGPUKernel(module, kernelName(form, arguments.getTypes()), arguments.getTypes(),
-                           kWarps * kLanes, [&](GPUBuilder &b, Block::BlockArgListType inside) {
-                             SmallVector<Value> values(inside.begin(), inside.end());
-                             if (tensor)
-                               TensorAttention(b, form, values).emit();
-                             else
-                               FMAAttention(b, form, values).emit();
-                           });
+                                      const AttentionForm &form, ValueRange given) {
+  bool tensor = usesTensorCores(given);
+  int64_t blockRows = rowsOf(given, tensor);
   cpu::KernelBuilder b(builder.getLoc(), builder, {kLanes});
-  Value heads = b.dim(arguments[0], 1), keyHeads = b.dim(arguments[1], 1);
+  Value heads = b.dim(given[0], 1), keyHeads = b.dim(given[1], 1), one = b.index(1);
   // Heads are a multiple of those of the keys: as many rows for each key head.
   Value group =
-      b.createOrFold<arith::DivUIOp>(heads, b.createOrFold<arith::MaxSIOp>(keyHeads, b.index(1)));
-  Value blocks = b.ceilDiv(b.mul(b.dim(arguments[0], 2), group), rowsOf(arguments, tensor));
-  Value tasks = b.mul(b.mul(b.dim(arguments[0], 0), keyHeads), blocks);
-  tasks = b.createOrFold<arith::MaxSIOp>(tasks, b.index(1));
-  launch(b, kernel, tasks, arguments, tensor ? TensorAttention::sharedBytes(arguments) : 0);
+      b.createOrFold<arith::DivUIOp>(heads, b.createOrFold<arith::MaxSIOp>(keyHeads, one));
+  Value blocks = b.ceilDiv(b.mul(b.dim(given[0], 2), group), blockRows);
+  Value tasks = b.mul(b.mul(b.dim(given[0], 0), keyHeads), blocks);
+  tasks = b.createOrFold<arith::MaxSIOp>(tasks, one);
+  Value splits = b.min(b.createOrFold<arith::DivUIOp>(b.index(kEnoughBlocks), tasks),
+                       b.createOrFold<arith::DivUIOp>(b.dim(given[1], 2), b.index(kLeastKeys)));
+  splits = b.createOrFold<arith::MaxSIOp>(splits, one);
+  // No memory when there is nothing to put together.
+  Value parts = b.mul(b.mul(b.mul(tasks, splits), blockRows), b.min(b.sub(splits, one), one));
+  auto partsType = MemRefType::get({ShapedType::kDynamic, lastSize(given[2]) + 2}, b.getF32Type());
+  SmallVector<Value> arguments(given);
+  arguments.push_back(memref::AllocOp::create(b, partsType, parts, b.getI64IntegerAttr(64)));
+  arguments.push_back(splits);
+
+  TypeRange types = ValueRange(arguments).getTypes();
+  std::string name = kernelName(form, types);
+  gpu::GPUFuncOp kernel = getOrCreateGPUKernel(
+      module, name, types, kWarps * kLanes, [&](GPUBuilder &b, Block::BlockArgListType inside) {
+        SmallVector<Value> values(inside.begin(), inside.end());
+        if (tensor)
+          TensorAttention(b, form, values, splitOf(values)).emit();
+        else
+          FMAAttention(b, form, values, splitOf(values)).emit();
+      });
+  launch(b, kernel, b.mul(tasks, splits), arguments,
+         tensor ? TensorAttention::sharedBytes(arguments) : 0);
+  gpu::GPUFuncOp combine =
+      getOrCreateGPUKernel(module, name + "_combine", types, kWarps * kLanes,
+                           [&](GPUBuilder &b, Block::BlockArgListType inside) {
+                             SmallVector<Value> values(inside.begin(), inside.end());
+                             CombineAttention(b, form, values, splitOf(values), blockRows).emit();
+                           });
+  b.ifThen(b.less(one, splits), [&] {
+    launch(b, combine, b.ceilDiv(b.mul(tasks, b.index(blockRows)), kWarps), arguments);
+  });
 }

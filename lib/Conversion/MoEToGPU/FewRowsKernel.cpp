@@ -144,6 +144,120 @@ void FewRowsKernel::product() {
   store();
 }
 
+//===----------------------------------------------------------------------===//
+// Two products
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Blocks draw tiles in order, those of the first product before those of the second. A tile of
+/// the second waits until all tiles of its rows in the first are made: they were drawn before, by
+/// blocks that run and wait for nothing, however many blocks the GPU runs at once.
+class FewRowsPair {
+public:
+  FewRowsPair(GPUBuilder &b, const Product &first, const Product &second, Value ready)
+      : b(b), first(b, first, getFewRowsKernel().tiling, 0),
+        second(b, second, getFewRowsKernel().tiling, 0), ready(ready) {}
+
+  void emit();
+
+private:
+  enum { kDrawn, kEnded, kTiles }; ///< places in `ready`; the last is that of the first rows
+
+  Value add(Value place, int64_t value) {
+    return memref::AtomicRMWOp::create(b, b.getLoc(), arith::AtomicRMWKind::addi, b.i32(value),
+                                       ready, place);
+  }
+  /// Orders what is before, in all blocks, before what is after; atomics do not.
+  void fence() { NVVM::MembarOp::create(b, b.getLoc(), NVVM::MemScopeKind::GPU); }
+  /// In one thread of the block.
+  void once(function_ref<void()> body) { b.ifThen(b.equal(b.thread(), b.index(0)), body); }
+  /// The place that counts the tiles of a block of rows.
+  Value placeOf(Value rowBlock) { return b.add(rowBlock, kTiles); }
+  Value draw();
+  void makeFirst(Value number);
+  void makeSecond(Value number);
+  void waitFor(Value rowBlock);
+  void end();
+
+  GPUBuilder &b;
+  FewRowsKernel first, second;
+  Value ready;
+  Value drawn; ///< i32 [1] in shared memory
+};
+} // namespace
+
+Value FewRowsPair::draw() {
+  once([&] { b.store(add(b.index(kDrawn), 1), drawn, b.index(0)); });
+  b.barrier();
+  return b.loadIndex(drawn, b.index(0));
+}
+
+void FewRowsPair::makeFirst(Value number) {
+  first.makeTile(number);
+  b.barrier();
+  once([&] {
+    fence();
+    add(placeOf(b.div(number, first.columnTiles())), 1);
+  });
+}
+
+void FewRowsPair::waitFor(Value rowBlock) {
+  auto loop = scf::WhileOp::create(b, b.getLoc(), TypeRange(), ValueRange());
+  OpBuilder::InsertionGuard guard(b);
+  b.createBlock(&loop.getBefore());
+  Value made = add(placeOf(rowBlock), 0);
+  scf::ConditionOp::create(b, b.getLoc(), b.less(made, b.i32(first.columnTiles())), ValueRange());
+  b.createBlock(&loop.getAfter());
+  scf::YieldOp::create(b, b.getLoc());
+}
+
+void FewRowsPair::makeSecond(Value number) {
+  once([&] {
+    waitFor(b.div(number, second.columnTiles()));
+    fence();
+  });
+  b.barrier();
+  second.makeTile(number);
+}
+
+/// The last block leaves the counters as it found them, for the next launch.
+void FewRowsPair::end() {
+  once([&] {
+    Value isLast = b.equal(b.toIndex(add(b.index(kEnded), 1)), b.sub(b.numBlocks(), b.index(1)));
+    b.ifThen(isLast, [&] {
+      b.forLoop(placeOf(first.numRowBlocks()),
+                [&](Value place) { b.store(b.i32(0), ready, place); });
+    });
+  });
+}
+
+void FewRowsPair::emit() {
+  first.prepare();
+  second.prepare();
+  drawn = b.shared(1, b.getI32Type());
+  Value numFirst = first.numTiles(), total = b.add(numFirst, second.numTiles());
+  auto loop = scf::WhileOp::create(b, b.getLoc(), TypeRange(b.getIndexType()), ValueRange());
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.createBlock(&loop.getBefore());
+    Value number = draw();
+    scf::ConditionOp::create(b, b.getLoc(), b.less(number, total), number);
+    Block *body = b.createBlock(&loop.getAfter(), {}, b.getIndexType(), b.getLoc());
+    Value tile = body->getArgument(0);
+    Value isFirst = b.less(tile, numFirst);
+    b.ifThen(isFirst, [&] { makeFirst(tile); });
+    Value isSecond = b.less(b.sub(numFirst, b.index(1)), tile);
+    b.ifThen(isSecond, [&] { makeSecond(b.sub(tile, numFirst)); });
+    scf::YieldOp::create(b, b.getLoc());
+  }
+  end();
+}
+
+void mlir::moe::cuda::emitFewRowsPair(GPUBuilder &b, const Product &first, const Product &second,
+                                      Value ready) {
+  FewRowsPair(b, first, second, ready).emit();
+}
+
 static void emit(GPUBuilder &b, const Product &product, const Tiling &tiling, int64_t kind) {
   FewRowsKernel(b, product, tiling, kind).emit();
 }

@@ -28,10 +28,14 @@ struct ProductTarget {
 /// - blocks i32 [S, 4]: first row, first row, number of rows, expert, rows rising;
 /// - tiles i32 [2, S]: the numbers of the blocks of each size, rising;
 /// - counts i32 [4]: 0, blocks, tiles of each size;
+/// - ready i32 [readySize]: zeros, for kernels of two products, which leave them so;
 /// - rowToken i32 [S], position i32 [T, k], cursor i32 [2, E]: 0, first row of the expert.
 struct Lists {
-  Value blocks, tiles, counts, rowToken, position, cursor;
+  Value blocks, tiles, counts, rowToken, position, cursor, ready;
 };
+/// Room for two numbers and one for each small block: an expert has one, or several when there are
+/// few tokens.
+int64_t readySize(int64_t experts, int64_t k, ProductTarget target);
 
 /// Most experts that the lists kernel has memory for.
 int64_t mostListedExperts();
@@ -80,6 +84,10 @@ Type productType(const Product &product);
 /// sizes, so that a captured run can be changed; one that has nothing to do has no blocks.
 void launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &product,
                    ProductTarget target);
+/// The same for two of which the second takes the results of the first; small blocks of both in
+/// one launch where their kernels can. `ready` is that of Lists.
+void launchProducts(cpu::KernelBuilder &b, ModuleOp module, const Product &first,
+                    const Product &second, Value ready, ProductTarget target);
 
 } // namespace mlir::moe::cuda
 

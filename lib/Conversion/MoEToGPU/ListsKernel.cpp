@@ -94,6 +94,8 @@ void ListsKernel::forEntries(function_ref<void(Value, Value, Value, Value)> body
 }
 
 void ListsKernel::clear() {
+  b.forLoop(b.thread(), b.index(cast<MemRefType>(lists.ready.getType()).getDimSize(0)),
+            b.index(warps * kLanes), [&](Value i) { b.store(b.i32(0), lists.ready, i); });
   forExperts([&](Value e) {
     b.forLoop(b.index(warps), [&](Value w) { b.store(b.i32(0), counts, {w, e}); });
   });
@@ -227,17 +229,23 @@ void ListsKernel::emit() {
   placeRows();
 }
 
+int64_t mlir::moe::cuda::readySize(int64_t experts, int64_t k, ProductTarget target) {
+  return 2 + std::max(experts, target.blockRows(0) * k);
+}
+
 gpu::GPUFuncOp mlir::moe::cuda::getListsKernel(ModuleOp module, int64_t experts, int64_t k,
                                                ProductTarget target) {
   Type i32 = IntegerType::get(module.getContext(), 32);
   auto type = [&](ArrayRef<int64_t> shape) { return MemRefType::get(shape, i32); };
-  Type types[] = {type({kDynamic, k}), type({kDynamic, 4}), type({2, kDynamic}), type(4),
-                  type(kDynamic),      type({kDynamic, k}), type({2, experts})};
+  Type types[] = {type({kDynamic, k}), type({kDynamic, 4}),
+                  type({2, kDynamic}), type(4),
+                  type(kDynamic),      type({kDynamic, k}),
+                  type({2, experts}),  type(readySize(experts, k, target))};
   std::string name = ("moec_lists_" + Twine(experts) + "_" + Twine(k)).str();
   return getOrCreateGPUKernel(module, name, types, warpsFor(experts) * kLanes,
                               [&](GPUBuilder &b, Block::BlockArgListType args) {
-                                Lists lists = {args[1], args[2], args[3],
-                                               args[4], args[5], args[6]};
+                                Lists lists = {args[1], args[2], args[3], args[4],
+                                               args[5], args[6], args[7]};
                                 ListsKernel(b, args[0], lists, experts, k, target).emit();
                               });
 }

@@ -83,12 +83,13 @@ ExpertRows GPULowering::makeRows(KernelBuilder &b, Operation *op, const RoutingB
                  allocate(b, 4, i32()),
                  allocate(b, kDynamic, i32(), routing.bound),
                  allocate(b, {kDynamic, k}, i32(), routing.tokens),
-                 allocate(b, {2, experts}, i32())};
+                 allocate(b, {2, experts}, i32()),
+                 allocate(b, readySize(experts, k, products), i32())};
   ++numCalls;
   if (ok)
     launch(b, getListsKernel(module, experts, k, products), b.index(1),
            {routing.experts, lists.blocks, lists.tiles, lists.counts, lists.rowToken,
-            lists.position, lists.cursor});
+            lists.position, lists.cursor, lists.ready});
   ExpertRows rows;
   rows.bound = rows.padded = routing.bound;
   rows.lists.blocks = lists.blocks;
@@ -168,11 +169,10 @@ FailureOr<Value> GPULowering::feedForward(KernelBuilder &b, Operation *op, const
   // Between the products rows are as precise as the tensor cores take them.
   up->out = allocate(b, {kDynamic, up->n}, productType(*up), rows.padded);
   setRows(b, *up, rows);
-  launchProduct(b, module, *up, products);
   down->source = up->out;
   down->out = allocate(b, {kDynamic, down->n}, f32(), rows.padded);
   setRows(b, *down, rows);
-  launchProduct(b, module, *down, products);
+  launchProducts(b, module, *up, *down, listsOf.find(rows.lists.blocks)->second.ready, products);
   numCalls += 2;
   return down->out;
 }

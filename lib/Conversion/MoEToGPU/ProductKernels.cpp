@@ -6,6 +6,7 @@
 #include "TileKernel.h"
 
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/xxhash.h"
 
 using namespace mlir;
@@ -46,7 +47,7 @@ static SmallVector<Value> operandsOf(const Product &product) {
   return operands;
 }
 
-static Product withArguments(Product product, Block::BlockArgListType arguments) {
+static Product withArguments(Product product, Block::BlockArgListType &arguments) {
   for (Value *value : {&product.source, &product.rowOfSource, &product.scales, &product.out,
                        &product.blocks, &product.tiles, &product.counts, &product.bias,
                        &product.gateBias, &product.weightMap, &product.gateMap, &product.sourceMap})
@@ -85,7 +86,7 @@ static ProductKernel kernelFor(const Product &product, int64_t kind, ProductTarg
 }
 
 /// What a kernel's code depends on.
-static std::string nameOf(const Product &product, const ProductKernel &kernel) {
+static std::string describe(const Product &product) {
   std::string text;
   llvm::raw_string_ostream os(text);
   for (Value value : operandsOf(product))
@@ -95,13 +96,13 @@ static std::string nameOf(const Product &product, const ProductKernel &kernel) {
     os << (value ? '1' : '0');
   os << product.weight.bits << "," << product.weight.block << "," << stringifyLayout(product.layout)
      << "," << product.activation << "," << product.experts << "," << product.n << "," << product.k;
-  std::string name;
-  llvm::raw_string_ostream(name) << "moec_product_" << product.n << "x" << product.k << "_"
-                                 << productType(product) << kernel.name << "_rows"
-                                 << kernel.tiling.rows << "_"
-                                 << llvm::utohexstr(llvm::xxh3_64bits(text), /*LowerCase=*/true,
-                                                    16);
-  return name;
+  return text;
+}
+
+static std::string nameOf(const Product &product, const Twine &suffix, StringRef description) {
+  return llvm::formatv("moec_product_{0}x{1}_{2}{3}_{4}", product.n, product.k,
+                       productType(product), suffix,
+                       llvm::utohexstr(llvm::xxh3_64bits(description), /*LowerCase=*/true, 16));
 }
 
 /// The blocks of a launch; each takes tiles in turn.
@@ -119,19 +120,60 @@ static Value numBlocks(cpu::KernelBuilder &b, const Product &product, const Prod
   return b.select(b.less(b.index(target.blockRows(0)), rows), most, b.index(0));
 }
 
+static void launchKind(cpu::KernelBuilder &b, ModuleOp module, Product product, int64_t kind,
+                       ProductTarget target) {
+  ProductKernel way = kernelFor(product, kind, target);
+  if (way.hasMaps)
+    addTensorMaps(b, product, way.tiling.rows);
+  SmallVector<Value> operands = operandsOf(product);
+  std::string name =
+      nameOf(product, way.name + "_rows" + Twine(way.tiling.rows), describe(product));
+  gpu::GPUFuncOp kernel =
+      getOrCreateGPUKernel(module, name, ValueRange(operands).getTypes(), way.tiling.threads,
+                           [&](GPUBuilder &b, Block::BlockArgListType arguments) {
+                             way.emit(b, withArguments(product, arguments), way.tiling, kind);
+                           });
+  launch(b, kernel, numBlocks(b, product, way, kind, target), operands, way.sharedBytes);
+}
+
 void mlir::moe::cuda::launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &product,
                                     ProductTarget target) {
-  for (int64_t kind : {1, 0}) {
-    ProductKernel way = kernelFor(product, kind, target);
-    Product mapped = product;
-    if (way.hasMaps)
-      addTensorMaps(b, mapped, way.tiling.rows);
-    SmallVector<Value> operands = operandsOf(mapped);
-    gpu::GPUFuncOp kernel = getOrCreateGPUKernel(
-        module, nameOf(mapped, way), ValueRange(operands).getTypes(), way.tiling.threads,
-        [&](GPUBuilder &b, Block::BlockArgListType arguments) {
-          way.emit(b, withArguments(mapped, arguments), way.tiling, kind);
-        });
-    launch(b, kernel, numBlocks(b, product, way, kind, target), operands, way.sharedBytes);
+  for (int64_t kind : {1, 0})
+    launchKind(b, module, product, kind, target);
+}
+
+/// Small blocks of both products.
+static void launchPair(cpu::KernelBuilder &b, ModuleOp module, const Product &first,
+                       const Product &second, Value ready, ProductTarget target) {
+  ProductKernel way = getFewRowsKernel();
+  SmallVector<Value> operands = operandsOf(first);
+  llvm::append_range(operands, operandsOf(second));
+  operands.push_back(ready);
+  std::string name =
+      nameOf(first, way.name + "_" + Twine(second.n) + "_rows" + Twine(way.tiling.rows),
+             describe(first) + describe(second));
+  gpu::GPUFuncOp kernel =
+      getOrCreateGPUKernel(module, name, ValueRange(operands).getTypes(), way.tiling.threads,
+                           [&](GPUBuilder &b, Block::BlockArgListType arguments) {
+                             Product firstInside = withArguments(first, arguments);
+                             Product secondInside = withArguments(second, arguments);
+                             emitFewRowsPair(b, firstInside, secondInside, arguments.front());
+                           });
+  // What is on its way is worth more than the last registers.
+  kernel->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(), b.getI32IntegerAttr(3));
+  launch(b, kernel, numBlocks(b, first, way, /*kind=*/0, target), operands);
+}
+
+void mlir::moe::cuda::launchProducts(cpu::KernelBuilder &b, ModuleOp module, const Product &first,
+                                     const Product &second, Value ready, ProductTarget target) {
+  auto isFewRows = [&](const Product &product) {
+    return kernelFor(product, /*kind=*/0, target).name == getFewRowsKernel().name;
+  };
+  if (!isFewRows(first) || !isFewRows(second)) {
+    launchProduct(b, module, first, target);
+    return launchProduct(b, module, second, target);
   }
+  launchKind(b, module, first, /*kind=*/1, target);
+  launchPair(b, module, first, second, ready, target);
+  launchKind(b, module, second, /*kind=*/1, target);
 }

@@ -29,12 +29,9 @@ Value TileKernel::numRowBlocks() {
   return kind == 0 ? b.select(b.less(b.index(tiling.rows), rows), b.index(0), blocks) : blocks;
 }
 
-Value TileKernel::numTiles() { return b.mul(numRowBlocks(), llvm::divideCeil(p.n, outColumns())); }
-
 void TileKernel::locate(Value number) {
-  int64_t columnTiles = llvm::divideCeil(p.n, outColumns());
-  Value t = b.div(number, columnTiles);
-  firstColumn = b.mul(b.mod(number, columnTiles), outColumns());
+  Value t = b.div(number, columnTiles());
+  firstColumn = b.mul(b.mod(number, columnTiles()), outColumns());
   if (p.blocks) {
     Value block = b.loadIndex(p.tiles, {b.index(kind), t});
     auto field = [&](int64_t i) { return b.loadIndex(p.blocks, {block, b.index(i)}); };
@@ -62,14 +59,20 @@ void TileKernel::findRows() {
   waitForFillers();
 }
 
-void TileKernel::emit() {
+void TileKernel::prepare() {
   rowIndex = b.shared(tiling.rows, b.getI32Type());
   allocate();
-  b.forLoop(b.block(), numTiles(), b.numBlocks(), [&](Value number) {
-    locate(number);
-    findRows();
-    product();
-  });
+}
+
+void TileKernel::makeTile(Value number) {
+  locate(number);
+  findRows();
+  product();
+}
+
+void TileKernel::emit() {
+  prepare();
+  b.forLoop(b.block(), numTiles(), b.numBlocks(), [&](Value number) { makeTile(number); });
 }
 
 //===----------------------------------------------------------------------===//

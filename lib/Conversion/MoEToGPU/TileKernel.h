@@ -49,6 +49,9 @@ ProductKernel getFMAKernel(int64_t rows);
 ProductKernel getMMAKernel(const Product &product, int64_t rows);
 /// mma.sync for at most 16 rows, weights straight from memory; needs hasChunksAlongK.
 ProductKernel getFewRowsKernel();
+/// Two products in one kernel of that form, the second with the results of the first. `ready` is
+/// that of Lists.
+void emitFewRowsPair(GPUBuilder &b, const Product &first, const Product &second, Value ready);
 /// wgmma; needs hasChunksAlongK, and rows and weights that are copied as they are.
 ProductKernel getWarpgroupKernel(int64_t rows);
 /// Adds the tensor maps that its kernels want, made on the host.
@@ -62,6 +65,14 @@ public:
   virtual ~TileKernel() = default;
 
   virtual void emit();
+
+  /// The parts of emit: shared memory, the number of tiles, one of them.
+  void prepare();
+  Value numTiles() { return b.mul(numRowBlocks(), columnTiles()); }
+  void makeTile(Value number);
+  /// Blocks of rows that have tiles, and tiles of each.
+  Value numRowBlocks();
+  int64_t columnTiles() { return llvm::divideCeil(p.n, outColumns()); }
 
 protected:
   /// The sums of a tile to their place.
@@ -77,8 +88,7 @@ protected:
   bool hasChunks() { return p.k % kChunk == 0; }
   Value thread() { return b.thread(); }
 
-  /// Number of tiles, and what tile `number` is.
-  Value numTiles();
+  /// What tile `number` is.
   void locate(Value number);
   /// The rows of the source, for fillRows.
   void findRows();
@@ -126,7 +136,6 @@ protected:
   Value firstRow, numRows, expert, firstColumn;
 
 private:
-  Value numRowBlocks();
   void storeChunk(Value chunk, Value memory, ValueRange at);
   void copyAsync(Value from, ValueRange fromAt, Value to, ValueRange toAt, Value exists);
   /// Runs `body(bank, row, exists)` for the row of weights of column `c` of the tile.

@@ -4,7 +4,7 @@
 // Number, shared bytes, grid, block, cluster; then the parameters of each argument, 8 bytes
 // each: a memref's two pointers, offset, sizes and strides; an index; scalars as they are.
 
-// CHECK: module attributes {{.*}}moe.kernels = ["second", "first"]
+// CHECK: module attributes {{.*}}moe.kernels = ["second", "first"], moe.regions = [{name = "launches: second", op = "kernel"}, {name = "launches: first", op = "kernel"}]
 // CHECK: llvm.func @moec_launch(!llvm.ptr, !llvm.ptr, !llvm.ptr)
 module attributes {gpu.container_module} {
   gpu.module @kernels {
@@ -20,7 +20,7 @@ module attributes {gpu.container_module} {
   // CHECK-SAME: %[[X:.*]]: memref<?x4xf32>, %[[N:.*]]: index, %[[F:.*]]: f32, %[[P:.*]]: i1, %[[CALL:.*]]: !llvm.ptr
   // CHECK-DAG: %[[SLOTS:.*]] = llvm.alloca %{{.*}} x !llvm.array<10 x i64>
   // CHECK-DAG: %[[POINTERS:.*]] = llvm.alloca %{{.*}} x !llvm.array<10 x ptr>
-  // CHECK-DAG: %[[DESC:.*]] = llvm.alloca %{{.*}} x !llvm.struct<(i32, i32, array<3 x i64>, array<3 x i64>, array<3 x i64>)>
+  // CHECK-DAG: %[[DESC:.*]] = llvm.alloca %{{.*}} x !llvm.struct<(i32, i32, array<3 x i64>, array<3 x i64>, array<3 x i64>, i32, i32)>
   // CHECK: llvm.store %[[SLOTS]], %[[POINTERS]]
   // CHECK: %[[SLOT1:.*]] = llvm.getelementptr %[[SLOTS]][1] : (!llvm.ptr) -> !llvm.ptr, i64
   // CHECK: %[[POINTER1:.*]] = llvm.getelementptr %[[POINTERS]][1] : (!llvm.ptr) -> !llvm.ptr, !llvm.ptr

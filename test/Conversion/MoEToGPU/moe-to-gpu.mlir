@@ -1,15 +1,14 @@
 // RUN: moe-opt %s --moe-to-gpu | FileCheck %s
 
-// A fused layer is a router, lists, two products for each size of blocks, and a combine; the host
-// reads nothing.
+// A fused layer is a router, lists, two products of large blocks, both products of small ones in one
+// launch, and a combine; the host reads nothing.
 // CHECK-LABEL: func.func @layer
 // CHECK-NOT:   memref.load
 // CHECK:       gpu.launch_func @moec_kernels::@[[ROUTER:moec_gating_[0-9a-f]+]] {{.*}} threads in (%c128
 // CHECK:       gpu.launch_func @moec_kernels::@moec_lists_128_8 {{.*}} threads in (%c1024
 // CHECK:       gpu.launch_func @moec_kernels::@[[UP:moec_product_768x2048_bf16_rows64_[0-9a-f]+]]
-// CHECK:       gpu.launch_func @moec_kernels::@moec_product_768x2048_bf16_few_rows16_
+// CHECK:       gpu.launch_func @moec_kernels::@moec_product_768x2048_bf16_few_2048_rows16_
 // CHECK:       gpu.launch_func @moec_kernels::@moec_product_2048x768_bf16_rows64_
-// CHECK:       gpu.launch_func @moec_kernels::@moec_product_2048x768_bf16_few_rows16_
 // CHECK:       gpu.launch_func @moec_kernels::@moec_combine_
 // CHECK-NOT:   memref.load
 // CHECK:       return

@@ -4,6 +4,7 @@
 exit status that it gives."""
 
 import dataclasses
+import os
 import re
 import resource
 import shutil
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import spellings
-from harness import ROOT, run, tool
+from harness import BUILD, ROOT, run, tool
 from onnx import TensorProto, helper
 from references import generate
 from safetensors.numpy import save_file
@@ -228,6 +229,11 @@ def run_all(compiler, folder):
     yield run_one(folder / "absent.moec", right)
     yield run_one(good.path, right, "--weights", folder / "cut.safetensors")
     yield run_one(good.path, right, "--weights", folder / "other.safetensors")
+    yield run_one(good.path, right, "--device=cuda")
+    # Found before the system's driver, if there is one.
+    driver = {"LD_LIBRARY_PATH": str(BUILD / "test" / "Runtime" / "Driver"), "FAKE_CUDA_CAPABILITY": "75"}
+    gpu = compiler.package(model, "--target=cuda", "--gpu-format=ptx", "--gpu-arch=sm_80")
+    yield run_one(gpu.path, right, env={**os.environ, **driver})
     yield run_one(good.path, folder / "less.safetensors")
     yield run_one(good.path, folder / "rows.safetensors")
     yield run_one(compiler.package(stated, "-O1").path, right)

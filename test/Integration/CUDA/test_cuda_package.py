@@ -3,6 +3,7 @@
 """Packages for CUDA beside a stand-in for the driver that records its calls: what the host does, not what
 kernels compute."""
 
+import json
 import os
 import re
 import shutil
@@ -221,6 +222,22 @@ def test_newer_device(package, tmp_path):
     log = tmp_path / "log"
     assert moe_run(package, LOG=log, CAPABILITY=120).returncode == 0
     assert any(line.startswith("cuModuleLoadDataEx sm_80 ") for line in lines_of(log))
+
+
+def test_profile(package, tmp_path):
+    """A region for each launch, which is named by its node and its kernel."""
+    log = tmp_path / "log"
+    done = moe_run(package, "--profile", "--dim", "tokens=3", "--repetitions=2", "--json", LOG=log)
+    assert done.returncode == 0, done.stderr
+    ((measurement,)) = json.loads(done.stdout)
+    launches = [line.split()[1] for line in lines_of(log) if line.startswith("launch ")]
+    # Two runs are warm-ups.
+    assert [region["name"].rsplit(": ")[1] for region in measurement["regions"]] == launches[: len(launches) // 4]
+    for region in measurement["regions"]:
+        assert region["op"] == "kernel" and region["calls"] == 1
+        # A millisecond for each event of the stand-in.
+        assert region["ms"] == pytest.approx(1)
+    assert live(lines_of(log)) == []
 
 
 @pytest.mark.parametrize("function", ["cuMemAlloc_v2", "cuMemHostAlloc"])

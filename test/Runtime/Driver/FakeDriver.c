@@ -54,6 +54,7 @@ static int num_devices, capability, version, capturing;
 static char failing[64];
 static int fail_after, fail_error, failed, is_set_up;
 static int num_retained, num_pushed;
+static size_t num_recorded;
 static char *record;
 static size_t record_bytes;
 
@@ -485,7 +486,19 @@ EXPORT int cuEventRecord(void *event, void *stream) {
   BEGIN_IN_CONTEXT;
   object *found = find(EVENT, event);
   log_line("cuEventRecord %s in %s", found ? found->name : "?", stream_name(stream));
+  if (found)
+    found->bytes = ++num_recorded;
   return found ? OK : INVALID_VALUE;
+}
+
+/* A millisecond for each event that was recorded. */
+EXPORT int cuEventElapsedTime(float *milliseconds, void *from, void *to) {
+  BEGIN_IN_CONTEXT;
+  object *first = find(EVENT, from), *last = find(EVENT, to);
+  if (!first || !last || !first->bytes || !last->bytes)
+    return INVALID_VALUE;
+  *milliseconds = (float)last->bytes - (float)first->bytes;
+  return OK;
 }
 
 EXPORT int cuStreamWaitEvent(void *stream, void *event, unsigned flags) {

@@ -16,6 +16,8 @@
 // CHECK-DAG:  cp.async.cg.shared.global
 // CHECK-DAG:  match.any.sync.b32
 // CHECK-DAG:  redux.sync.max.s32
+// CHECK-DAG:  membar.gl
+// CHECK-DAG:  atom.global.add.u32
 // CHECK-DAG:  .shared .align 16
 func.func @bf16(%x: tensor<?x256xbf16>, %l: tensor<?x64xf32>, %up: tensor<64x384x256xbf16>, %down: tensor<64x256x192xbf16>) -> tensor<?x256xbf16> {
   %r = moe.gating %l {fn = #moe.weigh_fn<softmax>, k = 8 : i64, score = #moe.score_fn<identity>, weigh_source = #moe.weigh_source<logit>} : (tensor<?x64xf32>) -> !moe.routing<experts = 64, k = 8, weighted>

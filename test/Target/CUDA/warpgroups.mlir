@@ -3,7 +3,7 @@
 
 // Blocks of more than 16 rows go to warpgroups, the others do not.
 // LAUNCH-DAG: gpu.launch_func @moec_kernels::@moec_product_192x256_bf16_wgmma_rows128_{{.*}} threads in (%c384{{.*}} dynamic_shared_memory_size
-// LAUNCH-DAG: gpu.launch_func @moec_kernels::@moec_product_192x256_bf16_few_rows16_
+// LAUNCH-DAG: gpu.launch_func @moec_kernels::@moec_product_192x256_bf16_few_256_rows16_
 
 // The host makes the tensor maps: gates and linear parts in a dimension of their own, rows of the
 // second product where they follow each other.

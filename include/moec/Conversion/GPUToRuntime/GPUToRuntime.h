@@ -17,6 +17,9 @@ constexpr llvm::StringLiteral kKernelsAttr = "moe.kernels";
 /// On a module: how many tensor maps its launches have.
 constexpr llvm::StringLiteral kTensorMapsAttr = "moe.tensor_maps";
 
+/// On a module: {name, op} of each launch, for the profile.
+constexpr llvm::StringLiteral kRegionsAttr = "moe.regions";
+
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "moec/Conversion/GPUToRuntime/GPUToRuntime.h.inc"

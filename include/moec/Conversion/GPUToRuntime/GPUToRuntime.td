@@ -20,7 +20,8 @@ def GPUToRuntime : Pass<"gpu-to-runtime", "::mlir::ModuleOp"> {
     one parameter. The number of these operations is the module attribute `moe.tensor_maps`.
 
     The kernels' names are written to the module attribute `moe.kernels` in the order of
-    their numbers, which is that of their first launch. The kernels themselves, in their
+    their numbers, which is that of their first launch; `moe.regions` has the name of each launch for
+    the profile, which is that of its node and of its kernel. The kernels themselves, in their
     `gpu.module`, stay.
 
     The enclosing function needs an argument marked `moe.call`. It is an error when a launch
