@@ -23,7 +23,7 @@ MODELS = pathlib.Path(os.environ.get("MOEC_MODELS", ROOT.parent / "shared" / "mo
 # max |Δ| / max |y| against float64, of what computes in each type.
 TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 
-# Flags for every package, such as --sanitize=address.
+# Flags for every package, such as --sanitize=address, or --cpu=x86-64-v3 for those that choose no CPU.
 FLAGS = tuple(os.environ.get("MOEC_FLAGS", "").split())
 
 # A compilation that takes longer than this hangs.
@@ -107,7 +107,8 @@ class Compiler:
     def package(self, model, *flags):
         """The package of a model (a path or a ModelProto), compiled with these flags."""
         path = self.save(model)
-        flags = (*flags, *FLAGS)
+        chooses = any(flag.startswith("--cpu") for flag in flags)
+        flags = (*flags, *(flag for flag in FLAGS if not (chooses and flag.startswith("--cpu"))))
         key = (path, flags)
         if key not in self._packages:
             folder = self.folder / f"package{next(self._numbers)}"

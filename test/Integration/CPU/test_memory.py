@@ -71,6 +71,19 @@ def test_under_address_sanitizer(compiler, layer, level, tmp_path):
     run_guarded(package.path, cases, 1e-6, LD_PRELOAD=clang_file("libclang_rt.asan-x86_64.so"), ASAN_OPTIONS=options)
 
 
+@pytest.mark.parametrize("cpu", ["native", "x86-64-v3"])
+@pytest.mark.parametrize("name", [name for name in LAYERS if name.startswith("qmoe")])
+def test_rows_of_integers(compiler, name, cpu, tmp_path):
+    """--activation-type=int8, in both ways."""
+    layer, cases = LAYERS[name], tmp_path / "cases"
+    flags = [f"--cpu={cpu}", "--activation-type=int8"]
+    run_guarded(write_cases(compiler, layer, cases, flags).path, cases, 0)
+    package = compiler.package(generate.build(layer), *flags, "--threads=none", "--sanitize=address")
+    options = "detect_leaks=0:abort_on_error=1:handle_segv=1"
+    # A row that differs in its last bit may round to another integer.
+    run_guarded(package.path, cases, 1e-2, LD_PRELOAD=clang_file("libclang_rt.asan-x86_64.so"), ASAN_OPTIONS=options)
+
+
 # --- threads ---------------------------------------------------------------------------
 
 
