@@ -197,8 +197,8 @@ static LogicalResult lowerToLinalg(Compilation &compilation) {
   int64_t vectorBits = compilation.isForCUDA() ? 1024 : compilation.machine.vectorBits;
   if (optimize && failed(compilation.runPasses("fuse-attention")))
     return failure();
-  std::string pipeline = llvm::formatv("onnx-to-linalg{{vector-bits={0}},canonicalize,cse",
-                                       optimize ? vectorBits : 0);
+  std::string pipeline =
+      llvm::formatv("onnx-to-linalg{{vector-bits={0}},canonicalize,cse", optimize ? vectorBits : 0);
   return lower(compilation, pipeline, "linalg");
 }
 
