@@ -28,7 +28,7 @@ static constexpr int64_t kRowsAtOnce = 4;
 namespace {
 
 /// Emits the body of one kernel.
-class AttentionEmitter {
+class AttentionEmitter : AttentionArguments {
 public:
   AttentionEmitter(KernelBuilder &b, const AttentionForm &form, ValueRange arguments);
 
@@ -64,9 +64,7 @@ private:
 
   KernelBuilder &b;
   const AttentionForm &form;
-  Value query, key, value, result, scale, offset, lengths, sink;
-  SmallVector<Value> biases;
-  int64_t lanes, size, valueSize, paddedValueSize;
+  int64_t lanes, paddedValueSize;
   /// Vectors of scores of a row that are computed together, and the keys in them.
   int64_t vectors, tile;
 
@@ -88,14 +86,9 @@ private:
 
 static int64_t lastSize(Value memref) { return cast<MemRefType>(memref.getType()).getDimSize(3); }
 
-AttentionEmitter::AttentionEmitter(KernelBuilder &b, const AttentionForm &form,
-                                   ValueRange arguments)
-    : b(b), form(form), query(arguments[0]), key(arguments[1]), value(arguments[2]),
-      result(arguments[3]), scale(arguments[4]), offset(arguments[5]), lanes(b.target.lanes),
-      size(lastSize(query)), valueSize(lastSize(value)),
-      paddedValueSize(llvm::alignTo(valueSize, b.target.lanes)),
-      // Accumulators, one row of keys and a broadcast fit into 32 registers, or 16.
-      vectors(b.target.lanes >= 16 ? 4 : 2), tile((b.target.lanes >= 16 ? 4 : 2) * lanes) {
+AttentionArguments::AttentionArguments(const AttentionForm &form, ValueRange arguments)
+    : query(arguments[0]), key(arguments[1]), value(arguments[2]), result(arguments[3]),
+      scale(arguments[4]), offset(arguments[5]), size(lastSize(query)), valueSize(lastSize(value)) {
   arguments = arguments.drop_front(6);
   biases.assign(arguments.begin(), arguments.begin() + form.numBiases);
   arguments = arguments.drop_front(form.numBiases);
@@ -106,6 +99,13 @@ AttentionEmitter::AttentionEmitter(KernelBuilder &b, const AttentionForm &form,
   if (form.hasSink)
     sink = arguments.front();
 }
+
+AttentionEmitter::AttentionEmitter(KernelBuilder &b, const AttentionForm &form,
+                                   ValueRange arguments)
+    : AttentionArguments(form, arguments), b(b), form(form), lanes(b.target.lanes),
+      paddedValueSize(llvm::alignTo(valueSize, b.target.lanes)),
+      // Accumulators, one row of keys and a broadcast fit into 32 registers, or 16.
+      vectors(b.target.lanes >= 16 ? 4 : 2), tile((b.target.lanes >= 16 ? 4 : 2) * lanes) {}
 
 void AttentionEmitter::emit() {
   Value batches = b.dim(query, 0), heads = b.dim(query, 1), keyHeads = b.dim(key, 1);

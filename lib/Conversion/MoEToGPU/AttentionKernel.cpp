@@ -20,6 +20,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::cuda;
+using cpu::AttentionArguments;
 using cpu::AttentionForm;
 
 static constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -47,7 +48,7 @@ struct Split {
   Value parts, count;
 };
 
-class AttentionKernel {
+class AttentionKernel : protected AttentionArguments {
 public:
   AttentionKernel(GPUBuilder &b, const AttentionForm &form, ValueRange arguments, Split split);
   virtual ~AttentionKernel() = default;
@@ -92,8 +93,6 @@ protected:
 
   GPUBuilder &b;
   const AttentionForm &form;
-  Value query, key, value, result;
-  int64_t size, valueSize;
   Split split;
   // Of the task.
   Value batch, keyHead, firstRow;
@@ -105,8 +104,6 @@ private:
   void setBounds(Row &row);
   void enterBatch();
 
-  Value scale, offset, lengths, sink;
-  SmallVector<Value> biases;
   Value numQueries, numKeys, group, rows, length, position;
   Value number, splitNumber; ///< of the task and its split
 };
@@ -115,19 +112,7 @@ private:
 
 AttentionKernel::AttentionKernel(GPUBuilder &b, const AttentionForm &form, ValueRange arguments,
                                  Split split)
-    : b(b), form(form), query(arguments[0]), key(arguments[1]), value(arguments[2]),
-      result(arguments[3]), size(lastSize(query)), valueSize(lastSize(value)), split(split),
-      scale(arguments[4]), offset(arguments[5]) {
-  arguments = arguments.drop_front(6);
-  biases.assign(arguments.begin(), arguments.begin() + form.numBiases);
-  arguments = arguments.drop_front(form.numBiases);
-  if (form.hasLengths) {
-    lengths = arguments.front();
-    arguments = arguments.drop_front();
-  }
-  if (form.hasSink)
-    sink = arguments.front();
-}
+    : AttentionArguments(form, arguments), b(b), form(form), split(split) {}
 
 /// What depends on the batch alone.
 void AttentionKernel::enterBatch() {

@@ -32,6 +32,18 @@ struct AttentionForm {
   bool hasLengths = false, hasSink = false;
 };
 
+/// The arguments of an attention kernel by name; those that the form does not have are null.
+struct AttentionArguments {
+  /// `arguments` are those of the function below, or their beginning.
+  AttentionArguments(const AttentionForm &form, ValueRange arguments);
+
+  Value query, key, value, result, scale, offset;
+  SmallVector<Value> biases;
+  Value lengths, sink;
+  /// Of a row of queries and keys, and of values and results.
+  int64_t size, valueSize;
+};
+
 /// A private function of the module, made when it does not exist yet, of
 /// - queries, keys, values and the result, [batch, heads, rows, size] in any float type, sizes
 /// static;
