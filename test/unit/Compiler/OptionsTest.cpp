@@ -50,7 +50,8 @@ TEST(OptionsTest, WrongOnesChangeNothing) {
   EXPECT_EQ(set(options, "threds", "none"), "unknown option '--threds'; did you mean '--threads'?");
   EXPECT_EQ(set(options, "q", ""), "unknown option '-q'");
   EXPECT_EQ(set(options, "threads", "nnoe"), "--threads cannot be 'nnoe'; did you mean 'none'?");
-  EXPECT_EQ(set(options, "target", "toaster"), "--target cannot be 'toaster'; it can only be cpu, cuda, cpu,cuda");
+  EXPECT_EQ(set(options, "target", "toaster"),
+            "--target cannot be 'toaster'; it can only be cpu, cuda, cpu,cuda");
   EXPECT_EQ(set(options, "O", "-1"), "-O cannot be '-1'; it can only be 0, 1, 2, 3");
   EXPECT_EQ(set(options, "dim", "batch=many"), "--dim needs name=size, got 'batch=many'");
   EXPECT_EQ(set(options, "quiet", "1"), "--quiet needs 'true' or 'false', got '1'");
