@@ -10,6 +10,7 @@ import sys
 import time
 
 import layer_model
+import machine
 import numpy as np
 from ggml_side import Ggml
 from side import Missing, Side, find_module
@@ -33,12 +34,15 @@ def compile_package(model, folder, arguments, more=(), name=None):
 
 
 class Moec(Side):
-    name = "moec"
+    """Weights as they are, arithmetic in float32."""
+
+    name, rounding = "moec", ()
 
     def __init__(self, layer, dtype, threads, copies, arguments):
-        more = ["--weight-type=bf16"] if dtype == "bf16" else []
+        more = [*(["--weight-type=bf16"] if dtype == "bf16" else []), *self.rounding]
         model = layer_model.make_model(layer, dtype, arguments.folder)
-        package, self.compile_seconds, self.compile_peak_bytes = compile_package(model, arguments.folder, arguments, more, f"{dtype}_{layer}")
+        name = "_".join([dtype, str(layer), *(option.split("=")[1] for option in self.rounding)])
+        package, self.compile_seconds, self.compile_peak_bytes = compile_package(model, arguments.folder, arguments, more, name)
         self.library_bytes = next(package.glob("*.so")).stat().st_size
         # The others have read their weights before the clock starts, too.
         self.models = [load(package, populate=True)]
@@ -58,6 +62,30 @@ class Moec(Side):
 
     def result(self):
         return self.y
+
+
+class MoecInt8(Moec):
+    """Rows rounded to 8 bits, as several peers do with quantised weights."""
+
+    name, rounding = "moec, int8 rows", ("--activation-type=int8",)
+
+    def __init__(self, layer, dtype, threads, copies, arguments):
+        if not dtype.startswith("int"):
+            raise Missing("rows are rounded to 8 bits for quantised weights only")
+        super().__init__(layer, dtype, threads, copies, arguments)
+
+
+class MoecBfloat16(Moec):
+    """Rows rounded to bfloat16, as the peers do with weights of that type."""
+
+    name, rounding = "moec, bf16 rows", ("--compute=bf16",)
+
+    def __init__(self, layer, dtype, threads, copies, arguments):
+        if dtype != "bf16":
+            raise Missing("rows are rounded to bfloat16 for such weights only")
+        if "avx512_bf16" not in machine.describe()["instructions"]:
+            raise Missing("--compute=bf16 needs AVX512-BF16")
+        super().__init__(layer, dtype, threads, copies, arguments)
 
 
 class OnnxRuntime(Side):
@@ -233,4 +261,4 @@ class KTransformers(Side):
         return self.y.float().numpy()
 
 
-PEERS = (OnnxRuntime, OnnxRuntimeLevel4, TorchGrouped, TorchLoop, KTransformers, Ggml)
+PEERS = (MoecInt8, MoecBfloat16, OnnxRuntime, OnnxRuntimeLevel4, TorchGrouped, TorchLoop, KTransformers, Ggml)

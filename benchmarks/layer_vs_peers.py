@@ -29,6 +29,7 @@ from side import Missing
 
 PAUSE_SECONDS = 0.3  # longer than any side's threads wait actively
 TURN_SECONDS = 0.7
+MIN_TURNS = 4
 ROTATED_BYTES = 1e9
 MAX_COPIES = 16  # a layer that needs more of them lives in caches in any case
 CHECKED_TOKENS = 4
@@ -99,18 +100,21 @@ class Measurement:
 
     key = None
 
-    def done(self, start):
+    def done(self, start, turns):
+        """Several turns, also where one has repetitions enough: a moment is not typical."""
         least = min(len(times) for times in self.times.values())
-        return least >= 2 and (least >= self.arguments.repetitions or time.perf_counter() - start > self.arguments.seconds * len(self.sides))
+        if time.perf_counter() - start > self.arguments.seconds * len(self.sides):
+            return least >= 2
+        return turns >= MIN_TURNS and least >= max(2, self.arguments.repetitions)
 
     def run(self, tokens, popularity, threads, random):
-        start, order, checks = time.perf_counter(), list(self.sides), 0
-        while not self.done(start):
+        start, order, turns = time.perf_counter(), list(self.sides), 0
+        while not self.done(start, turns):
             inputs = list(self.inputs(tokens, popularity, random))
             for side in order:
                 self.turn(side, inputs, threads)
             order.reverse()
-            checks += 1
+            turns += 1
         gflops = self.ceilings.multiply_add(threads)
         active = statistics.mean(self.active)
         best = self.layer.floor_ms(self.dtype, tokens, active, max(self.reads), gflops)
@@ -224,7 +228,7 @@ def parse_arguments():
     parser.add_argument("--threads", type=numbers, help="numbers of threads")
     parser.add_argument("--seconds", type=float, default=2, help="for each side and row, at most (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=30, help="of each side, enough (default: %(default)s)")
-    parser.add_argument("--no-peers", action="store_true", help="moec alone")
+    parser.add_argument("--no-peers", action="store_true", help="moec alone, without rounding")
     parser.add_argument("--cpu", default="native", help="as for moec")
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build" / "benchmarks", help="for models and packages (gigabytes)")
     parser.add_argument("--moec", type=pathlib.Path, default=ROOT / "build" / "bin" / "moec")
