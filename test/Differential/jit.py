@@ -5,6 +5,8 @@ must not have loaded libmoec-c.so, which registers the same passes."""
 
 import ctypes
 import functools
+import multiprocessing
+import multiprocessing.managers
 
 import numpy as np
 from harness import BUILD
@@ -97,3 +99,13 @@ class Program:
         )
         assert not failure.value, f"{entry}: {failure.value.decode()}"
         return results
+
+
+class ProcessApart(multiprocessing.managers.BaseManager):
+    """A process whose programs are used from here: `with ProcessApart() as process: process.Program(…)`."""
+
+    def __init__(self):
+        super().__init__(ctx=multiprocessing.get_context("spawn"))
+
+
+ProcessApart.register("Program", Program)

@@ -14,7 +14,7 @@ from references import ops
 from references.evaluate import relative_error
 
 from check import check_module
-from jit import Program
+from jit import ProcessApart
 from space import EXPERT_DIMENSIONS, SPACE, draw_modules
 
 pytestmark = pytest.mark.skipif(
@@ -176,12 +176,19 @@ WARPGROUPS = ["bf16", "bf16_concat_bias", "bf16_separate", "bf16_wide", "f16_int
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory):
+def process():
+    """This one has libmoec-c.so: see jit.py."""
+    with ProcessApart() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def programs(process, tmp_path_factory):
     """By GPU: a program of the layers."""
     made = {}
     for gpu, names in (("any", LAYERS), ("sm_90a", WARPGROUPS)):
         text = "\n".join(LAYERS[name].text(name) for name in names)
-        made[gpu] = Program(text, {}, tmp_path_factory.mktemp("gpu"), level=3, gpu=GPUS[gpu])
+        made[gpu] = process.Program(text, {}, tmp_path_factory.mktemp("gpu"), level=3, gpu=GPUS[gpu])
     yield made
     for program in made.values():
         program.close()
@@ -204,10 +211,10 @@ def test_layer(programs, gpu, name):
     check(programs[gpu], name, arrays, real)
 
 
-def test_tf32(tmp_path):
+def test_tf32(process, tmp_path):
     """Operands have 11 bits: more than bf16, fewer than f32."""
     name = "f32_interleaved_in_out"
-    program = Program(LAYERS[name].text(name), {}, tmp_path, level=3, gpu=GPUS["any"], tf32=True)
+    program = process.Program(LAYERS[name].text(name), {}, tmp_path, level=3, gpu=GPUS["any"], tf32=True)
     arrays, real = LAYERS[name].draw(np.random.default_rng(4), tokens=101)
     error = relative_error(run(program, name, arrays), LAYERS[name].evaluate(arrays, real))
     program.close()
@@ -251,7 +258,7 @@ def test_runs_repeat(programs, gpu):
 
 
 @pytest.mark.parametrize("gpu", GPUS)
-def test_product_without_routing(tmp_path, gpu):
+def test_product_without_routing(process, tmp_path, gpu):
     """Which kernel has something to do depends on the number of rows."""
     n, k = 200, 136
     text = f"""
@@ -259,7 +266,7 @@ func.func @product(%x: tensor<?x{k}xbf16> {{onnx.name = "x", onnx.dims = ["rows"
   %y = moe.linear %x, %w : (tensor<?x{k}xbf16>, tensor<{n}x{k}xbf16>) -> tensor<?x{n}xbf16>
   return %y : tensor<?x{n}xbf16>
 }}"""
-    program = Program(text, {}, tmp_path, level=3, gpu=GPUS[gpu])
+    program = process.Program(text, {}, tmp_path, level=3, gpu=GPUS[gpu])
     rng = np.random.default_rng(5)
     weight = rng.normal(size=(n, k)).astype(ml_dtypes.bfloat16)
     for rows in (0, 7, 16, 17, 140):
@@ -288,10 +295,10 @@ func.func @router{experts}(%logits: tensor<?x{experts}xf32> {{onnx.name = "logit
 
 
 @pytest.mark.parametrize("experts", [40, 256, 512, 700])
-def test_router_with_ties(tmp_path, experts):
+def test_router_with_ties(process, tmp_path, experts):
     """Few different logits: equal ones are taken lower expert first."""
     k, tokens = 8, 33
-    program = Program(router_text(experts, k), {}, tmp_path, level=3, gpu=GPUS["any"])
+    program = process.Program(router_text(experts, k), {}, tmp_path, level=3, gpu=GPUS["any"])
     logits = np.random.default_rng(experts).integers(-3, 3, (tokens, experts)).astype(np.float32)
     ids, weights = program.run(f"router{experts}", [logits], [(np.int32, 2), (np.float32, 2)])
     expected = np.argsort(-logits, axis=1, kind="stable")[:, :k]
