@@ -46,7 +46,7 @@ def test_contents(wheel):
     source = harness.ROOT / "python"
     expected = {str(path.relative_to(source)) for path in (source / "moec").rglob("*") if path.suffix in (".py", ".typed")}
     compiler = {"bin/moec", "bin/moe-run", "lib/libmoec-c.so", "lib/moec/moec.h"}
-    compiler |= {f"lib/moec/runtime_{threads}.o" for threads in ("openmp", "none", "custom")}
+    compiler |= {f"lib/moec/runtime_{name}.o" for name in ("openmp", "none", "custom", "cuda")}
     assert names == expected | {f"moec/_compiler/{name}" for name in compiler}
 
 
