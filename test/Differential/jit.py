@@ -30,6 +30,7 @@ _RUN = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, _POINTER, _POINTER)
 
 @functools.lru_cache
 def _library():
+    assert multiprocessing.parent_process(), "libmoec-jit.so needs a process apart, as ProcessApart"
     library = ctypes.CDLL(str(BUILD / "lib" / "libmoec-jit.so"))
     for name, (result, *arguments) in _SIGNATURES.items():
         function = getattr(library, f"moec_jit_{name}")

@@ -18,7 +18,7 @@ from harness import ROOT
 sys.path.append(str(ROOT / "test" / "Integration" / "CPU"))
 import operators  # noqa: E402
 import test_operators  # noqa: E402
-from jit import CompileError, Program  # noqa: E402
+from jit import CompileError, ProcessApart, Program  # noqa: E402
 
 # Every so many of the cases; MOEC_GPU_MODELS=all takes all of them.
 STEP = 1 if os.environ.get("MOEC_GPU_MODELS") == "all" else 7
@@ -42,13 +42,13 @@ def collect_cases():
 CASES = collect_cases()[::STEP]
 
 
-def run_program(case):
+def run_program(case, make_program=Program):
     """The outputs. CompileError when it is refused."""
     text = "module {\n" + operators.print_function(case, "main", "static" in case.kinds) + "}\n"
     types = [np.dtype(getattr(ml_dtypes, name) if name == "bfloat16" else name) for name in case.result_types()]
     ranks = [np.asarray(array).ndim for array in case.expected()]
     with tempfile.TemporaryDirectory() as folder:
-        program = Program(text, {}, Path(folder), 3, gpu="sm_80")
+        program = make_program(text, {}, Path(folder), 3, gpu="sm_80")
         inputs = [np.ascontiguousarray(array) for i, array in enumerate(case.inputs) if array is not None and i not in case.constants]
         try:
             return program.run("main", inputs, list(zip(types, ranks)))
@@ -102,5 +102,5 @@ def test_few_are_refused(results):
 def test_failing_checks(name):
     """What only the device can check, it checks: the message reaches the host."""
     (case,) = [case for case in make_cases() if case.name == name]
-    with pytest.raises(AssertionError, match="out of range"):
-        run_program(case)
+    with ProcessApart() as process, pytest.raises(AssertionError, match="out of range"):
+        run_program(case, process.Program)
