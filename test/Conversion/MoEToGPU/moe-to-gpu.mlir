@@ -9,7 +9,9 @@
 // CHECK:       gpu.launch_func @moec_kernels::@[[UP:moec_product_768x2048_bf16_rows64_[0-9a-f]+]]
 // CHECK:       gpu.launch_func @moec_kernels::@moec_product_768x2048_bf16_few_2048_rows16_
 // CHECK:       gpu.launch_func @moec_kernels::@moec_product_2048x768_bf16_rows64_
-// CHECK:       gpu.launch_func @moec_kernels::@moec_combine_
+// 32 warps for the columns of a token.
+// CHECK:       arith.muli %{{.*}}, %c32
+// CHECK:       gpu.launch_func @moec_kernels::@moec_experts_combine_
 // CHECK-NOT:   memref.load
 // CHECK:       return
 func.func @layer(%x: tensor<?x2048xbf16>, %l: tensor<?x128xf32>, %up: tensor<128x1536x2048xbf16>,
