@@ -221,8 +221,11 @@ def test_tf32(process, tmp_path):
     assert TOLERANCES["f32"] < error < 1e-3
 
 
-@pytest.mark.parametrize("tokens", [0, 1, 3, 16, 17])
-@pytest.mark.parametrize("gpu, name", [("any", "f32"), ("any", "bf16_separate"), ("sm_90a", "bf16_separate")])
+@pytest.mark.parametrize("tokens", [0, 1, 3, 8, 9, 16, 17])
+@pytest.mark.parametrize(
+    "gpu, name",
+    [("any", "f32"), ("any", "bf16_int2"), ("any", "bf16_separate"), ("sm_90a", "bf16_separate"), ("sm_90a", "bf16_wide")],
+)
 def test_few_tokens(programs, gpu, name, tokens):
     arrays, real = LAYERS[name].draw(np.random.default_rng(tokens), tokens)
     if tokens == 0:
@@ -250,9 +253,11 @@ def test_nan_stays_in_its_row(programs, gpu, name):
     assert relative_error(actual[others], expected[others]) < TOLERANCES[LAYERS[name].dtype]
 
 
+@pytest.mark.parametrize("tokens", [7, 77])
 @pytest.mark.parametrize("gpu", GPUS)
-def test_runs_repeat(programs, gpu):
-    arrays, _ = LAYERS["bf16_wide"].draw(np.random.default_rng(3), tokens=77)
+def test_runs_repeat(programs, gpu, tokens):
+    """The emulator runs threads in another order each time."""
+    arrays, _ = LAYERS["bf16_wide"].draw(np.random.default_rng(3), tokens)
     first, second = (run(programs[gpu], "bf16_wide", arrays) for _ in range(2))
     np.testing.assert_array_equal(first.view(np.uint16), second.view(np.uint16))
 

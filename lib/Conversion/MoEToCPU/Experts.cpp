@@ -574,9 +574,14 @@ struct CombineKernel {
   Value rows, position, ids, weights, uncovered, uncoveredWeights, input, constants, add, y;
   Value slotOf; ///< i32 [E] on the stack: slot at which the token chose the expert
 
-  void token(Value token);
+  /// A GPU has several warps for the columns of a token, so that few tokens do not wait for one.
+  static constexpr int64_t kColumnsOfWarp = 64;
+
+  void tokens(Value count);
 
 private:
+  void token(Value token, Value part);
+  void forColumns(Value part, function_ref<void(Value, int64_t)> body);
   int64_t columns() { return cast<MemRefType>(y.getType()).getDimSize(1); }
   Type element() { return cast<MemRefType>(y.getType()).getElementType(); }
   void orderByExpert(Value token);
@@ -644,9 +649,36 @@ Value CombineKernel::sumOfEntries(Value token, Value column, int64_t count) {
   });
 }
 
-void CombineKernel::token(Value token) {
-  if (form.native)
-    orderByExpert(token);
+void CombineKernel::tokens(Value count) {
+  auto emit = [&](Value number, Value part) {
+    if (form.native) {
+      slotOf = b.stack(form.experts, b.getI32Type());
+      orderByExpert(number);
+    }
+    token(number, part);
+  };
+  if (!b.target.isWarp())
+    return b.forTokens(count, [&](Value number) { emit(number, Value()); });
+  Value parts = b.index(llvm::divideCeil(columns(), kColumnsOfWarp));
+  b.parallelLoop(b.mul(count, parts), [&](Value task) {
+    emit(b.createOrFold<arith::DivUIOp>(task, parts), b.createOrFold<arith::RemUIOp>(task, parts));
+  });
+}
+
+/// `lanes` columns at a time, of a part or (null) of all; the last ones may be fewer.
+void CombineKernel::forColumns(Value part, function_ref<void(Value, int64_t)> body) {
+  if (!part)
+    return b.forVectors(columns(), body);
+  int64_t lanes = b.target.lanes, whole = llvm::alignDown(columns(), lanes);
+  Value first = b.mul(part, kColumnsOfWarp), end = b.add(first, kColumnsOfWarp);
+  b.forLoop(first, b.min(end, b.index(whole)), b.index(lanes),
+            [&](Value column) { body(column, lanes); });
+  if (whole < columns())
+    b.ifThen(b.equal(part, b.index(whole / kColumnsOfWarp)),
+             [&] { body(b.index(whole), columns() - whole); });
+}
+
+void CombineKernel::token(Value token, Value part) {
   Value hasEntry, rest;
   if (uncovered) {
     hasEntry = b.fold(b.dim(ids, 1), b.boolean(false), [&](Value slot, Value any) {
@@ -656,7 +688,7 @@ void CombineKernel::token(Value token) {
       return b.addf(sum, b.load(uncoveredWeights, {token, slot}));
     });
   }
-  b.forVectors(columns(), [&](Value column, int64_t count) {
+  forColumns(part, [&](Value column, int64_t count) {
     Value sum = sumOfEntries(token, column, count);
     auto at = [&](Value x) { return b.loadVectorPart(x, {token, column}, count, 0.0); };
     if (uncovered)
@@ -672,7 +704,7 @@ void CombineKernel::token(Value token) {
   });
 }
 
-/// Whether the kernel of a plain weighted sum of padded rows computes this.
+/// Whether the CPU's kernel of a plain weighted sum of padded rows computes this.
 static bool isPlain(const CombineForm &form) {
   auto type = cast<MemRefType>(form.rows.getType());
   bool isPadded = type.getElementType().isF32() && type.getDimSize(1) % kPanelWidth == 0;
@@ -681,7 +713,7 @@ static bool isPlain(const CombineForm &form) {
 }
 
 void Lowering::combine(KernelBuilder &b, Operation *op, const CombineForm &form, Value y) {
-  if (isPlain(form)) {
+  if (!target.isWarp() && isPlain(form)) {
     auto type = cast<MemRefType>(y.getType());
     int64_t k = cast<MemRefType>(form.position.getType()).getDimSize(1);
     call(b, getCombineKernel(module, cast<MemRefType>(form.rows.getType()), type, k, target),
@@ -698,12 +730,10 @@ void Lowering::combine(KernelBuilder &b, Operation *op, const CombineForm &form,
            CombineKernel combine = {b,       form,    args[0], args[1], args[2], args[3], args[4],
                                     args[5], args[6], args[7], args[8], args[9], Value()};
            Value tokens = b.min(b.dim(combine.y, 0), b.dim(combine.ids, 0));
-           b.forTokens(tokens, [&](Value token) {
-             if (form.native)
-               combine.slotOf = b.stack(form.experts, b.getI32Type());
-             combine.token(token);
-           });
-           emitZeroRows(b, combine.y, tokens);
+           combine.tokens(tokens);
+           // Elsewhere the result has as many rows as the routing.
+           if (isa<CombineOp>(op))
+             emitZeroRows(b, combine.y, tokens);
          });
 }
 

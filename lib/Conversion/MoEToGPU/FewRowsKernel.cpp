@@ -151,17 +151,22 @@ void FewRowsKernel::product() {
 namespace {
 /// Blocks draw tiles in order, those of the first product before those of the second. A tile of
 /// the second waits until all tiles of its rows in the first are made: they were drawn before, by
-/// blocks that run and wait for nothing, however many blocks the GPU runs at once.
+/// blocks that run and wait for nothing, however many blocks the GPU runs at once. What comes after
+/// the products is drawn last and waits for all tiles of the second: they were drawn before, by
+/// blocks that run and wait at most for tiles of the first.
 class FewRowsPair {
 public:
-  FewRowsPair(GPUBuilder &b, const Product &first, const Product &second, Value ready)
+  FewRowsPair(GPUBuilder &b, const Product &first, const Product &second, Value ready,
+              const InlinedKernel *after)
       : b(b), first(b, first, getFewRowsKernel().tiling, 0),
-        second(b, second, getFewRowsKernel().tiling, 0), ready(ready) {}
+        second(b, second, getFewRowsKernel().tiling, 0), ready(ready), after(after) {}
 
   void emit();
 
 private:
-  enum { kDrawn, kEnded, kTiles }; ///< places in `ready`; the last is that of the first rows
+  /// Places in `ready`: tiles that were drawn, blocks that ended, tiles of the second product that
+  /// are made, tiles of the first by their rows.
+  enum { kDrawn, kEnded, kMade, kTiles };
 
   Value add(Value place, int64_t value) {
     return memref::AtomicRMWOp::create(b, b.getLoc(), arith::AtomicRMWKind::addi, b.i32(value),
@@ -176,13 +181,18 @@ private:
   Value draw();
   void makeFirst(Value number);
   void makeSecond(Value number);
-  void waitFor(Value rowBlock);
+  void makeAfter(Value number);
+  /// Counts a tile that the block has made.
+  void countAt(Value place);
+  /// Until `count` (i32) tiles are counted at `place`; then they can be read.
+  void waitAt(Value place, Value count);
   void end();
 
   GPUBuilder &b;
   FewRowsKernel first, second;
   Value ready;
-  Value drawn; ///< i32 [1] in shared memory
+  const InlinedKernel *after; ///< or null
+  Value drawn;                ///< i32 [1] in shared memory
 };
 } // namespace
 
@@ -192,32 +202,44 @@ Value FewRowsPair::draw() {
   return b.loadIndex(drawn, b.index(0));
 }
 
-void FewRowsPair::makeFirst(Value number) {
-  first.makeTile(number);
+void FewRowsPair::countAt(Value place) {
   b.barrier();
   once([&] {
     fence();
-    add(placeOf(b.div(number, first.columnTiles())), 1);
+    add(place, 1);
   });
 }
 
-void FewRowsPair::waitFor(Value rowBlock) {
-  auto loop = scf::WhileOp::create(b, b.getLoc(), TypeRange(), ValueRange());
-  OpBuilder::InsertionGuard guard(b);
-  b.createBlock(&loop.getBefore());
-  Value made = add(placeOf(rowBlock), 0);
-  scf::ConditionOp::create(b, b.getLoc(), b.less(made, b.i32(first.columnTiles())), ValueRange());
-  b.createBlock(&loop.getAfter());
-  scf::YieldOp::create(b, b.getLoc());
+void FewRowsPair::waitAt(Value place, Value count) {
+  once([&] {
+    auto loop = scf::WhileOp::create(b, b.getLoc(), TypeRange(), ValueRange());
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.createBlock(&loop.getBefore());
+      scf::ConditionOp::create(b, b.getLoc(), b.less(add(place, 0), count), ValueRange());
+      b.createBlock(&loop.getAfter());
+      scf::YieldOp::create(b, b.getLoc());
+    }
+    fence();
+  });
+  b.barrier();
+}
+
+void FewRowsPair::makeFirst(Value number) {
+  first.makeTile(number);
+  countAt(placeOf(b.div(number, first.columnTiles())));
 }
 
 void FewRowsPair::makeSecond(Value number) {
-  once([&] {
-    waitFor(b.div(number, second.columnTiles()));
-    fence();
-  });
-  b.barrier();
+  waitAt(placeOf(b.div(number, second.columnTiles())), b.i32(first.columnTiles()));
   second.makeTile(number);
+  if (after)
+    countAt(b.index(kMade));
+}
+
+void FewRowsPair::makeAfter(Value number) {
+  waitAt(b.index(kMade), b.toI32(second.numTiles()));
+  inlineBlock(b, after->kernel, after->arguments, number, after->blocks);
 }
 
 /// The last block leaves the counters as it found them, for the next launch.
@@ -235,7 +257,8 @@ void FewRowsPair::emit() {
   first.prepare();
   second.prepare();
   drawn = b.shared(1, b.getI32Type());
-  Value numFirst = first.numTiles(), total = b.add(numFirst, second.numTiles());
+  Value numFirst = first.numTiles(), numBoth = b.add(numFirst, second.numTiles());
+  Value total = after ? b.add(numBoth, after->blocks) : numBoth;
   auto loop = scf::WhileOp::create(b, b.getLoc(), TypeRange(b.getIndexType()), ValueRange());
   {
     OpBuilder::InsertionGuard guard(b);
@@ -246,16 +269,20 @@ void FewRowsPair::emit() {
     Value tile = body->getArgument(0);
     Value isFirst = b.less(tile, numFirst);
     b.ifThen(isFirst, [&] { makeFirst(tile); });
-    Value isSecond = b.less(b.sub(numFirst, b.index(1)), tile);
+    Value isSecond = b.both(b.less(b.sub(numFirst, b.index(1)), tile), b.less(tile, numBoth));
     b.ifThen(isSecond, [&] { makeSecond(b.sub(tile, numFirst)); });
+    if (after) {
+      Value isAfter = b.less(b.sub(numBoth, b.index(1)), tile);
+      b.ifThen(isAfter, [&] { makeAfter(b.sub(tile, numBoth)); });
+    }
     scf::YieldOp::create(b, b.getLoc());
   }
   end();
 }
 
 void mlir::moe::cuda::emitFewRowsPair(GPUBuilder &b, const Product &first, const Product &second,
-                                      Value ready) {
-  FewRowsPair(b, first, second, ready).emit();
+                                      Value ready, const InlinedKernel *after) {
+  FewRowsPair(b, first, second, ready, after).emit();
 }
 
 static void emit(GPUBuilder &b, const Product &product, const Tiling &tiling, int64_t kind) {

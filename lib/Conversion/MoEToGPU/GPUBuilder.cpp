@@ -3,6 +3,8 @@
 
 #include "GPUBuilder.h"
 
+#include "mlir/IR/IRMapping.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::cuda;
@@ -37,11 +39,50 @@ gpu::GPUFuncOp mlir::moe::cuda::getOrCreateGPUKernel(
   return kernel;
 }
 
-void mlir::moe::cuda::launch(cpu::KernelBuilder &b, gpu::GPUFuncOp kernel, Value blocks,
-                             ValueRange operands, int64_t sharedBytes) {
+int64_t mlir::moe::cuda::threadsOf(gpu::GPUFuncOp kernel) {
+  return (*kernel.getKnownBlockSize())[0];
+}
+
+int64_t mlir::moe::cuda::sharedBytesOf(gpu::GPUFuncOp kernel) {
+  int64_t bytes = 0;
+  for (BlockArgument memory : kernel.getWorkgroupAttributions()) {
+    auto type = cast<MemRefType>(memory.getType());
+    bytes += llvm::alignTo(type.getNumElements() * type.getElementTypeBitWidth() / 8, 16);
+  }
+  return bytes;
+}
+
+void mlir::moe::cuda::inlineBlock(GPUBuilder &b, gpu::GPUFuncOp kernel, ValueRange arguments,
+                                  Value block, Value numBlocks, int64_t timesWarps) {
+  IRMapping mapping;
+  mapping.map(kernel.getArguments().take_front(arguments.size()), arguments);
+  for (BlockArgument memory : kernel.getWorkgroupAttributions()) {
+    auto type = cast<MemRefType>(memory.getType());
+    SmallVector<int64_t> shape(type.getShape());
+    shape[0] *= timesWarps;
+    mapping.map(memory, b.shared(shape, type.getElementType()));
+  }
+  SmallVector<Operation *> copies;
+  for (Operation &op : kernel.front().without_terminator())
+    copies.push_back(b.clone(op, mapping));
+  for (Operation *copy : copies)
+    copy->walk([&](Operation *op) {
+      if (!isa<gpu::BlockIdOp, gpu::GridDimOp>(op))
+        return;
+      op->replaceAllUsesWith(ValueRange(isa<gpu::BlockIdOp>(op) ? block : numBlocks));
+      op->erase();
+    });
+}
+
+gpu::GPUFuncOp mlir::moe::cuda::kernelOf(gpu::LaunchFuncOp launch) {
+  return SymbolTable::lookupNearestSymbolFrom<gpu::GPUFuncOp>(launch, launch.getKernel());
+}
+
+gpu::LaunchFuncOp mlir::moe::cuda::launch(cpu::KernelBuilder &b, gpu::GPUFuncOp kernel,
+                                          Value blocks, ValueRange operands, int64_t sharedBytes) {
   Value one = b.index(1);
   gpu::KernelDim3 grid = {blocks, one, one};
-  gpu::KernelDim3 block = {b.index((*kernel.getKnownBlockSize())[0]), one, one};
+  gpu::KernelDim3 block = {b.index(threadsOf(kernel)), one, one};
   Value dynamic = sharedBytes ? b.i32(sharedBytes) : Value();
-  gpu::LaunchFuncOp::create(b, kernel, grid, block, dynamic, operands);
+  return gpu::LaunchFuncOp::create(b, kernel, grid, block, dynamic, operands);
 }

@@ -80,10 +80,20 @@ gpu::GPUFuncOp getOrCreateGPUKernel(ModuleOp module, StringRef name, TypeRange a
                                     int64_t threads,
                                     function_ref<void(GPUBuilder &, Block::BlockArgListType)> body);
 
+/// What block `block` of `numBlocks` of another kernel does, in a kernel with blocks of as many
+/// threads. `arguments` are those of that kernel. One of WarpKernels may run with several times the
+/// warps: shared memory has them as its first dimension, and is so many times as large.
+void inlineBlock(GPUBuilder &b, gpu::GPUFuncOp kernel, ValueRange arguments, Value block,
+                 Value numBlocks, int64_t timesWarps = 1);
+/// The threads of a block of `kernel`, and its bytes of static shared memory.
+int64_t threadsOf(gpu::GPUFuncOp kernel);
+int64_t sharedBytesOf(gpu::GPUFuncOp kernel);
+gpu::GPUFuncOp kernelOf(gpu::LaunchFuncOp launch);
+
 /// Launches `kernel` with `blocks` (index) blocks; none: not at all,
 /// and this many bytes of dynamic shared memory.
-void launch(cpu::KernelBuilder &b, gpu::GPUFuncOp kernel, Value blocks, ValueRange operands,
-            int64_t sharedBytes = 0);
+gpu::LaunchFuncOp launch(cpu::KernelBuilder &b, gpu::GPUFuncOp kernel, Value blocks,
+                         ValueRange operands, int64_t sharedBytes = 0);
 
 } // namespace mlir::moe::cuda
 

@@ -33,15 +33,18 @@ struct ProductTarget {
 struct Lists {
   Value blocks, tiles, counts, rowToken, position, cursor, ready;
 };
-/// Room for two numbers and one for each small block: an expert has one, or several when there are
-/// few tokens.
+/// Room for three numbers and one for each small block: an expert has one, or several when there
+/// are few tokens.
 int64_t readySize(int64_t experts, int64_t k, ProductTarget target);
 
 /// Most experts that the lists kernel has memory for.
 int64_t mostListedExperts();
-/// experts i32 [T,k] (-1: none), then the members of Lists. One block; the order of the rows
-/// does not depend on how it runs.
-gpu::GPUFuncOp getListsKernel(ModuleOp module, int64_t experts, int64_t k, ProductTarget target);
+/// Makes the lists of `chosen`, i32 [T,k] (-1: none); the order of the rows does not depend on how
+/// the kernel runs. Few tokens have them in one launch with `before`, unless that is null or has no
+/// room: a kernel of WarpKernels, the only one that has `chosen` so far.
+void launchLists(cpu::KernelBuilder &b, ModuleOp module, Value chosen, Value tokens,
+                 const Lists &lists, int64_t experts, gpu::LaunchFuncOp before,
+                 ProductTarget target);
 
 /// A bank of weights as it is in the model: floats [E,N,K] (or [E,K,N]: `layout`), or codes
 /// [E,N,K·bits/8] with scales and zero points (see moe.dequantize); [N,K] is one expert's.
@@ -84,10 +87,21 @@ Type productType(const Product &product);
 /// sizes, so that a captured run can be changed; one that has nothing to do has no blocks.
 void launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &product,
                    ProductTarget target);
-/// The same for two of which the second takes the results of the first; small blocks of both in
-/// one launch where their kernels can. `ready` is that of Lists.
-void launchProducts(cpu::KernelBuilder &b, ModuleOp module, const Product &first,
-                    const Product &second, Value ready, ProductTarget target);
+
+/// Two products of which the second takes the results of the first.
+struct ProductPair {
+  Product first, second;
+  Value ready;              ///< that of Lists
+  gpu::LaunchFuncOp launch; ///< of the small blocks of both; null when each has a launch
+};
+/// Launches the kernels of two products, small blocks of both in one launch where their kernels
+/// can.
+void launchProducts(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair,
+                    ProductTarget target);
+/// Few tokens, all of whose blocks are small, have what comes after the products (a launch that is
+/// already there) in the launch of both, if that is one and has room.
+void takeIn(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair, gpu::LaunchFuncOp after,
+            ProductTarget target);
 
 } // namespace mlir::moe::cuda
 

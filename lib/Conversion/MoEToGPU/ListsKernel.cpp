@@ -9,7 +9,6 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::cuda;
 
-static constexpr int64_t kDynamic = ShapedType::kDynamic;
 /// Numbers of an expert in shared memory, beside its counts in each warp.
 static constexpr int64_t kPerExpert = 4;
 
@@ -27,9 +26,9 @@ namespace {
 class ListsKernel {
 public:
   ListsKernel(GPUBuilder &b, Value chosen, const Lists &lists, int64_t experts, int64_t k,
-              ProductTarget target)
+              int64_t warps, ProductTarget target)
       : b(b), small(target.blockRows(0)), chosen(chosen), lists(lists), experts(experts), k(k),
-        warps(warpsFor(experts)) {
+        warps(warps) {
     Value isFew = b.less(b.dim(chosen, 0), b.index(small + 1));
     perBlock = b.select(isFew, b.i32(small), b.i32(target.blockRows(1)));
     Type i32 = b.getI32Type();
@@ -230,22 +229,87 @@ void ListsKernel::emit() {
 }
 
 int64_t mlir::moe::cuda::readySize(int64_t experts, int64_t k, ProductTarget target) {
-  return 2 + std::max(experts, target.blockRows(0) * k);
+  return 3 + std::max(experts, target.blockRows(0) * k);
 }
 
-gpu::GPUFuncOp mlir::moe::cuda::getListsKernel(ModuleOp module, int64_t experts, int64_t k,
-                                               ProductTarget target) {
-  Type i32 = IntegerType::get(module.getContext(), 32);
-  auto type = [&](ArrayRef<int64_t> shape) { return MemRefType::get(shape, i32); };
-  Type types[] = {type({kDynamic, k}), type({kDynamic, 4}),
-                  type({2, kDynamic}), type(4),
-                  type(kDynamic),      type({kDynamic, k}),
-                  type({2, experts}),  type(readySize(experts, k, target))};
+//===----------------------------------------------------------------------===//
+// Launching
+//===----------------------------------------------------------------------===//
+
+static SmallVector<Value> operandsOf(Value chosen, const Lists &lists) {
+  return {chosen,         lists.blocks,   lists.tiles,  lists.counts,
+          lists.rowToken, lists.position, lists.cursor, lists.ready};
+}
+
+static void emitLists(GPUBuilder &b, ValueRange args, int64_t experts, int64_t warps,
+                      ProductTarget target) {
+  Lists lists = {args[1], args[2], args[3], args[4], args[5], args[6], args[7]};
+  int64_t k = cast<MemRefType>(args[0].getType()).getDimSize(1);
+  ListsKernel(b, args[0], lists, experts, k, warps, target).emit();
+}
+
+/// Moves the memory of the lists to before `op`, unless it needs sizes that come later.
+static bool moveMemory(const Lists &lists, Operation *op) {
+  SmallVector<Operation *> allocations;
+  for (Value memory : operandsOf(Value(), lists))
+    if (memory)
+      allocations.push_back(memory.getDefiningOp());
+  for (Operation *allocation : allocations)
+    for (Value size : allocation->getOperands())
+      if (Operation *source = size.getDefiningOp(); source && !source->isBeforeInBlock(op))
+        return false;
+  for (Operation *allocation : allocations)
+    allocation->moveBefore(op);
+  return true;
+}
+
+/// What `before` launches and then the lists, in one launch of a single block with more warps, if
+/// there are few tokens. Null when that cannot be; else whether there are few.
+static Value launchWithLists(cpu::KernelBuilder &b, ModuleOp module, gpu::LaunchFuncOp before,
+                             Value chosen, Value tokens, const Lists &lists, int64_t experts,
+                             ProductTarget target) {
+  gpu::GPUFuncOp kernel = kernelOf(before);
+  constexpr int64_t timesWarps = 4;
+  int64_t warps = timesWarps * threadsOf(kernel) / kLanes;
+  int64_t bytes = timesWarps * sharedBytesOf(kernel) + (warps + kPerExpert) * experts * 4;
+  if (bytes + 16 * (1 + kPerExpert) > kStaticShared || !moveMemory(lists, before))
+    return {};
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPoint(before);
+  Value isFew = b.less(tokens, b.index(target.blockRows(0) + 1)), none = b.index(0);
+  SmallVector<Value> operands(before.getKernelOperands());
+  size_t count = operands.size();
+  llvm::append_range(operands, operandsOf(chosen, lists));
+  auto body = [&](GPUBuilder &b, Block::BlockArgListType arguments) {
+    // Shared memory moves the arguments.
+    SmallVector<Value> values(arguments.begin(), arguments.end());
+    inlineBlock(b, kernel, ArrayRef(values).take_front(count), b.index(0), b.index(timesWarps),
+                timesWarps);
+    b.barrier();
+    emitLists(b, ArrayRef(values).drop_front(count), experts, warps, target);
+  };
+  std::string name = (kernel.getName() + "_lists_" + Twine(experts)).str();
+  gpu::GPUFuncOp both =
+      getOrCreateGPUKernel(module, name, ValueRange(operands).getTypes(), warps * kLanes, body);
+  launch(b, both, b.select(isFew, b.index(1), none), operands);
+  before.getGridSizeXMutable().assign(b.select(isFew, none, before.getGridSizeX()));
+  return isFew;
+}
+
+void mlir::moe::cuda::launchLists(cpu::KernelBuilder &b, ModuleOp module, Value chosen,
+                                  Value tokens, const Lists &lists, int64_t experts,
+                                  gpu::LaunchFuncOp before, ProductTarget target) {
+  Value isFew;
+  if (before)
+    isFew = launchWithLists(b, module, before, chosen, tokens, lists, experts, target);
+  int64_t k = cast<MemRefType>(chosen.getType()).getDimSize(1), warps = warpsFor(experts);
+  SmallVector<Value> operands = operandsOf(chosen, lists);
   std::string name = ("moec_lists_" + Twine(experts) + "_" + Twine(k)).str();
-  return getOrCreateGPUKernel(module, name, types, warpsFor(experts) * kLanes,
-                              [&](GPUBuilder &b, Block::BlockArgListType args) {
-                                Lists lists = {args[1], args[2], args[3], args[4],
-                                               args[5], args[6], args[7]};
-                                ListsKernel(b, args[0], lists, experts, k, target).emit();
-                              });
+  gpu::GPUFuncOp kernel =
+      getOrCreateGPUKernel(module, name, ValueRange(operands).getTypes(), warps * kLanes,
+                           [&](GPUBuilder &b, Block::BlockArgListType arguments) {
+                             emitLists(b, ValueRange(arguments), experts, warps, target);
+                           });
+  Value one = b.index(1);
+  launch(b, kernel, isFew ? b.select(isFew, b.index(0), one) : one, operands);
 }

@@ -51,6 +51,7 @@ private:
   void call(KernelBuilder &b, func::FuncOp kernel, ValueRange operands, Operation *source,
             StringRef phase) override;
 
+  gpu::LaunchFuncOp onlyLaunchWith(Value memory);
   Bank bankOf(KernelBuilder &b, Value weight);
   /// A product with this weight, without source, rows and result.
   FailureOr<Product> productWith(KernelBuilder &b, Operation *op, const WeightOperands &from);
@@ -58,16 +59,41 @@ private:
 
   ProductTarget products;
   WarpKernels kernels;
-  DenseMap<Value, Lists> listsOf; ///< by their blocks
+  DenseMap<Value, Lists> listsOf;     ///< by their blocks
+  ProductPair lastPair;               ///< that was launched
+  DenseSet<Operation *> taskLaunches; ///< of kernels of warps that take tasks in turn
   bool ok = true;
 };
 
 } // namespace
 
 void GPULowering::call(KernelBuilder &b, func::FuncOp kernel, ValueRange operands,
-                       Operation *source, StringRef) {
-  ok &= succeeded(kernels.launch(b, source, kernel, operands));
+                       Operation *source, StringRef phase) {
+  FailureOr<SmallVector<gpu::LaunchFuncOp>> launches = kernels.launch(b, source, kernel, operands);
   ++numCalls;
+  ok &= succeeded(launches);
+  if (failed(launches))
+    return;
+  if (launches->size() == 1 && threadsOf(kernelOf(launches->front())) > kLanes)
+    taskLaunches.insert(launches->front());
+  bool isCombine = phase == "combine" && llvm::is_contained(operands, lastPair.second.out);
+  if (isCombine && launches->size() == 1)
+    takeIn(b, module, lastPair, launches->front(), products);
+}
+
+/// The only launch that has `memory` so far, of one token for each warp; null when something else
+/// has it.
+gpu::LaunchFuncOp GPULowering::onlyLaunchWith(Value memory) {
+  gpu::LaunchFuncOp found;
+  for (Operation *user : memory.getUsers()) {
+    auto launch = dyn_cast<gpu::LaunchFuncOp>(user);
+    bool isOther = found && launch != found;
+    if (isOther || (!launch && !isa<memref::DimOp>(user)))
+      return {};
+    if (launch)
+      found = launch;
+  }
+  return taskLaunches.contains(found) ? found : gpu::LaunchFuncOp();
 }
 
 ExpertRows GPULowering::makeRows(KernelBuilder &b, Operation *op, const RoutingBuffers &routing,
@@ -87,9 +113,8 @@ ExpertRows GPULowering::makeRows(KernelBuilder &b, Operation *op, const RoutingB
                  allocate(b, readySize(experts, k, products), i32())};
   ++numCalls;
   if (ok)
-    launch(b, getListsKernel(module, experts, k, products), b.index(1),
-           {routing.experts, lists.blocks, lists.tiles, lists.counts, lists.rowToken,
-            lists.position, lists.cursor, lists.ready});
+    launchLists(b, module, routing.experts, routing.tokens, lists, experts,
+                onlyLaunchWith(routing.experts), products);
   ExpertRows rows;
   rows.bound = rows.padded = routing.bound;
   rows.lists.blocks = lists.blocks;
@@ -172,7 +197,8 @@ FailureOr<Value> GPULowering::feedForward(KernelBuilder &b, Operation *op, const
   down->source = up->out;
   down->out = allocate(b, {kDynamic, down->n}, f32(), rows.padded);
   setRows(b, *down, rows);
-  launchProducts(b, module, *up, *down, listsOf.find(rows.lists.blocks)->second.ready, products);
+  lastPair = {*up, *down, listsOf.find(rows.lists.blocks)->second.ready, {}};
+  launchProducts(b, module, lastPair, products);
   numCalls += 2;
   return down->out;
 }

@@ -142,38 +142,75 @@ void mlir::moe::cuda::launchProduct(cpu::KernelBuilder &b, ModuleOp module, cons
     launchKind(b, module, product, kind, target);
 }
 
-/// Small blocks of both products.
-static void launchPair(cpu::KernelBuilder &b, ModuleOp module, const Product &first,
-                       const Product &second, Value ready, ProductTarget target) {
+/// Small blocks of both products, and (unless null) blocks of another kernel after them, its
+/// arguments and their number on the host.
+static gpu::LaunchFuncOp launchPair(cpu::KernelBuilder &b, ModuleOp module, const ProductPair &pair,
+                                    const InlinedKernel *after, ProductTarget target) {
+  const Product &first = pair.first, &second = pair.second;
   ProductKernel way = getFewRowsKernel();
   SmallVector<Value> operands = operandsOf(first);
   llvm::append_range(operands, operandsOf(second));
-  operands.push_back(ready);
+  operands.push_back(pair.ready);
+  std::string description = describe(first) + describe(second), suffix;
+  if (after) {
+    llvm::append_range(operands, after->arguments);
+    operands.push_back(after->blocks);
+    suffix = "_combine";
+    description += gpu::GPUFuncOp(after->kernel).getName();
+  }
   std::string name =
-      nameOf(first, way.name + "_" + Twine(second.n) + "_rows" + Twine(way.tiling.rows),
-             describe(first) + describe(second));
+      nameOf(first, way.name + "_" + Twine(second.n) + "_rows" + Twine(way.tiling.rows) + suffix,
+             description);
+  auto body = [&](GPUBuilder &b, Block::BlockArgListType arguments) {
+    Product firstInside = withArguments(first, arguments);
+    Product secondInside = withArguments(second, arguments);
+    Value ready = arguments.consume_front();
+    if (!after)
+      return emitFewRowsPair(b, firstInside, secondInside, ready, nullptr);
+    InlinedKernel inside = {after->kernel, llvm::to_vector_of<Value>(arguments.drop_back()),
+                            arguments.back()};
+    emitFewRowsPair(b, firstInside, secondInside, ready, &inside);
+  };
   gpu::GPUFuncOp kernel =
-      getOrCreateGPUKernel(module, name, ValueRange(operands).getTypes(), way.tiling.threads,
-                           [&](GPUBuilder &b, Block::BlockArgListType arguments) {
-                             Product firstInside = withArguments(first, arguments);
-                             Product secondInside = withArguments(second, arguments);
-                             emitFewRowsPair(b, firstInside, secondInside, arguments.front());
-                           });
+      getOrCreateGPUKernel(module, name, ValueRange(operands).getTypes(), way.tiling.threads, body);
   // What is on its way is worth more than the last registers.
   kernel->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(), b.getI32IntegerAttr(3));
-  launch(b, kernel, numBlocks(b, first, way, /*kind=*/0, target), operands);
+  return launch(b, kernel, numBlocks(b, first, way, /*kind=*/0, target), operands);
 }
 
-void mlir::moe::cuda::launchProducts(cpu::KernelBuilder &b, ModuleOp module, const Product &first,
-                                     const Product &second, Value ready, ProductTarget target) {
+void mlir::moe::cuda::launchProducts(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair,
+                                     ProductTarget target) {
   auto isFewRows = [&](const Product &product) {
     return kernelFor(product, /*kind=*/0, target).name == getFewRowsKernel().name;
   };
-  if (!isFewRows(first) || !isFewRows(second)) {
-    launchProduct(b, module, first, target);
-    return launchProduct(b, module, second, target);
+  if (!isFewRows(pair.first) || !isFewRows(pair.second)) {
+    launchProduct(b, module, pair.first, target);
+    return launchProduct(b, module, pair.second, target);
   }
-  launchKind(b, module, first, /*kind=*/1, target);
-  launchPair(b, module, first, second, ready, target);
-  launchKind(b, module, second, /*kind=*/1, target);
+  launchKind(b, module, pair.first, /*kind=*/1, target);
+  pair.launch = launchPair(b, module, pair, /*after=*/nullptr, target);
+  launchKind(b, module, pair.second, /*kind=*/1, target);
+}
+
+void mlir::moe::cuda::takeIn(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair,
+                             gpu::LaunchFuncOp after, ProductTarget target) {
+  if (!pair.launch)
+    return;
+  gpu::GPUFuncOp alone = kernelOf(pair.launch), kernel = kernelOf(after);
+  if (threadsOf(kernel) != threadsOf(alone) ||
+      sharedBytesOf(kernel) + sharedBytesOf(alone) > kStaticShared)
+    return;
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPoint(after);
+  Value isFew = b.less(pair.first.tokens, b.index(target.blockRows(0) + 1));
+  Value blocks = after.getGridSizeX(), none = b.index(0);
+  InlinedKernel inlined = {kernel, llvm::to_vector(after.getKernelOperands()),
+                           b.select(isFew, blocks, none)};
+  after.getGridSizeXMutable().assign(b.select(isFew, none, blocks));
+  // Large blocks of the second product need nothing of this launch, which so comes after them.
+  gpu::LaunchFuncOp launch = launchPair(b, module, pair, &inlined, target);
+  pair.launch.erase();
+  pair.launch = launch;
+  if (SymbolTable::symbolKnownUseEmpty(alone, module))
+    alone.erase();
 }

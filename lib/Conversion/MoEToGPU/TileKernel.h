@@ -49,9 +49,16 @@ ProductKernel getFMAKernel(int64_t rows);
 ProductKernel getMMAKernel(const Product &product, int64_t rows);
 /// mma.sync for at most 16 rows, weights straight from memory; needs hasChunksAlongK.
 ProductKernel getFewRowsKernel();
-/// Two products in one kernel of that form, the second with the results of the first. `ready` is
-/// that of Lists.
-void emitFewRowsPair(GPUBuilder &b, const Product &first, const Product &second, Value ready);
+/// Blocks of another kernel, in one with blocks of as many threads.
+struct InlinedKernel {
+  gpu::GPUFuncOp kernel;
+  SmallVector<Value> arguments;
+  Value blocks; ///< index
+};
+/// Two products in one kernel of that form, the second with the results of the first, then (unless
+/// null) what takes the results of the second. `ready` is that of Lists.
+void emitFewRowsPair(GPUBuilder &b, const Product &first, const Product &second, Value ready,
+                     const InlinedKernel *after);
 /// wgmma; needs hasChunksAlongK, and rows and weights that are copied as they are.
 ProductKernel getWarpgroupKernel(int64_t rows);
 /// Adds the tensor maps that its kernels want, made on the host.

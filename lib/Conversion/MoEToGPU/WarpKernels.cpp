@@ -439,8 +439,9 @@ static Value emitNumBlocks(cpu::KernelBuilder &b, func::FuncOp kernel, ValueRang
   return b.createOrFold<arith::MaxSIOp>(blocks, b.index(1));
 }
 
-LogicalResult WarpKernels::launch(cpu::KernelBuilder &b, Operation *user, func::FuncOp kernel,
-                                  ValueRange operands) {
+FailureOr<SmallVector<gpu::LaunchFuncOp>> WarpKernels::launch(cpu::KernelBuilder &b,
+                                                              Operation *user, func::FuncOp kernel,
+                                                              ValueRange operands) {
   auto known = parts.find(kernel);
   if (known == parts.end()) {
     FailureOr<SmallVector<Part>> made = split(user, kernel);
@@ -448,10 +449,11 @@ LogicalResult WarpKernels::launch(cpu::KernelBuilder &b, Operation *user, func::
       return failure();
     known = parts.try_emplace(kernel, std::move(*made)).first;
   }
+  SmallVector<gpu::LaunchFuncOp> launches;
   for (const Part &part : known->second)
-    cuda::launch(b, part.function, emitNumBlocks(b, kernel, operands, part.tasks, part.warps),
-                 operands);
-  return success();
+    launches.push_back(cuda::launch(
+        b, part.function, emitNumBlocks(b, kernel, operands, part.tasks, part.warps), operands));
+  return launches;
 }
 
 void WarpKernels::eraseSources() {

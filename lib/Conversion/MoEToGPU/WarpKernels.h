@@ -25,8 +25,8 @@ public:
   /// Launches what `kernel`, made with a KernelTarget of 32 lanes, does: a launch for each
   /// of its parallel loops, and for what is between them one of a single warp. `operands`
   /// are those of a call of it but the last. Fails with an error at `user`.
-  LogicalResult launch(cpu::KernelBuilder &b, Operation *user, func::FuncOp kernel,
-                       ValueRange operands);
+  FailureOr<SmallVector<gpu::LaunchFuncOp>> launch(cpu::KernelBuilder &b, Operation *user,
+                                                   func::FuncOp kernel, ValueRange operands);
   /// Erases the kernels that were launched.
   void eraseSources();
 

@@ -1,15 +1,26 @@
 // RUN: moe-opt %s --moe-to-gpu | FileCheck %s
 
 // A fused layer is a router, lists, two products of large blocks, both products of small ones in one
-// launch, and a combine; the host reads nothing.
+// launch, and a combine; few tokens have router and lists in one launch, products and combine in
+// another. The host reads nothing.
 // CHECK-LABEL: func.func @layer
 // CHECK-NOT:   memref.load
-// CHECK:       gpu.launch_func @moec_kernels::@[[ROUTER:moec_gating_[0-9a-f]+]] {{.*}} threads in (%c128
-// CHECK:       gpu.launch_func @moec_kernels::@moec_lists_128_8 {{.*}} threads in (%c1024
+// CHECK:       %[[FEW_ROUTED:.*]] = arith.cmpi slt, %{{.*}}, %c17
+// CHECK:       %[[BOTH:.*]] = arith.select %[[FEW_ROUTED]], %c1{{[_0-9]*}}, %c0
+// CHECK:       gpu.launch_func @moec_kernels::@[[ROUTER:moec_gating_[0-9a-f]+]]_lists_128 blocks in (%[[BOTH]], {{.*}} threads in (%c512
+// CHECK:       %[[ROUTED:.*]] = arith.select %[[FEW_ROUTED]], %c0
+// CHECK:       gpu.launch_func @moec_kernels::@[[ROUTER]] blocks in (%[[ROUTED]], {{.*}} threads in (%c128
+// CHECK:       %[[LISTED:.*]] = arith.select %[[FEW_ROUTED]], %c0{{[_0-9]*}}, %c1
+// CHECK:       gpu.launch_func @moec_kernels::@moec_lists_128_8 blocks in (%[[LISTED]], {{.*}} threads in (%c1024
 // CHECK:       gpu.launch_func @moec_kernels::@[[UP:moec_product_768x2048_bf16_rows64_[0-9a-f]+]]
-// CHECK:       gpu.launch_func @moec_kernels::@moec_product_768x2048_bf16_few_2048_rows16_
 // CHECK:       gpu.launch_func @moec_kernels::@moec_product_2048x768_bf16_rows64_
-// CHECK:       gpu.launch_func @moec_kernels::@moec_combine_
+// 32 warps for the columns of a token.
+// CHECK:       arith.muli %{{.*}}, %c32
+// CHECK:       %[[FEW:.*]] = arith.cmpi slt, %{{.*}}, %c17
+// CHECK:       %[[INSIDE:.*]] = arith.select %[[FEW]], %[[BLOCKS:[0-9]+]], %c0
+// CHECK:       %[[OWN:.*]] = arith.select %[[FEW]], %c0{{[_0-9]*}}, %[[BLOCKS]] :
+// CHECK:       gpu.launch_func @moec_kernels::@moec_product_768x2048_bf16_few_2048_rows16_combine_{{.*}} %[[INSIDE]] : index)
+// CHECK:       gpu.launch_func @moec_kernels::@moec_experts_combine_{{.*}} blocks in (%[[OWN]],
 // CHECK-NOT:   memref.load
 // CHECK:       return
 func.func @layer(%x: tensor<?x2048xbf16>, %l: tensor<?x128xf32>, %up: tensor<128x1536x2048xbf16>,

@@ -127,6 +127,23 @@ def test_sizes(package, tmp_path):
     assert sum(grids[4]) > sum(grids[0])
 
 
+def test_few_tokens(package, tmp_path):
+    """Up to 16 tokens have their routing and its lists in one launch, and no large blocks."""
+
+    def launched(tokens):
+        log = tmp_path / f"log{tokens}"
+        done = moe_run(package, "--time", "--dim", f"tokens={tokens}", "--repetitions", "1", LOG=log)
+        assert done.returncode == 0, done.stderr
+        names = [line.split()[1] for line in lines_of(log) if line.startswith("launch ")]
+        return {re.sub("_[0-9a-f]{16}", "", name) for name in names}
+
+    products = {"moec_product_16x128_f32_rows16", "moec_product_64x128_f32_rows16", "moec_product_128x64_f32_rows16"}
+    for tokens in (1, 16):
+        assert launched(tokens) == products | {"moec_gating_lists_16", "moec_experts_combine"}
+    more = launched(17)
+    assert {"moec_gating", "moec_lists_16_4", "moec_experts_combine"} < more and "moec_gating_lists_16" not in more
+
+
 def outputs_of(path):
     return load_file(path)["output"]
 
