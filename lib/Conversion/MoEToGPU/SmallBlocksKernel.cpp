@@ -71,8 +71,16 @@ Value SmallBlocksKernel::pointerTo(Value place) {
 }
 
 Value SmallBlocksKernel::raise(Value place, Ordering ordering) {
-  return LLVM::AtomicRMWOp::create(b, b.getLoc(), LLVM::AtomicBinOp::add, pointerTo(place),
-                                   b.i32(1), ordering, "device");
+  // LLVM's atomics for PTX order nothing, whatever they say.
+  auto fence = [&](Ordering kind) {
+    if (ordering == kind || ordering == Ordering::acq_rel)
+      LLVM::FenceOp::create(b, b.getLoc(), kind, "device");
+  };
+  fence(Ordering::release);
+  Value before = LLVM::AtomicRMWOp::create(b, b.getLoc(), LLVM::AtomicBinOp::add, pointerTo(place),
+                                           b.i32(1), Ordering::monotonic, "device");
+  fence(Ordering::acquire);
+  return before;
 }
 
 Value SmallBlocksKernel::share(int64_t number, function_ref<Value()> value) {
