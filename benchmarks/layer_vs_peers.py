@@ -48,9 +48,9 @@ SKEWED = ("gini0.25", "gini0.4", "hot", "trace")
 FULL = (
     (("qwen3",), layer_model.TYPES, CORES, ("uniform",), (1, 8, 64, 512, 4096)),
     (("qwen3",), ("bf16", "int4"), CORES, SKEWED, (8, 64, 512)),
+    (("qwen3",), ("bf16", "int4"), 1, ("uniform",), (1, 8, 64, 512)),
     (("olmoe", "switch", "odd"), ("bf16", "int4"), CORES, ("uniform",), (1, 8, 64, 512, 4096)),
     (("gpt-oss", "mixtral", "deepseek"), ("bf16", "int4"), CORES, ("uniform",), (1, 8, 64, 512)),
-    (("qwen3",), ("bf16", "int4"), 1, ("uniform",), (1, 8, 64, 512)),
 )
 
 
@@ -230,8 +230,9 @@ def wanted_rows(arguments):
             if reason := why_left_out(layer, dtype):
                 left_out[layer.name, dtype] = reason
                 continue
-            groups.setdefault((layer, dtype, threads), []).append((layer.name, dtype, threads, name, tokens))
-    return groups, left_out
+            # A key of a dictionary: with one core, --full names some rows twice.
+            groups.setdefault((layer, dtype, threads), {})[layer.name, dtype, threads, name, tokens] = None
+    return {group: list(keys) for group, keys in groups.items()}, left_out
 
 
 def rows_left(groups, results):
