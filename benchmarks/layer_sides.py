@@ -45,14 +45,17 @@ class Moec(Side):
         name = "_".join([dtype, str(layer), *(option.split("=")[1] for option in self.rounding)])
         package, self.compile_seconds, self.compile_peak_bytes = compile_package(model, arguments.folder, arguments, more, name)
         self.library_bytes = next(package.glob("*.so")).stat().st_size
-        # The others have read their weights before the clock starts, too.
-        self.models = [load(package, populate=True)]
-        weights = next(package.glob("*.safetensors"))
+        self.package, self.threads = package, threads
+        self.weights = [next(package.glob("*.safetensors"))]
         for number in range(1, copies):
             other = arguments.folder / f"{package.stem}.{number}.safetensors"
-            shutil.copyfile(weights, other)
-            self.models.append(load(package, weights=other, populate=True))
-        super().__init__([model.context(threads) for model in self.models])
+            shutil.copyfile(self.weights[0], other)
+            self.weights.append(other)
+        super().__init__([])
+
+    def ready(self):
+        self.models = [load(self.package, weights=path, populate=True) for path in self.weights]
+        self.copies = [model.context(self.threads) for model in self.models]
 
     def prepare(self, x, logits):
         self.x, self.logits, self.y = x, logits, np.empty_like(x)

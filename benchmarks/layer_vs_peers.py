@@ -80,13 +80,15 @@ def output_into(path):
 def make_sides(layer, dtype, threads, arguments):
     """(sides, reasons of those that are missing by name)."""
     copies = min(MAX_COPIES, int(np.ceil(ROTATED_BYTES / (layer.experts * layer.expert_bytes(dtype)))))
-    sides, missing = [], {}
-    # moec last: what its mapped weights have in memory, reading them for the others could push out.
-    for maker in reversed((Moec, *(() if arguments.no_peers else PEERS))):
+    sides, missing = [Moec(layer, dtype, threads, copies, arguments)], {}
+    for peer in () if arguments.no_peers else PEERS:
         try:
-            sides.insert(0, maker(layer, dtype, threads, copies, arguments))
+            sides.append(peer(layer, dtype, threads, copies, arguments))
         except Missing as error:
-            missing[maker.name] = str(error)
+            missing[peer.name] = str(error)
+    layer_model.forget_pages(layer, arguments.folder)
+    for side in sides:
+        side.ready()
     return sides, missing
 
 
@@ -306,6 +308,14 @@ def numbers(text):
     return [int(word) for word in words(text)]
 
 
+def layers(text):
+    try:
+        return [layer_model.Layer.parse(one) for one in text.split(";")]
+    except (TypeError, ValueError):
+        known = ", ".join(layer_model.NAMED)
+        raise argparse.ArgumentTypeError(f"'{text}' is not one of {known} or E,k,H,I, or several with ; between") from None
+
+
 def one_of(known):
     def parse(text):
         unknown = sorted(set(words(text)) - set(known))
@@ -321,7 +331,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="bf16, f32 and int4 of the Qwen3-30B-A3B layer (the default): under a quarter of an hour")
     parser.add_argument("--full", action="store_true", help="all layers, types and distributions, an hour; of these, what the other options ask for. With --json; implies --clean")
     parser.add_argument("--clean", action="store_true", help="delete the packages of a type and the models of a layer once they are measured")
-    parser.add_argument("--layer", type=lambda text: [layer_model.Layer.parse(one) for one in text.split(";")], help=f"{', '.join(layer_model.NAMED)} or E,k,H,I; several with ; between")
+    parser.add_argument("--layer", type=layers, help=f"{', '.join(layer_model.NAMED)} or E,k,H,I; several with ; between")
     parser.add_argument("--type", type=one_of(layer_model.TYPES), help=f"of the weights, any of {', '.join(layer_model.TYPES)}; blocks of {layer_model.BLOCK}")
     parser.add_argument("--tokens", type=numbers, help="numbers of tokens")
     parser.add_argument("--routing", type=one_of(routing.DISTRIBUTIONS), help=f"any of {', '.join(routing.DISTRIBUTIONS)}")

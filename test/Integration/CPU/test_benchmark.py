@@ -114,6 +114,9 @@ def test_cells_of_the_table():
     assert second.endswith("| – |")
 
 
+NAMES = "mixtral,olmoe"  # commas are of E,k,H,I
+
+
 def wanted(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["layer_vs_peers.py", *arguments])
     return layer_vs_peers.wanted_rows(layer_vs_peers.parse_arguments())
@@ -135,7 +138,8 @@ def test_full(monkeypatch):
     assert {key for group in without_trace.values() for key in group} == {key for key in keys if key[3] != "trace"}
 
 
-@pytest.mark.parametrize("arguments, message", [(["--full"], "say --json"), (["--full", "--json", "f", "--routing", "trace"], "needs --trace")])
+@pytest.mark.parametrize("arguments, message", [(["--full"], "say --json"), (["--full", "--json", "f", "--routing", "trace"], "needs --trace"),
+                                                ([f"--layer={NAMES}"], f"'{NAMES}' is not one of mixtral, qwen3")])
 def test_usage(monkeypatch, capsys, arguments, message):
     with pytest.raises(SystemExit):
         wanted(monkeypatch, *arguments)
