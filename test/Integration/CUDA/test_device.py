@@ -183,6 +183,29 @@ def test_graph_replay(layer):
     context.close()
 
 
+def test_graph_of_other_sizes(layer):
+    """Also of few tokens, which other kernels compute."""
+    if not hasattr(torch.cuda.CUDAGraph, "raw_cuda_graph_exec"):
+        pytest.skip("unsupported here: this PyTorch does not give the executable graph away")
+    stream = torch.cuda.Stream()
+    context = layer.model.context(stream=stream.cuda_stream)
+    largest = layer.borrow(layer.tensors(*layer.draw(100)), context)
+    context.run_tensors(*largest)
+    context.wait()
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        context.run_tensors(*largest)
+    graph.instantiate()
+    for tokens in (100, 17, 16, 1, 0, 33):
+        inputs = layer.draw(tokens, seed=3)
+        tensors = layer.tensors(*inputs)
+        context.update_graph(graph.raw_cuda_graph_exec(), *layer.borrow(tensors, context))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(tensors[2], layer.run(*inputs)), tokens
+    context.close()
+
+
 # --- compute-sanitizer -----------------------------------------------------------------------------
 
 
