@@ -168,6 +168,7 @@ LAYERS = {
     "bf16_int2": Layer("bf16", bits=2, block=16, sizes=(3, 2, 64, 48)),
     "bf16_scaled_input": Layer("bf16", scaled=True, bias=True),
     "bf16_wide": Layer("bf16", "concat", sizes=(2, 1, 264, 200)),
+    "f16_int4": Layer("f16", "separate", bits=4, block=32, bias=True, sizes=(3, 2, 64, 96)),
     "f16_interleaved": Layer("f16", "interleaved", bias=True, kind="gelu_tanh"),
 }
 
@@ -341,6 +342,16 @@ def fused_routers(rng):
             yield SPACE.draw(rng, {**PLAIN, **dict(zip(("score", "mode", "fn"), names))})
 
 
+def activations(rng):
+    """One for each function and gate, the types in turn, with alpha, limits, biases and layouts drawn."""
+    pairs = itertools.product(SPACE.values["activation"], SPACE.values["glu"])
+    for number, (function, glu) in enumerate(pairs):
+        fixed = {"dtype": ("f32", "bf16", "f16")[number % 3], "score": "softmax", "mode": "topk", "fn": "none", "norm": "none"}
+        free = ("layout", "biases", "form")
+        plain = {name: value for name, value in PLAIN.items() if name not in free}
+        yield SPACE.draw(rng, {**plain, **fixed, "activation": function, "glu": glu})
+
+
 def check_modules(modules):
     # This process has libmoec-c.so: see jit.py.
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
@@ -360,3 +371,10 @@ def test_fused_routers():
     points = list(fused_routers(np.random.default_rng(SEED)))
     assert len(points) == 72
     check_modules([points[begin : begin + 9] for begin in range(0, len(points), 9)])
+
+
+def test_activations():
+    points = list(activations(np.random.default_rng(SEED)))
+    for name in ("alpha", "beta", "limit", "clamp", "layout", "biases"):
+        assert {point[name] for point in points} == set(SPACE.values[name])
+    check_modules([points[begin : begin + 6] for begin in range(0, len(points), 6)])
