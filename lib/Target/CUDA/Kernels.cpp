@@ -5,6 +5,8 @@
 
 #include "moec/Target/CUDA/Kernels.h"
 
+#include "moec/Runtime/model_abi.h"
+
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
 #include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
 #include "mlir/Conversion/GPUToNVVM/GPUToNVVMPass.h"
@@ -169,6 +171,16 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &target) {
   builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3).run(module, modules);
 }
 
+/// For the runtime.
+static void addNothing(llvm::Module &module) {
+  llvm::LLVMContext &context = module.getContext();
+  auto *type = llvm::FunctionType::get(llvm::Type::getVoidTy(context), /*isVarArg=*/false);
+  auto *function =
+      llvm::Function::Create(type, llvm::GlobalValue::ExternalLinkage, MOEC_NOTHING_KERNEL, module);
+  function->setCallingConv(llvm::CallingConv::PTX_Kernel);
+  llvm::ReturnInst::Create(context, llvm::BasicBlock::Create(context, "", function));
+}
+
 /// The first function that ptxas would not find.
 static llvm::Function *findUndefined(llvm::Module &module) {
   for (llvm::Function &function : module)
@@ -191,6 +203,7 @@ llvm::Expected<std::string> moe::emitPTX(gpu::GPUModuleOp module, const GPUMachi
       global.setInitializer(nullptr);
       global.setLinkage(llvm::GlobalValue::ExternalLinkage);
     }
+  addNothing(*translated);
   translated->setTargetTriple(target->getTargetTriple());
   translated->setDataLayout(target->createDataLayout());
   optimize(*translated, *target);

@@ -41,7 +41,7 @@ typedef struct object {
   char name[128];
   char *data;
   size_t bytes;
-  /* Of a function: bytes of each parameter. Of a node, `module` is its function. */
+  /* Of a function: bytes of each parameter. */
   struct object *module;
   int num_parameters;
   unsigned max_shared;
@@ -586,7 +586,6 @@ EXPORT int cuLaunchKernelEx(const launch_config *config, void *function, void **
                          config->attributes[i].value[2]);
   if (capturing) {
     last_node = add(NODE, 0);
-    last_node->module = found;
     snprintf(where + length, sizeof(where) - (size_t)length, " as %s", last_node->name);
   }
   log_kernel("launch", found, config->grid, config->block, config->shared_bytes, where, parameters);
@@ -662,13 +661,13 @@ typedef struct {
 
 EXPORT int cuGraphExecKernelNodeSetParams_v2(void *graph, void *node, const kernel_node *changed) {
   BEGIN_IN_CONTEXT;
-  object *found = find(NODE, node);
-  if (!found || found->module != changed->function || !graph ||
-      !can_launch(changed->function, changed->grid, changed->block, changed->shared_bytes))
+  object *found = find(NODE, node), *function = find(FUNCTION, changed->function);
+  if (!found || !graph ||
+      !can_launch(function, changed->grid, changed->block, changed->shared_bytes))
     return INVALID_VALUE;
   char what[160];
   snprintf(what, sizeof(what), "change %s to", found->name);
-  log_kernel(what, found->module, changed->grid, changed->block, changed->shared_bytes, "a graph",
+  log_kernel(what, function, changed->grid, changed->block, changed->shared_bytes, "a graph",
              changed->parameters);
   return OK;
 }
