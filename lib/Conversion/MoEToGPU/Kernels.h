@@ -109,6 +109,8 @@ struct ProductPair {
 /// can.
 void launchProducts(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair,
                     ProductTarget target);
+/// Asks for as many counters everywhere, since one call could move what another gave.
+void equalizeCounters(ModuleOp module);
 /// Few tokens, all of whose blocks are small, have what comes after the products (a launch that is
 /// already there) in the launch of both, if that is one and has room. So they have routing and
 /// lists, unless something else needs them before.

@@ -35,6 +35,7 @@ public:
 
   LogicalResult finish() {
     kernels.eraseSources();
+    equalizeCounters(module);
     return success(ok);
   }
 

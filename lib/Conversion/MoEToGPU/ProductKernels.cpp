@@ -149,6 +149,8 @@ void mlir::moe::cuda::launchProduct(cpu::KernelBuilder &b, ModuleOp module, cons
     launchKind(b, module, product, kind, target);
 }
 
+static constexpr StringLiteral kCountersFunction = "moec_counters";
+
 static SmallVector<Value> operandsOf(const SmallBlocks &of) {
   SmallVector<Value> operands = operandsOf(of.first);
   llvm::append_range(operands, operandsOf(of.second));
@@ -210,12 +212,14 @@ static gpu::LaunchFuncOp launchSmallBlocks(cpu::KernelBuilder &b, ModuleOp modul
   return launch(b, kernel, numBlocks(b, of.first, first, /*kind=*/0, target), operands);
 }
 
-/// i32 [count]; see moec_counters.
+/// i32 [count]; see moec_counters. Asked for at the start of the function, before launches.
 static Value makeCounters(cpu::KernelBuilder &b, ModuleOp module, int64_t count) {
   Type pointer = LLVM::LLVMPointerType::get(b.getContext());
   auto function =
-      LLVM::lookupOrCreateFn(b, module, "moec_counters", {pointer, b.getI64Type()}, pointer);
+      LLVM::lookupOrCreateFn(b, module, kCountersFunction, {pointer, b.getI64Type()}, pointer);
   assert(succeeded(function) && "declared with another type");
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(b.getInsertionBlock());
   Value call = CurrentCallOp::create(b, b.getLoc(), pointer);
   Value bytes = LLVM::ConstantOp::create(b, b.getLoc(), b.getI64IntegerAttr(4 * count));
   Value memory =
@@ -224,6 +228,20 @@ static Value makeCounters(cpu::KernelBuilder &b, ModuleOp module, int64_t count)
   auto type = MemRefType::get(count, b.getI32Type());
   Value descriptor = MemRefDescriptor::fromStaticShape(b, b.getLoc(), types, type, memory);
   return UnrealizedConversionCastOp::create(b, b.getLoc(), type, descriptor).getResult(0);
+}
+
+void mlir::moe::cuda::equalizeCounters(ModuleOp module) {
+  SmallVector<LLVM::ConstantOp> sizes;
+  module.walk([&](LLVM::CallOp call) {
+    if (call.getCallee() == kCountersFunction)
+      sizes.push_back(call.getArgOperands()[1].getDefiningOp<LLVM::ConstantOp>());
+  });
+  auto bytesOf = [](LLVM::ConstantOp size) { return cast<IntegerAttr>(size.getValue()).getInt(); };
+  int64_t most = 0;
+  for (LLVM::ConstantOp size : sizes)
+    most = std::max(most, bytesOf(size));
+  for (LLVM::ConstantOp size : sizes)
+    size.setValueAttr(IntegerAttr::get(size.getType(), most));
 }
 
 void mlir::moe::cuda::launchProducts(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair,

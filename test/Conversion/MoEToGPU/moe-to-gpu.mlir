@@ -5,6 +5,7 @@
 // for any number of tokens, so that a captured run has it. The host reads nothing.
 // CHECK-LABEL: func.func @layer
 // CHECK-NOT:   memref.load
+// CHECK:       llvm.call @moec_counters
 // CHECK:       %[[ROUTED:[0-9]+]] = arith.maxsi
 // CHECK:       %[[FEW:.*]] = arith.cmpi slt, %{{.*}}, %c17
 // CHECK:       %[[ROUTER_BLOCKS:.*]] = arith.select %[[FEW]], %c0{{[_0-9]*}}, %[[ROUTED]] :
@@ -12,7 +13,6 @@
 // CHECK:       %[[LISTED:.*]] = arith.select %[[FEW]], %c0{{[_0-9]*}}, %c1
 // CHECK:       gpu.launch_func @moec_kernels::@moec_lists_128_8 blocks in (%[[LISTED]], {{.*}} threads in (%c1024
 // CHECK:       gpu.launch_func @moec_kernels::@[[UP:moec_product_768x2048_bf16_rows64_[0-9a-f]+]]
-// CHECK:       llvm.call @moec_counters
 // CHECK:       gpu.launch_func @moec_kernels::@moec_product_2048x768_bf16_rows64_
 // 32 warps for the columns of a token.
 // CHECK:       arith.muli %{{.*}}, %c32
@@ -55,6 +55,22 @@ func.func @chosen_before(%x: tensor<?x2048xbf16>, %l: tensor<?x128xf32>, %up: te
   %ids, %weights = moe.entries %r tokens(%tokens) : (!moe.routing<experts = 128, k = 8, weighted>, index) -> (tensor<?x8xi32>, tensor<?x8xf32>)
   %y = moe.experts %x, %r up(%up) down(%down) <silu, glu = concat> : (tensor<?x2048xbf16>, !moe.routing<experts = 128, k = 8, weighted>, tensor<128x1536x2048xbf16>, tensor<128x2048x768xbf16>) -> tensor<?x2048xbf16>
   return %y, %ids : tensor<?x2048xbf16>, tensor<?x8xi32>
+}
+
+// All layers share counters, as many as one of them needs.
+// CHECK-LABEL: func.func @two
+// CHECK:         %[[BYTES:.*]] = llvm.mlir.constant(532 : i64)
+// CHECK:         llvm.call @moec_counters(%{{.*}}, %[[BYTES]])
+// CHECK:         %[[SAME:.*]] = llvm.mlir.constant(532 : i64)
+// CHECK:         llvm.call @moec_counters(%{{.*}}, %[[SAME]])
+// CHECK:         gpu.launch_func
+func.func @two(%x: tensor<?x64xbf16>, %l: tensor<?x4xf32>, %up: tensor<4x64x64xbf16>, %m: tensor<?x64xf32>,
+               %more: tensor<64x64x64xbf16>) -> tensor<?x64xbf16> {
+  %r = moe.gating %l {fn = #moe.weigh_fn<softmax>, k = 1 : i64, score = #moe.score_fn<identity>, weigh_source = #moe.weigh_source<logit>} : (tensor<?x4xf32>) -> !moe.routing<experts = 4, k = 1, weighted>
+  %y = moe.experts %x, %r up(%up) down(%up) <silu> : (tensor<?x64xbf16>, !moe.routing<experts = 4, k = 1, weighted>, tensor<4x64x64xbf16>, tensor<4x64x64xbf16>) -> tensor<?x64xbf16>
+  %s = moe.gating %m {fn = #moe.weigh_fn<softmax>, k = 1 : i64, score = #moe.score_fn<identity>, weigh_source = #moe.weigh_source<logit>} : (tensor<?x64xf32>) -> !moe.routing<experts = 64, k = 1, weighted>
+  %z = moe.experts %y, %s up(%more) down(%more) <silu> : (tensor<?x64xbf16>, !moe.routing<experts = 64, k = 1, weighted>, tensor<64x64x64xbf16>, tensor<64x64x64xbf16>) -> tensor<?x64xbf16>
+  return %z : tensor<?x64xbf16>
 }
 
 // The blocks of a router follow from the number of tokens: 4 warps of a token each.
