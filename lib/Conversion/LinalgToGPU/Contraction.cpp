@@ -293,7 +293,7 @@ private:
 
 LogicalResult Contraction::outline(KernelOutliner &outliner) {
   auto countBlocks = [&](OpBuilder &builder) {
-    cpu::KernelBuilder b(op.getLoc(), builder, {kLanes});
+    cpu::KernelBuilder b(op.getLoc(), builder, {{kLanes}});
     Value down = b.ceilDiv(countPoints(b, op, rows), kTile);
     Value across = b.ceilDiv(countPoints(b, op, columns), kTile);
     return b.mul(b.mul(down, across), countPoints(b, op, batches));

@@ -103,7 +103,7 @@ SmallVector<Value> Reduction::emitPoint(LoopNest &nest, Value lane, int64_t team
 
 LogicalResult Reduction::outline(KernelOutliner &outliner) {
   auto countBlocks = [&](OpBuilder &builder) {
-    cpu::KernelBuilder b(op.getLoc(), builder, {kLanes});
+    cpu::KernelBuilder b(op.getLoc(), builder, {{kLanes}});
     SmallVector<unsigned> loops;
     op.getParallelDims(loops);
     return b.ceilDiv(countPoints(b, op, loops), kWarps);

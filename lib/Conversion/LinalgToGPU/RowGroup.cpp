@@ -204,7 +204,7 @@ LogicalResult RowGroup::outline(KernelOutliner &outliner) {
   int64_t team = teamSize();
   auto op = cast<linalg::GenericOp>(ops.back());
   auto countBlocks = [&](OpBuilder &builder) {
-    cpu::KernelBuilder b(op.getLoc(), builder, {kLanes});
+    cpu::KernelBuilder b(op.getLoc(), builder, {{kLanes}});
     auto loops = llvm::to_vector(llvm::seq<unsigned>(0, numRowLoops));
     return b.ceilDiv(countPoints(b, op, loops), kBlockSize / team);
   };

@@ -4,6 +4,7 @@
 #include "moec/Conversion/LinalgToVector/LinalgToVector.h"
 
 #include "moec/Conversion/LowerEntry/LowerEntry.h"
+#include "moec/Target/CPU/CostModel.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Arith/Utils/Utils.h"
@@ -22,13 +23,7 @@ namespace mlir::moe {
 
 using namespace mlir;
 using namespace mlir::moe;
-
-/// Evaluations of a body that a task makes at least, if there are as many.
-static constexpr int64_t kTaskWork = 16 * 1024;
-/// Rows of results that a sum over an outer loop keeps in registers, by two vectors each:
-/// enough to hide the latency of additions, few enough for 16 registers. A single row has
-/// four vectors.
-static constexpr int64_t kRowsAtOnce = 4;
+using cpu::CostModel;
 
 //===----------------------------------------------------------------------===//
 // What can become vectors
@@ -177,7 +172,8 @@ class Vectorizer {
 public:
   /// `start`, if not null, is what all results are before.
   Vectorizer(linalg::GenericOp op, int64_t lanes, bool parallel, Value start)
-      : b(op.getLoc(), op), op(op), lanes(lanes), parallel(parallel), start(start) {}
+      : b(op.getLoc(), op), op(op), lanes(lanes), machine{lanes}, parallel(parallel), start(start) {
+  }
 
   void run();
 
@@ -215,6 +211,7 @@ private:
   ImplicitLocOpBuilder b;
   linalg::GenericOp op;
   int64_t lanes;
+  CostModel machine;
   bool parallel;
   Value start;
   SmallVector<Value> sizes, ivs;
@@ -276,7 +273,7 @@ void Vectorizer::run() {
   auto iterators = op.getIteratorTypesArray();
   while (numOuter + 1 < sizes.size() && iterators[numOuter] == utils::IteratorType::parallel)
     ++numOuter;
-  Value work = index(kTaskWork);
+  Value work = index(machine.taskEvaluations());
   if (sizes.size() == 1 && !isReduction(op))
     return forEachTask(sizes[0], work, [&](Value from, Value to) { innermostLoop(from, to); });
   if (numOuter == 0)
@@ -296,7 +293,7 @@ void Vectorizer::run() {
 Value Vectorizer::perTask(int64_t rows) {
   Value each = mul(product(ArrayRef(sizes).drop_front(numOuter)), index(rows));
   each = b.createOrFold<arith::MaxSIOp>(each, index(1));
-  return b.createOrFold<arith::CeilDivUIOp>(index(kTaskWork), each);
+  return b.createOrFold<arith::CeilDivUIOp>(index(machine.taskEvaluations()), each);
 }
 
 /// Sequential loops from `loop` to the innermost one.
@@ -325,10 +322,10 @@ bool Vectorizer::accumulates() {
 }
 
 void Vectorizer::forEachRowBlock() {
-  Value rows = sizes[numOuter - 1], atOnce = index(kRowsAtOnce);
+  Value rows = sizes[numOuter - 1], atOnce = index(machine.rowsAtOnce());
   SmallVector<Value> outer(ArrayRef(sizes).take_front(numOuter));
   outer.back() = b.createOrFold<arith::CeilDivUIOp>(rows, atOnce);
-  forEachTask(product(outer), perTask(kRowsAtOnce), [&](Value first, Value last) {
+  forEachTask(product(outer), perTask(machine.rowsAtOnce()), [&](Value first, Value last) {
     forLoop(first, last, [&](Value number) {
       llvm::copy(delinearize(number, outer), ivs.begin());
       Value firstRow = mul(ivs[numOuter - 1], atOnce), end = add(firstRow, atOnce);
@@ -337,7 +334,7 @@ void Vectorizer::forEachRowBlock() {
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(branch.thenBlock());
       ivs[numOuter - 1] = firstRow;
-      accumulateRows(kRowsAtOnce);
+      accumulateRows(machine.rowsAtOnce());
       b.setInsertionPointToStart(branch.elseBlock());
       forLoop(firstRow, rows, [&](Value row) {
         ivs[numOuter - 1] = row;
@@ -350,7 +347,8 @@ void Vectorizer::forEachRowBlock() {
 /// All columns of `rows` rows of the result.
 void Vectorizer::accumulateRows(int64_t rows) {
   Value done = index(0), columns = sizes.back();
-  for (int64_t vectors : {rows == 1 ? 4 : 2, 1, 0}) {
+  for (int64_t vectors : {rows == 1 ? CostModel::kSingleRowVectors : CostModel::kRowVectors,
+                          int64_t(1), int64_t(0)}) {
     Value step = index(vectors == 0 ? 1 : vectors * lanes);
     Value count = b.createOrFold<arith::DivUIOp>(sub(columns, done), step);
     Value end = add(done, mul(count, step));

@@ -20,10 +20,6 @@ using namespace mlir::moe;
 using namespace mlir::moe::cpu;
 
 static constexpr double kInfinity = std::numeric_limits<double>::infinity();
-/// Rows of a task: transposing the keys costs less than a tenth of the products then.
-static constexpr int64_t kTaskRows = 64;
-/// Rows whose scores are in registers together.
-static constexpr int64_t kRowsAtOnce = 4;
 
 namespace {
 
@@ -65,6 +61,8 @@ private:
   KernelBuilder &b;
   const AttentionForm &form;
   int64_t lanes, paddedValueSize;
+  /// Rows of a task, and rows whose scores are in registers together.
+  int64_t taskRows, rowsAtOnce;
   /// Vectors of scores of a row that are computed together, and the keys in them.
   int64_t vectors, tile;
 
@@ -74,7 +72,7 @@ private:
   /// Scaled queries, sums of values [row, size]; maximum and sum of each row, a vector each: all
   /// lanes of the maximum are equal, those of the sum are to be added up.
   Value queries, sums, maxima, totals;
-  /// Transposed keys [size, tile]; exponentials [kRowsAtOnce, tile].
+  /// Transposed keys [size, tile]; exponentials [rowsAtOnce, tile].
   Value keys, weights;
   /// Of each row: query, head, first key and end of its keys.
   Value rowQueries, rowHeads, rowBegins, rowEnds;
@@ -103,22 +101,22 @@ AttentionArguments::AttentionArguments(const AttentionForm &form, ValueRange arg
 AttentionEmitter::AttentionEmitter(KernelBuilder &b, const AttentionForm &form,
                                    ValueRange arguments)
     : AttentionArguments(form, arguments), b(b), form(form), lanes(b.target.lanes),
-      paddedValueSize(llvm::alignTo(valueSize, b.target.lanes)),
-      // Accumulators, one row of keys and a broadcast fit into 32 registers, or 16.
-      vectors(b.target.lanes >= 16 ? 4 : 2), tile((b.target.lanes >= 16 ? 4 : 2) * lanes) {}
+      paddedValueSize(llvm::alignTo(valueSize, b.target.lanes)), taskRows(b.target.attentionRows()),
+      rowsAtOnce(b.target.rowsAtOnce()), vectors(b.target.keyVectors()),
+      tile(b.target.keysPerTile()) {}
 
 void AttentionEmitter::emit() {
   Value batches = b.dim(query, 0), heads = b.dim(query, 1), keyHeads = b.dim(key, 1);
   numQueries = b.dim(query, 2);
   numKeys = b.dim(key, 2);
   group = div(heads, maxIndex(keyHeads, b.index(1)));
-  Value rows = b.mul(numQueries, group), blocks = b.ceilDiv(rows, kTaskRows);
+  Value rows = b.mul(numQueries, group), blocks = b.ceilDiv(rows, taskRows);
   b.parallelLoop(b.mul(b.mul(batches, keyHeads), blocks), [&](Value task) {
     Value block = rem(task, blocks), head = div(task, blocks);
     batch = div(head, keyHeads);
     keyHead = rem(head, keyHeads);
-    firstRow = b.mul(block, kTaskRows);
-    count = b.min(b.index(kTaskRows), b.sub(rows, firstRow));
+    firstRow = b.mul(block, taskRows);
+    count = b.min(b.index(taskRows), b.sub(rows, firstRow));
     emitTask(task);
   });
 }
@@ -134,14 +132,14 @@ void AttentionEmitter::emitTask(Value task) {
 
 void AttentionEmitter::allocate() {
   Type f32 = b.getF32Type(), index = b.getIndexType();
-  queries = b.stack(kTaskRows * size, f32);
-  sums = b.stack(kTaskRows * paddedValueSize, f32);
-  maxima = b.stack(kTaskRows * lanes, f32);
-  totals = b.stack(kTaskRows * lanes, f32);
+  queries = b.stack(taskRows * size, f32);
+  sums = b.stack(taskRows * paddedValueSize, f32);
+  maxima = b.stack(taskRows * lanes, f32);
+  totals = b.stack(taskRows * lanes, f32);
   keys = b.stack(size * tile, f32);
-  weights = b.stack(kRowsAtOnce * tile, f32);
+  weights = b.stack(rowsAtOnce * tile, f32);
   for (Value *perRow : {&rowQueries, &rowHeads, &rowBegins, &rowEnds})
-    *perRow = b.stack(kTaskRows, index);
+    *perRow = b.stack(taskRows, index);
 }
 
 /// What depends on the batch alone.
@@ -233,8 +231,8 @@ void AttentionEmitter::emitKeyTile(Value key, Value end) {
 }
 
 void AttentionEmitter::forRowBlocks(function_ref<void(Value, int64_t)> body) {
-  Value whole = b.mul(div(count, b.index(kRowsAtOnce)), kRowsAtOnce);
-  b.forLoop(b.index(0), whole, b.index(kRowsAtOnce), [&](Value row) { body(row, kRowsAtOnce); });
+  Value whole = b.mul(div(count, b.index(rowsAtOnce)), rowsAtOnce);
+  b.forLoop(b.index(0), whole, b.index(rowsAtOnce), [&](Value row) { body(row, rowsAtOnce); });
   b.forLoop(whole, count, b.index(1), [&](Value row) { body(row, 1); });
 }
 
@@ -436,7 +434,7 @@ static std::string kernelName(const AttentionForm &form, TypeRange arguments) {
 func::FuncOp cpu::getOrCreateAttentionKernel(ModuleOp module, int64_t vectorBits,
                                              const AttentionForm &form, TypeRange arguments) {
   func::FuncOp kernel;
-  getOrCreateKernel(module, kernelName(form, arguments), arguments, KernelTarget{vectorBits / 32},
+  getOrCreateKernel(module, kernelName(form, arguments), arguments, KernelTarget{{vectorBits / 32}},
                     kernel, [&](KernelBuilder &b, Block::BlockArgListType arguments) {
                       SmallVector<Value> values(arguments.begin(), arguments.end());
                       AttentionEmitter(b, form, values).emit();

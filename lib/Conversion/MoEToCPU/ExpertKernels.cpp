@@ -16,13 +16,6 @@ using namespace mlir::moe::cpu;
 
 namespace {
 
-/// Tokens of a parallel task of the combine.
-constexpr int64_t kTokensPerTask = 8;
-/// Multiply-adds of a task of a linear product at least, if there are as many.
-constexpr int64_t kTaskWork = 1024 * 1024;
-/// Elements that a task brings into packed order at least, if there are as many.
-constexpr int64_t kPackedPerTask = 32 * 1024;
-
 constexpr int64_t kDynamic = ShapedType::kDynamic;
 
 MemRefType bufferType(ArrayRef<int64_t> shape, Type element) {
@@ -628,8 +621,9 @@ static void emitPackPart(KernelBuilder &b, const PackedWeight &weight, const Pan
   Value count = b.min(b.sub(b.index(part.limit), first), b.index(part.width));
   auto row = [&](Value c) { return b.add(b.mul(b.add(first, c), part.stride), part.offset); };
   auto column = [&](Value c) { return b.add(c, part.first); };
-  // Short runs along K, so that the lines of the scratch stay in cache in between.
-  constexpr int64_t kRun = 16;
+  // Runs along K of a line of each source row, so that the lines of the scratch stay in cache in
+  // between.
+  constexpr int64_t kRun = kLineBytes / sizeof(float);
   b.forLoop(zero, b.index(weight.k), b.index(kRun), [&](Value begin) {
     Value end = b.min(b.add(begin, kRun), b.index(weight.k));
     b.forLoop(count, [&](Value c) {
@@ -978,7 +972,7 @@ func::FuncOp mlir::moe::cpu::getCombineKernel(ModuleOp module, MemRefType rows, 
                             })[0];
       b.storeVector(sum, y, {token, column}, count);
     };
-    int64_t perTask = std::min(kTokensPerTask, target.tokensPerTask());
+    int64_t perTask = target.taskTokens((k + 1) * columns * sizeof(float));
     b.parallelLoop(b.ceilDiv(tokens, perTask), [&](Value task) {
       Value first = b.mul(task, perTask);
       Value last = b.min(b.add(first, perTask), tokens);
@@ -1081,7 +1075,7 @@ func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemR
         LinearKernel linear = {b, w, args[0], args[1], args[2], b.dim(args[0], 0)};
         int64_t blockSize = linear.maxRows() * w.k, panels = w.numPanels();
         Value blocks = linear.numBlocks();
-        linear.inTasks(blocks, llvm::divideCeil(kPackedPerTask, blockSize),
+        linear.inTasks(blocks, llvm::divideCeil(target.taskElements(), blockSize),
                        [&](Value block) { linear.packBlock(block); });
         if (w.raw)
           b.parallelLoop(b.index(panels), [&](Value panel) {
@@ -1091,7 +1085,8 @@ func::FuncOp mlir::moe::cpu::getLinearKernel(ModuleOp module, MemRefType x, MemR
         // the slower number.
         int64_t panelsAtOnce = panelsPerTask(w, b.target),
                 groups = llvm::divideCeil(panels, panelsAtOnce);
-        int64_t blocksAtOnce = llvm::divideCeil(kTaskWork, panelsAtOnce * kPanelWidth * blockSize);
+        int64_t blocksAtOnce =
+            llvm::divideCeil(target.taskProducts(), panelsAtOnce * kPanelWidth * blockSize);
         Value parts = b.ceilDiv(blocks, blocksAtOnce);
         b.parallelLoop(b.mul(parts, groups), [&](Value task) {
           Value group = arith::DivUIOp::create(b, b.getLoc(), task, parts);

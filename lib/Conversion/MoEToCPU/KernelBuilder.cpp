@@ -248,7 +248,7 @@ void KernelBuilder::parallelLoop(Value upper, function_ref<void(Value)> body) {
 }
 
 void KernelBuilder::forTokens(Value tokens, function_ref<void(Value)> body) {
-  int64_t perTask = target.tokensPerTask();
+  int64_t perTask = target.taskTokens();
   if (perTask == 1)
     return parallelLoop(tokens, body);
   parallelLoop(ceilDiv(tokens, perTask), [&](Value task) {

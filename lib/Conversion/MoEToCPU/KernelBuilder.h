@@ -19,6 +19,7 @@
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "moec/Dialect/MoE/IR/MoE.h"
+#include "moec/Target/CPU/CostModel.h"
 
 namespace mlir::moe::cpu {
 
@@ -34,42 +35,20 @@ enum class Operands { F32, BF16, Int8 };
 enum class Tiles { None, AMX, Vectors };
 
 /// What the kernels need to know of the machine.
-struct KernelTarget {
-  /// Lanes of f32 in a vector register: 4, 8 or 16. 32 are the threads of a GPU's warp, each
-  /// of which holds one element of a vector (see --moe-to-gpu).
-  int64_t lanes;
+struct KernelTarget : CostModel {
   Operands operands = Operands::F32;
   /// With operands other than f32.
   Tiles tiles = Tiles::None;
   /// Whether AVX512-VNNI or AVX-VNNI multiplies 8-bit integers.
   bool hasVNNI = false;
-  /// Data caches of a core.
-  int64_t l1Bytes = 32 << 10, l2Bytes = 1 << 20;
 
   /// For products in f32.
-  KernelTarget forF32() const {
-    return {lanes, Operands::F32, Tiles::None, hasVNNI, l1Bytes, l2Bytes};
-  }
+  KernelTarget forF32() const { return {*this, Operands::F32, Tiles::None, hasVNNI}; }
   /// Vector registers that hold one panel row.
   int64_t panelVectors() const { return kPanelWidth / lanes; }
-  /// Logits of a token that stay in registers, half of those that there are.
-  int64_t expertsInRegisters() const { return lanes >= 16 ? 16 * lanes : 8 * lanes; }
-  bool isWarp() const { return lanes == 32; }
   /// For messages.
   StringRef processor() const { return isWarp() ? "GPU" : "CPU"; }
-  /// Tokens of a parallel task: enough work that drawing the task costs little. A GPU does
-  /// not draw tasks.
-  int64_t tokensPerTask() const { return isWarp() ? 1 : 16; }
 
-  // The cost model of products, from which all sizes of blocks follow.
-
-  int64_t numRegisters() const { return lanes >= 16 ? 32 : 16; }
-  /// Sums in registers. A quarter of these is for a panel row, a broadcast, and what makes
-  /// floats of codes.
-  int64_t maxAccumulators() const { return numRegisters() * 3 / 4; }
-  /// Sums that are needed to always have a multiply-add to start: at most two start in a
-  /// cycle, and each takes four.
-  int64_t minAccumulators() const { return 8; }
   /// Numbers of rows that a block may have, rising; the sums of the largest fit into
   /// registers, since a step loads a panel row once for all of them. Up to four rows go without
   /// any padding, more with one row of it at most: arithmetic bounds most products of five and
@@ -87,13 +66,6 @@ struct KernelTarget {
       rows.append({16, 32});
     return rows;
   }
-  /// Weights are asked for this far ahead, beyond the end of a task too: the worker's next task
-  /// most often reads what follows. At least what memory delivers to a core until it answers (100
-  /// ns at 30 GB/s: 3 KiB), and a quarter of L1, whose other parts are for the block's rows.
-  int64_t prefetchBytes() const { return l1Bytes / 4; }
-  /// Bytes of weights that a task reads at least, if there are as many: reading them takes longer
-  /// than to draw a task (2 µs at 30 GB/s), and they stay in L2 beside the rows that pass by.
-  int64_t taskBytes() const { return l2Bytes / 16; }
 };
 
 /// A builder with a location and the target, and shorthands for what kernels use most.

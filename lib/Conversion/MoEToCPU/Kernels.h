@@ -10,10 +10,10 @@
 
 namespace mlir::moe::cpu {
 
-/// Columns of K that are summed before they are added to the total. Blocks of
-/// quantized weights, powers of two, divide it or are divided by it.
+/// Columns of K that are summed before they are added to the total: for the rounding error, and
+/// the same on every machine. Blocks of quantized weights, powers of two, divide it or are divided
+/// by it.
 constexpr int64_t kColumnsPerChunk = 256;
-constexpr int64_t kLineBytes = 64;
 
 /// A packed matrix bank as a kernel sees it: panels, and for quantized weights their
 /// scales and zero points. Values are absent (null) where there is no such thing.

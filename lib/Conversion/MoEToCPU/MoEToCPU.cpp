@@ -105,7 +105,7 @@ struct MoEToCPUPass : public moe::impl::MoEToCPUPassBase<MoEToCPUPass> {
           << ", expected at least 4096, and the second not to be less than the first";
       return signalPassFailure();
     }
-    KernelTarget target = {vectorBits / 32, *operands, *tiles, hasVNNI, l1Bytes, l2Bytes};
+    KernelTarget target = {{vectorBits / 32, l1Bytes, l2Bytes}, *operands, *tiles, hasVNNI};
     Lowering lowering(module, target);
     if (failed(lowerAll(module, lowering, target)))
       signalPassFailure();

@@ -726,7 +726,7 @@ void mlir::moe::cuda::launchAttention(ImplicitLocOpBuilder &builder, ModuleOp mo
                                       const AttentionForm &form, ValueRange given) {
   bool tensor = usesTensorCores(given);
   int64_t blockRows = rowsOf(given, tensor);
-  cpu::KernelBuilder b(builder.getLoc(), builder, {kLanes});
+  cpu::KernelBuilder b(builder.getLoc(), builder, {{kLanes}});
   Value heads = b.dim(given[0], 1), keyHeads = b.dim(given[1], 1), one = b.index(1);
   // Heads are a multiple of those of the keys: as many rows for each key head.
   Value group =

@@ -23,7 +23,7 @@ constexpr int64_t kStaticShared = 48 * 1024;
 class GPUBuilder : public cpu::KernelBuilder {
 public:
   GPUBuilder(gpu::GPUFuncOp function, OpBuilder &builder)
-      : KernelBuilder(function.getLoc(), builder, {kLanes}), function(function) {}
+      : KernelBuilder(function.getLoc(), builder, {{kLanes}}), function(function) {}
 
   gpu::GPUFuncOp function;
 

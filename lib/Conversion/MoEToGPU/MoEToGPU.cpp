@@ -31,7 +31,7 @@ namespace {
 class GPULowering : public Lowering {
 public:
   GPULowering(ModuleOp module, ProductTarget products)
-      : Lowering(module, KernelTarget{kLanes}), products(products), kernels(module) {}
+      : Lowering(module, KernelTarget{{kLanes}}), products(products), kernels(module) {}
 
   LogicalResult finish() {
     kernels.eraseSources();
@@ -249,7 +249,7 @@ struct MoEToGPUPass : public moe::impl::MoEToGPUPassBase<MoEToGPUPass> {
     }
     ProductTarget products = {machine->hasWarpgroupProducts(), tf32, machine->multiprocessors};
     GPULowering lowering(getOperation(), products);
-    if (failed(lowerAll(getOperation(), lowering, KernelTarget{kLanes})) ||
+    if (failed(lowerAll(getOperation(), lowering, KernelTarget{{kLanes}})) ||
         failed(lowering.finish()))
       signalPassFailure();
   }

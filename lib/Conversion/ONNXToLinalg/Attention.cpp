@@ -18,7 +18,8 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::lowering;
 
-/// Rows computed together: a tile of scores and what makes it stay in a core's cache.
+/// Rows computed together where there is no kernel, on any machine: a tile of scores and what
+/// makes it stay in a core's cache.
 static constexpr int64_t kQueryTile = 32, kKeyTile = 64;
 
 /// NodeLowering::vectorBits of a GPU, whose warps are its vectors.

@@ -243,36 +243,82 @@ static double activate(ActivationAttr activation, double gate, double linear) {
 }
 
 namespace {
+/// A matrix of one expert.
+struct Product {
+  Matrix matrix;
+  std::vector<float> bias;
+
+  /// matrix · rows + bias, with operands rounded to `operands` unless it is empty.
+  Rows evaluate(const Rows &rows, StringRef operands) const;
+};
+
 /// One expert.
 struct Network {
-  Matrix up, down;
-  std::optional<Matrix> gate;
-  std::vector<float> upBias, gateBias, downBias;
+  Product up, down;
+  std::optional<Product> gate;
   ActivationAttr activation;
-  StringRef operands;
 
-  Rows evaluate(const Rows &x, bool rounds) const;
+  Rows evaluate(const Rows &x, StringRef operands) const;
+};
+
+/// Reads the matrices of one operation.
+class ProductReader {
+public:
+  ProductReader(Reader &reader, Layout layout) : reader(reader), layout(layout) {}
+
+  Product read(Value weight, Value bias);
+  /// Whether all that was read are constants, which `operands` can multiply; or the error.
+  Expected<bool> finish(StringRef operands);
 
 private:
-  Rows product(const Matrix &matrix, const Rows &rows, ArrayRef<float> bias, bool rounds) const;
+  /// The constant; a default where it is none, or after an error.
+  template <typename T> T take(Expected<std::optional<T>> read);
+
+  Reader &reader;
+  Layout layout;
+  Error error = Error::success();
+  bool isConstant = true, hasScales = true;
 };
 } // namespace
 
-Rows Network::product(const Matrix &matrix, const Rows &rows, ArrayRef<float> bias,
-                      bool rounds) const {
-  if (!rounds)
-    return multiply(matrix, rows, bias, /*isBF16=*/false);
+Rows Product::evaluate(const Rows &rows, StringRef operands) const {
   if (operands == "bf16")
     return multiply(matrix, roundToBF16(rows), bias, /*isBF16=*/true);
-  return multiply(matrix, roundToIntegers(rows, matrix.block), bias, /*isBF16=*/false);
+  if (operands == "int8")
+    return multiply(matrix, roundToIntegers(rows, matrix.block), bias, /*isBF16=*/false);
+  return multiply(matrix, rows, bias, /*isBF16=*/false);
 }
 
-Rows Network::evaluate(const Rows &x, bool rounds) const {
-  Rows first = product(up, x, upBias, rounds), gates;
+template <typename T> T ProductReader::take(Expected<std::optional<T>> read) {
+  if (!read)
+    error = llvm::joinErrors(std::move(error), read.takeError());
+  else if (*read)
+    return std::move(**read);
+  else
+    isConstant = false;
+  return {};
+}
+
+Product ProductReader::read(Value weight, Value bias) {
+  bool hasExperts = cast<RankedTensorType>(weight.getType()).getRank() == 3;
+  Product product = {take(reader.readMatrix(weight, layout)),
+                     take(reader.readBias(bias, hasExperts))};
+  hasScales &= product.matrix.block != 0;
+  return product;
+}
+
+Expected<bool> ProductReader::finish(StringRef operands) {
+  if (error)
+    return std::move(error);
+  return isConstant && (operands != "int8" || hasScales);
+}
+
+Rows Network::evaluate(const Rows &x, StringRef operands) const {
+  Rows first = up.evaluate(x, operands), gates;
   if (gate)
-    gates = product(*gate, x, gateBias, rounds);
+    gates = gate->evaluate(x, operands);
   Glu glu = activation.getGlu();
-  int64_t columns = glu == Glu::None || gate ? up.rows : up.rows / 2;
+  int64_t columns = glu == Glu::None || gate ? up.matrix.rows : up.matrix.rows / 2;
   Rows hidden(columns * kRows);
   for (int64_t i = 0; i < columns; ++i)
     for (int64_t row = 0; row < kRows; ++row) {
@@ -293,42 +339,14 @@ Rows Network::evaluate(const Rows &x, bool rounds) const {
         break;
       }
     }
-  return product(down, hidden, downBias, rounds);
+  return down.evaluate(hidden, operands);
 }
 
-/// The error of one operation; nullopt where its weights are not constants.
-template <typename OpTy>
-static Expected<std::optional<double>> measure(OpTy op, Reader &reader, StringRef operands) {
-  bool hasExperts = cast<RankedTensorType>(op.getUp().getType()).getRank() == 3;
-  Network network;
-  network.activation = op.getActivation();
-  network.operands = operands;
-  Error error = Error::success();
-  bool isConstant = true;
-  auto take = [&](auto read, auto &to) {
-    if (error || !isConstant)
-      return llvm::consumeError(read.takeError());
-    if (!read)
-      error = read.takeError();
-    else if (!(isConstant = read->has_value()))
-      return;
-    else
-      to = std::move(**read);
-  };
-  take(reader.readMatrix(op.getUp(), op.getLayout()), network.up);
-  take(reader.readMatrix(op.getDown(), op.getLayout()), network.down);
-  if (op.getGate())
-    take(reader.readMatrix(op.getGate(), op.getLayout()), network.gate);
-  take(reader.readBias(op.getUpBias(), hasExperts), network.upBias);
-  take(reader.readBias(op.getGateBias(), hasExperts), network.gateBias);
-  take(reader.readBias(op.getDownBias(), hasExperts), network.downBias);
-  if (error)
-    return error;
-  bool hasScales = network.up.block && network.down.block;
-  if (!isConstant || (operands == "int8" && !hasScales))
-    return std::nullopt;
-  Rows x = drawRows(network.up.columns), exact = network.evaluate(x, /*rounds=*/false),
-       rounded = network.evaluate(x, /*rounds=*/true);
+/// What rounding changes in the results of `evaluate(rows, operands)`.
+template <typename T>
+static double compare(const T &evaluated, int64_t columns, StringRef operands) {
+  Rows x = drawRows(columns), exact = evaluated.evaluate(x, ""),
+       rounded = evaluated.evaluate(x, operands);
   double squaredError = 0, squared = 0;
   for (auto [y, rounding] : llvm::zip_equal(exact, rounded)) {
     squaredError += (rounding - y) * (rounding - y);
@@ -337,20 +355,50 @@ static Expected<std::optional<double>> measure(OpTy op, Reader &reader, StringRe
   return squaredError == 0 ? 0 : std::sqrt(squaredError / squared);
 }
 
+/// The error of one operation; nullopt where its weights are not constants.
+template <typename OpTy>
+static Expected<std::optional<double>> measure(OpTy op, Reader &reader, StringRef operands) {
+  ProductReader weights(reader, op.getLayout());
+  Network network;
+  network.activation = op.getActivation();
+  network.up = weights.read(op.getUp(), op.getUpBias());
+  network.down = weights.read(op.getDown(), op.getDownBias());
+  if (op.getGate())
+    network.gate = weights.read(op.getGate(), op.getGateBias());
+  Expected<bool> isKnown = weights.finish(operands);
+  if (!isKnown)
+    return isKnown.takeError();
+  if (!*isKnown)
+    return std::nullopt;
+  return compare(network, network.up.matrix.columns, operands);
+}
+
+static Expected<std::optional<double>> measure(GroupedMatmulOp op, Reader &reader,
+                                               StringRef operands) {
+  ProductReader weights(reader, op.getLayout());
+  Product product = weights.read(op.getWeight(), op.getBias());
+  Expected<bool> isKnown = weights.finish(operands);
+  if (!isKnown)
+    return isKnown.takeError();
+  if (!*isKnown)
+    return std::nullopt;
+  return compare(product, product.matrix.columns, operands);
+}
+
 Expected<std::vector<RoundingError>>
 mlir::moe::measureRounding(ModuleOp module, StringRef modelFolder, StringRef operands) {
   Reader reader(module, modelFolder);
   std::vector<RoundingError> errors;
   Error failure = Error::success();
   WalkResult walked = module.walk([&](Operation *op) {
-    auto add = [&](auto network) {
-      auto error = measure(network, reader, operands);
+    auto add = [&](auto op) {
+      auto error = measure(op, reader, operands);
       if (!error)
         failure = error.takeError();
       else if (*error)
         errors.push_back({op, **error});
     };
-    llvm::TypeSwitch<Operation *>(op).Case<ExpertsOp, ExpertFFNOp, SharedOp>(add);
+    llvm::TypeSwitch<Operation *>(op).Case<ExpertsOp, ExpertFFNOp, SharedOp, GroupedMatmulOp>(add);
     return failure ? WalkResult::interrupt() : WalkResult::advance();
   });
   if (walked.wasInterrupted())

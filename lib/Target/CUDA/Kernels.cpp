@@ -92,12 +92,22 @@ struct KernelsToNVVMPass : moe::impl::KernelsToNVVMBase<KernelsToNVVMPass> {
     target.addLegalOp<gpu::GPUModuleOp, UnrealizedConversionCastOp>();
     if (failed(applyPartialConversion(getOperation(), target, std::move(patterns))))
       return signalPassFailure();
-    for (auto kernel : getOperation().getOps<LLVM::LLVMFuncOp>())
+    for (auto kernel : getOperation().getOps<LLVM::LLVMFuncOp>()) {
       for (unsigned parameter : maps.lookup(kernel.getName()))
         passByValue(kernel, parameter);
+      kernel.walk(takeAnnotation);
+    }
   }
 
 private:
+  /// That of a loop comes as an attribute, which the translation does not read.
+  static void takeAnnotation(LLVM::BrOp branch) {
+    constexpr StringLiteral kName = "llvm.loop_annotation";
+    if (auto annotation = branch->getAttrOfType<LLVM::LoopAnnotationAttr>(kName))
+      branch.setLoopAnnotationAttr(annotation);
+    branch->removeAttr(kName);
+  }
+
   /// By kernel, the parameters that are tensor maps.
   llvm::StringMap<SmallVector<unsigned>> findTensorMaps(const LLVMTypeConverter &converter) {
     llvm::StringMap<SmallVector<unsigned>> maps;

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from references import moe as definition
 from references import splitmix
 from references.evaluate import relative_error
+from safetensors.numpy import save_file
 
 TINYMOE = FIXTURES / "tinymoe"
 USAGE, UNSUPPORTED = 1, 3
@@ -193,6 +194,50 @@ def test_report(compiler, form):
     assert 1e-3 < error < 3e-2
     assert entry["relative_rms_error"] == pytest.approx(error, rel=1e-3)
     assert compiler.package(build((up, down), "relu"), "--cpu=x86-64-v3").report["rounding"] == []
+
+
+PRODUCT = """
+!x = tensor<?x64xf32>
+!y = tensor<?x24xf32>
+!bank = tensor<5x24x64xf32>
+!logits = tensor<?x5xf32>
+!chosen = !moe.routing<experts = 5, k = 2>
+!routing = !moe.routing<experts = 5, k = 2, weighted>
+moe.weight @codes from [#moe.tensor<"codes">] : tensor<5x24x64xui8>
+moe.weight @scales from [#moe.tensor<"scales">] : tensor<5x24x4xf32>
+func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["tokens", "hidden"]},
+    %logits: !logits {onnx.name = "logits", onnx.dims = ["tokens", "experts"]}) -> (!y {onnx.name = "y"}) {
+  %codes = moe.load_weight @codes : tensor<5x24x64xui8>
+  %scales = moe.load_weight @scales : tensor<5x24x4xf32>
+  %bank = moe.dequantize %codes scales(%scales) {bits = 8 : i64, block = 16 : i64}
+      : (tensor<5x24x64xui8>, tensor<5x24x4xf32>) -> !bank
+  %chosen = moe.select %logits {k = 2} : (!logits) -> !chosen
+  %routing = moe.weigh %chosen, %logits : (!chosen, !logits) -> !routing
+  %c0 = arith.constant 0 : index
+  %tokens = tensor.dim %x, %c0 : !x
+  %rows = moe.dispatch %x, %routing : (!x, !routing) -> !x
+  %results = moe.grouped_matmul %rows, %routing, %bank : (!x, !routing, !bank) -> !y
+  %y = moe.combine %results, %routing tokens(%tokens) : (!y, !routing, index) -> !y
+  return %y : !y
+}
+"""
+
+
+def test_report_of_product(compiler, tmp_path):
+    """A product of experts that is in no network."""
+    random = np.random.default_rng(6)
+    bank = Bank(random, 24, 64, 8, 16, False)
+    weights, model = tmp_path / "weights.safetensors", tmp_path / "product.mlir"
+    save_file({"codes": bank.codes.astype(np.uint8), "scales": bank.scales.astype(np.float32)}, weights)
+    model.write_text(PRODUCT)
+    package = compiler.package(model, f"--weights={weights.name}", "--cpu=x86-64-v3", INT8)
+    (entry,) = package.report["rounding"]
+    assert (entry["op"], entry["compute"]) == ("moe.grouped_matmul", "int8")
+    rows = splitmix.normal(4, 64)
+    exact = np.array([bank.values(0) @ x.astype(np.float64) for x in rows])
+    error = splitmix.relative_rms(np.array([bank.values(0) @ bank.round(x) for x in rows]), exact)
+    assert 1e-3 < error < 3e-2
+    assert entry["relative_rms_error"] == pytest.approx(error, rel=1e-3)
 
 
 @pytest.mark.parametrize("form", ["int8", "int8_rows_zero_points", "int4_large_blocks", "int2_zero_points"])

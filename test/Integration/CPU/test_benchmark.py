@@ -103,15 +103,16 @@ def test_table(measured):
 
 
 def test_cells_of_the_table():
-    """The better of PyTorch's two ways; a dash where a program has no such layer; no column where none has."""
+    """The better of PyTorch's two ways; a dash where a program has no such layer; no column where none has; no
+    time of wrong results."""
     side = dict(min=1.0, median=2.0, max=3.0, at_best=0.5, at_median=0.25, error=1e-7)
-    torch = {"PyTorch grouped_mm": dict(side, median=3.0), "PyTorch expert loop": dict(side, median=5.0)}
+    torch = {"PyTorch grouped_mm": dict(side, median=3.0), "PyTorch expert loop": dict(side, median=0.5, error=0.9), "ggml": dict(side, error=float("nan"))}
     row = dict(type="bf16", routing="hot", tokens=8, active_experts=2.6, read_gb_per_s=dict(median=20.4, max=30), floor_ms=dict(best=0.5))
     rows = [dict(row, sides={"moec": side, **torch}), dict(row, routing="uniform", sides={"moec": side})]
     header, _, first, second = table.lines(rows)
-    assert header == "| weights | routing | T | active | GB/s: median / max | floor | min | median | max | of the floor: best | of the floor: median | error | PyTorch |"
-    assert first == "| bf16 | hot | 8 | 3 | 20 / 30 | 0.50 | 1.00 | 2.00 | 3.00 | 50% | 25% | 1e-07 | 3.0 (1.50x) |"
-    assert second.endswith("| – |")
+    assert header == "| weights | routing | T | active | GB/s: median / max | floor | min | median | max | of the floor: best | of the floor: median | error | PyTorch | ggml |"
+    assert first == "| bf16 | hot | 8 | 3 | 20 / 30 | 0.50 | 1.00 | 2.00 | 3.00 | 50% | 25% | 1e-07 | 3.0 (1.50x) | wrong results |"
+    assert second.endswith("| – | – |")
 
 
 NAMES = "mixtral,olmoe"  # commas are of E,k,H,I

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from references import moe as definition
 from references import splitmix
 from references.evaluate import relative_error
+from safetensors.numpy import save_file
 
 TINYMOE = FIXTURES / "tinymoe"
 CPU = "--cpu=znver4"
@@ -235,3 +236,45 @@ def test_contradictions(compiler, tmp_path, arguments, message):
     done = compiler.run(TINYMOE / "layer0_moe.onnx", "--compute=bf16", *arguments, check=False, cwd=tmp_path)
     assert done.returncode == USAGE and message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+PRODUCT = """
+!x = tensor<?x45xf32>
+!y = tensor<?x37xf32>
+!logits = tensor<?x6xf32>
+!chosen = !moe.routing<experts = 6, k = 2>
+!routing = !moe.routing<experts = 6, k = 2, weighted>
+moe.weight @bank from [#moe.tensor<"bank">] : tensor<6x37x45xf32>
+moe.weight @bias from [#moe.tensor<"bias">] : tensor<6x37xf32>
+func.func @main(%x: !x {onnx.name = "x", onnx.dims = ["tokens", "hidden"]},
+    %logits: !logits {onnx.name = "logits", onnx.dims = ["tokens", "experts"]}) -> (!y {onnx.name = "y"}) {
+  %bank = moe.load_weight @bank : tensor<6x37x45xf32>
+  %bias = moe.load_weight @bias : tensor<6x37xf32>
+  %chosen = moe.select %logits {k = 2} : (!logits) -> !chosen
+  %routing = moe.weigh %chosen, %logits : (!chosen, !logits) -> !routing
+  %c0 = arith.constant 0 : index
+  %tokens = tensor.dim %x, %c0 : !x
+  %rows = moe.dispatch %x, %routing : (!x, !routing) -> !x
+  %results = moe.grouped_matmul %rows, %routing, %bank bias(%bias)
+      : (!x, !routing, tensor<6x37x45xf32>, tensor<6x37xf32>) -> !y
+  %y = moe.combine %results, %routing tokens(%tokens) : (!y, !routing, index) -> !y
+  return %y : !y
+}
+"""
+
+
+def test_report_of_product(compiler, tmp_path):
+    """A product of experts that is in no network."""
+    random = np.random.default_rng(5)
+    bank, bias = (random.normal(size=shape).astype(np.float32) for shape in [(E, I, H), (E, I)])
+    weights, model = tmp_path / "weights.safetensors", tmp_path / "product.mlir"
+    save_file({"bank": bank, "bias": bias}, weights)
+    model.write_text(PRODUCT)
+    package = compiler.package(model, f"--weights={weights.name}", CPU, "--compute=bf16")
+    (entry,) = package.report["rounding"]
+    assert (entry["op"], entry["compute"]) == ("moe.grouped_matmul", "bf16")
+    x = splitmix.normal(4, H)
+    exact = x.astype(np.float64) @ bank[0].T.astype(np.float64) + bias[0]
+    error = splitmix.relative_rms(rounded(x) @ rounded(bank[0]).T + bias[0], exact)
+    assert error > 1e-4
+    assert entry["relative_rms_error"] == pytest.approx(error, rel=1e-6)

@@ -18,7 +18,7 @@ def LinalgToVector : Pass<"linalg-to-vector", "::mlir::func::FuncOp"> {
     maximum or minimum.
 
     The leading parallel loops are one `scf.parallel` of tasks with about as much work
-    each, so that few elements are one task; the number of workers plays no part, and so
+    each (see CostModel), so that few elements are one task; the number of workers plays no part, and so
     no result depends on it. Functions without a `moe.call` argument get sequential loops.
 
     Operations of another kind stay for `--convert-linalg-to-loops`; nothing is an error.

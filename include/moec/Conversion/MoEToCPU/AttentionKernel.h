@@ -13,8 +13,8 @@
 
 namespace mlir::moe::cpu {
 
-/// Largest size of a head: a tile of keys and the sums of a block of rows stay in a core's
-/// second-level cache.
+/// Largest size of a head: a tile of keys, the rows of a task (CostModel::attentionRows) and their
+/// sums stay in a second-level cache of 256 KiB.
 constexpr int64_t kMaxHeadSize = 256;
 
 /// What an attention kernel computes: softmax(softcap(scale * q k^T) + biases) v.

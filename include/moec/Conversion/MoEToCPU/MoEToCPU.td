@@ -38,8 +38,8 @@ def MoEToCPUPass : Pass<"moe-to-cpu", "::mlir::ModuleOp"> {
     that are not constant are read as they are: each worker packs the panel that it is
     about to use into scratch of its own.
 
-    Sizes of blocks come from a cost model over the machine (`vector-bits`, `l1-bytes`,
-    `l2-bytes`; see KernelTarget). Three quarters of the vector registers hold sums: blocks have at most
+    Sizes of blocks and tasks come from a cost model over the machine (`vector-bits`, `l1-bytes`,
+    `l2-bytes`; see CostModel and KernelTarget). Three quarters of the vector registers hold sums: blocks have at most
     12 rows by 32 columns with AVX-512, 3 with AVX2; smaller blocks have 1 to 4 rows, and then an even
     number. Weights are asked for a quarter of L1 ahead, and a task reads a sixteenth of L2
     of them at least.

@@ -12,7 +12,8 @@
 
 namespace mlir::moe {
 
-/// Of one network of experts (moe.experts, moe.expert_ffn or moe.shared).
+/// Of one network of experts (moe.experts, moe.expert_ffn or moe.shared), or of one of their
+/// products where it stands alone (moe.grouped_matmul).
 struct RoundingError {
   Operation *op;
   /// √(Σ(y' − y)² / Σy²) over kRows rows of results of the first expert: y' with rows, the rows
