@@ -471,7 +471,10 @@ EXPORT int cuMemsetD8Async(unsigned long long memory, unsigned char value, size_
   char target[64];
   describe(memory, target, sizeof(target));
   log_line("cuMemsetD8Async[%s] %s <- %d, %zu", stream_name(stream), target, value, bytes);
+  object *device = find_around((void *)(uintptr_t)memory);
+  allow(device, PROT_READ | PROT_WRITE);
   memset((void *)(uintptr_t)memory, value, bytes);
+  allow(device, PROT_NONE);
   return OK;
 }
 
