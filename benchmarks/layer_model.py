@@ -7,6 +7,7 @@ experts, whose weights are the softmax of those. Experts are silu(gate) · up, t
 """
 
 import dataclasses
+import os
 
 import numpy as np
 
@@ -122,6 +123,13 @@ def make_model(layer, dtype, folder, accuracy_level=None):
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     return path
+
+
+def forget_pages(layer, folder):
+    """Makes room in memory: every program has its own copy of the weights by now."""
+    for path in folder.glob(f"layer_*_{layer}.data"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Weights:

@@ -72,7 +72,7 @@ class DeviceMeasurement(Measurement):
 
     def __init__(self, setting, sides, ceilings, flushed, arguments):
         super().__init__(setting.layer, setting.dtype, setting.weights, sides, ceilings, arguments)
-        self.setting, self.flushed = setting, flushed
+        self.setting, self.flushed, self.failed = setting, flushed, {}
 
     def inputs(self, tokens, popularity, random):
         for x, logits in super().inputs(tokens, popularity, random):
@@ -80,6 +80,19 @@ class DeviceMeasurement(Measurement):
             yield (x if self.dtype == "f32" else layer_model.round_to_bfloat16(x)), logits
 
     def turn(self, side, inputs, threads):
+        """One that fails takes no part any more; ours must not."""
+        if side.name in self.failed:
+            return
+        try:
+            self.time(side, inputs)
+        except Exception as error:  # of whatever kind its libraries have
+            if side is self.sides[0]:
+                raise
+            self.failed[side.name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.sides = [one for one in self.sides if one is not side]
+            del self.times[side.name]
+
+    def time(self, side, inputs):
         torch = self.setting.torch
         self.reads.append(self.ceilings.read())
         if not self.times[side.name]:
@@ -160,9 +173,12 @@ def measure_layer(torch, layer, dtype, keys, results, trace, arguments):
                 popularity = routing.popularity(name, layer.experts, layer.k, trace)
                 measurement = DeviceMeasurement(setting, sides, ceilings, flushed, arguments)
                 row = dict(zip(("layer", "type", "routing", "tokens"), key))
-                row.update(measurement.run(tokens, popularity, None, random), missing=missing, modes={side.name: side.mode for side in sides})
+                row.update(measurement.run(tokens, popularity, None, random), missing={**missing, **measurement.failed})
+                row.update(modes={side.name: side.mode for side in measurement.sides})
                 results["rows"].append(row)
                 print_row(row)
+                for name, reason in measurement.failed.items():
+                    print(f"{layer.name} {dtype}, {tokens} tokens: {name} failed: {reason}")
                 write_json(arguments.json, results)
             sides[0].close()
         torch.cuda.empty_cache()

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The programs that run the layer of layer_model.py, on identical weights."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -44,14 +45,17 @@ class Moec(Side):
         name = "_".join([dtype, str(layer), *(option.split("=")[1] for option in self.rounding)])
         package, self.compile_seconds, self.compile_peak_bytes = compile_package(model, arguments.folder, arguments, more, name)
         self.library_bytes = next(package.glob("*.so")).stat().st_size
-        # The others have read their weights before the clock starts, too.
-        self.models = [load(package, populate=True)]
-        weights = next(package.glob("*.safetensors"))
+        self.package, self.threads = package, threads
+        self.weights = [next(package.glob("*.safetensors"))]
         for number in range(1, copies):
             other = arguments.folder / f"{package.stem}.{number}.safetensors"
-            shutil.copyfile(weights, other)
-            self.models.append(load(package, weights=other, populate=True))
-        super().__init__([model.context(threads) for model in self.models])
+            shutil.copyfile(self.weights[0], other)
+            self.weights.append(other)
+        super().__init__([])
+
+    def ready(self):
+        self.models = [load(self.package, weights=path, populate=True) for path in self.weights]
+        self.copies = [model.context(self.threads) for model in self.models]
 
     def prepare(self, x, logits):
         self.x, self.logits, self.y = x, logits, np.empty_like(x)
@@ -122,19 +126,18 @@ class OnnxRuntimeLevel4(OnnxRuntime):
     name = "onnxruntime accuracy_level 4"
 
 
-def torch_weights(torch, layer, dtype, arguments):
-    """[E,2I,H] (gate rows, then up) and [E,H,I]."""
-    if dtype not in ("bf16", "f32"):
-        raise Missing("PyTorch has no layer with these weights")
+@functools.lru_cache(maxsize=1)
+def torch_copies(torch, layer, dtype, folder, count):
+    """[E,2I,H] (gate rows, then up) and [E,H,I], `count` times, for both ways."""
     kind = torch.bfloat16 if dtype == "bf16" else torch.float32
-    weights = layer_model.Weights(layer, "f32", arguments.folder)
+    weights = layer_model.Weights(layer, "f32", folder)
     up = torch.empty(layer.experts, 2 * layer.intermediate, layer.hidden, dtype=kind)
     down = torch.empty(layer.experts, layer.hidden, layer.intermediate, dtype=kind)
     for expert in range(layer.experts):
         gate_rows, up_rows, down_rows = weights.gate_up_down(expert)
         up[expert] = torch.from_numpy(np.concatenate([gate_rows, up_rows])).to(kind)
         down[expert] = torch.from_numpy(np.array(down_rows)).to(kind)
-    return up, down
+    return [(up, down)] + [(up.clone(), down.clone()) for _ in range(count - 1)]
 
 
 class TorchLoop(Side):
@@ -146,8 +149,9 @@ class TorchLoop(Side):
         self.torch = find_module("torch")
         self.torch.set_num_threads(threads)
         self.k, self.experts = layer.k, layer.experts
-        first = torch_weights(self.torch, layer, dtype, arguments)
-        super().__init__([first] + [tuple(one.clone() for one in first) for _ in range(copies - 1)])
+        if dtype not in ("bf16", "f32"):
+            raise Missing("PyTorch has no layer with these weights")
+        super().__init__(torch_copies(self.torch, layer, dtype, arguments.folder, copies))
 
     def prepare(self, x, logits):
         self.x = self.torch.from_numpy(x).to(self.copies[0][0].dtype)
@@ -207,12 +211,16 @@ class KTransformers(Side):
 
     name = "kt-kernel"
     CLASSES = {"bf16": "AMXBF16_MOE", "int4": "AMXInt4_KGroup_MOE"}
+    MULTIPLES = {"bf16": 32, "int4": 128}
 
     def __init__(self, layer, dtype, threads, copies, arguments):
         self.torch = find_module("torch")
         kernels = find_module("kt_kernel").kt_kernel_ext
         if dtype not in self.CLASSES or not hasattr(kernels.moe, self.CLASSES[dtype]):
             raise Missing(f"kt-kernel has no layer with {dtype} weights here")
+        multiple = self.MULTIPLES[dtype]
+        if layer.hidden % multiple or layer.intermediate % multiple:
+            raise Missing(f"kt-kernel's kernels of {dtype} weights end the process where a size is no multiple of {multiple}")
         pool = kernels.WorkerPoolConfig()
         pool.subpool_count, pool.subpool_numa_map, pool.subpool_thread_count = 1, [0], [threads]
         self.infer, self.k = kernels.CPUInfer(pool), layer.k

@@ -53,8 +53,9 @@ class Ceilings:
             getattr(self._library, name).restype = ctypes.c_double
         self._best_multiply_add = {}
         self._huge = ctypes.c_void_p(self._library.ceilings_make_huge())
-        mapped = str(folder / "ceilings.data").encode()
-        self._mapped = ctypes.c_void_p(self._library.ceilings_make_mapped(mapped, self._huge))
+        mapped = folder / "ceilings.data"
+        self._mapped = ctypes.c_void_p(self._library.ceilings_make_mapped(str(mapped).encode(), self._huge))
+        mapped.unlink(missing_ok=True)  # the mapping keeps what it needs
         if not self._huge or not self._mapped:
             raise SystemExit("there is no memory for measuring what memory can do")
 
@@ -65,9 +66,12 @@ class Ceilings:
     def multiply_add(self, threads, repetitions=4):
         """GFLOP/s of float32, operands in registers: the best so far, since only other work
         on the machine changes it."""
-        now = self._library.ceilings_fma(threads, repetitions)
-        self._best_multiply_add[threads] = max(now, self._best_multiply_add.get(threads, 0))
+        self.remember(threads, self._library.ceilings_fma(threads, repetitions))
         return self._best_multiply_add[threads]
+
+    def remember(self, threads, gflops):
+        """What `multiply_add` found, here or in an earlier process on this machine."""
+        self._best_multiply_add[threads] = max(gflops, self._best_multiply_add.get(threads, 0))
 
     def multiply_add_l2(self, threads, repetitions=4):
         """GFLOP/s of float32, one operand from the second-level cache."""

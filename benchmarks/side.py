@@ -24,6 +24,10 @@ class Side:
     def __init__(self, copies):
         self.copies, self.next = copies, 0
 
+    def ready(self):
+        """Called once, when all sides are made: what is mapped is read now, as the others have read their
+        weights before the clock starts; earlier, what they read could have pushed it out of memory."""
+
     def copy(self):
         self.next = (self.next + 1) % len(self.copies)
         return self.copies[self.next]

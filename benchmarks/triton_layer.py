@@ -65,7 +65,7 @@ def layer(x, experts, factors, up, down):
     num_experts, inner, hidden = up.shape[0], up.shape[1] // 2, x.shape[1]
     per_expert = tokens * k / num_experts
     block = 16 if per_expert <= 16 else 64 if per_expert <= 128 else 128
-    tile = dict(BLOCK_M=block, BLOCK_N=64 if block < 128 else 128, BLOCK_K=64)
+    tile = dict(BLOCK_M=block, BLOCK_N=64 if block < 128 else 128, BLOCK_K=128 // x.element_size())
     options = dict(num_warps=4 if block < 128 else 8, num_stages=3)
     slots, of_block = _sort(experts, num_experts, block)
     hidden_rows = torch.empty(tokens * k, inner, dtype=x.dtype, device=x.device)

@@ -25,6 +25,7 @@ TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 
 # Flags for every package, such as --sanitize=address, or --cpu=x86-64-v3 for those that choose no CPU.
 FLAGS = tuple(os.environ.get("MOEC_FLAGS", "").split())
+CPU = next((flag.removeprefix("--cpu=") for flag in FLAGS if flag.startswith("--cpu=")), "native")
 
 # A compilation that takes longer than this hangs.
 TIMEOUT_SECONDS = 300

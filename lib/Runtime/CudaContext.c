@@ -125,6 +125,15 @@ static moec_status configure(const moec_context *context, const moec_launch_desc
   return MOEC_OK;
 }
 
+/* What it takes in a graph, for later runs that have blocks. */
+static void empty(const moec_launch_desc *launch, rt_cu_launch_config *config) {
+  for (int i = 0; i < 3; ++i) {
+    config->grid[i] = launch->cluster[0] > 0 ? (unsigned)launch->cluster[i] : 1;
+    config->block[i] = 1;
+  }
+  config->shared_bytes = 0;
+}
+
 static moec_status launch_kernel(moec_context *context, const moec_launch_desc *launch,
                                  void **arguments) {
   const rt_cuda_model *cuda = get_cuda(context);
@@ -136,6 +145,10 @@ static moec_status launch_kernel(moec_context *context, const moec_launch_desc *
   bool is_empty = !config.grid[0] || !config.grid[1] || !config.grid[2];
   if (state->graph)
     return rt_update_launch(context, launch->kernel, is_empty ? NULL : &config, arguments);
+  if (is_empty && !state->is_capturing)
+    return MOEC_OK;
+  if (is_empty)
+    empty(launch, &config);
   rt_cu_launch_attribute cluster = {.id = RT_CU_CLUSTER_DIMENSION};
   if (launch->cluster[0] > 0) {
     cluster.value.cluster.x = (unsigned)launch->cluster[0];
@@ -144,15 +157,15 @@ static moec_status launch_kernel(moec_context *context, const moec_launch_desc *
     config.attributes = &cluster;
     config.num_attributes = 1;
   }
-  if (!is_empty)
-    status = rt_cuda_mark_region(context, launch->region);
-  if (!is_empty && status == MOEC_OK)
-    status = rt_cu_check(&cuda->driver,
-                         cuda->driver.LaunchKernelEx(
-                             &config, cuda->kernels[launch->kernel].function, arguments, NULL),
-                         "cannot launch kernel '%s'", cuda->desc->kernels[launch->kernel]);
+  rt_cu_function function = is_empty ? cuda->nothing : cuda->kernels[launch->kernel].function;
+  status = rt_cuda_mark_region(context, launch->region);
+  if (status == MOEC_OK)
+    status = rt_cu_check(
+        &cuda->driver,
+        cuda->driver.LaunchKernelEx(&config, function, is_empty ? NULL : arguments, NULL),
+        "cannot launch kernel '%s'", cuda->desc->kernels[launch->kernel]);
   if (status == MOEC_OK && state->is_capturing)
-    status = rt_note_captured(context, launch->kernel, is_empty);
+    status = rt_note_captured(context, launch->kernel);
   return status;
 }
 

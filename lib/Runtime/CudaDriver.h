@@ -174,13 +174,14 @@ typedef struct {
   int32_t capability; /* 90 for sm_90 */
   rt_cu_context context;
   rt_cu_module module;
-  rt_kernel *kernels; /* by the numbers of moec_cuda_desc.kernels */
+  rt_kernel *kernels;     /* by the numbers of moec_cuda_desc.kernels */
+  rt_cu_function nothing; /* MOEC_NOTHING_KERNEL */
   rt_cu_pointer weights;
 } rt_cuda_model;
 
 /* A launch of the last captured run. */
 typedef struct {
-  rt_cu_node node; /* NULL: it had no blocks */
+  rt_cu_node node;
   int32_t kernel;
 } rt_captured;
 
@@ -220,9 +221,9 @@ moec_status rt_upload_weights(moec_model *model, rt_cuda_model *cuda, const moec
 
 /* CudaGraph.c */
 
-/* Notes the launch that has just been captured; a node without blocks is none. */
-moec_status rt_note_captured(moec_context *context, int32_t kernel, bool is_empty);
-/* Changes the next launch of the graph. */
+/* Notes the launch that has just been captured. */
+moec_status rt_note_captured(moec_context *context, int32_t kernel);
+/* Changes the next launch of the graph; NULL: it has no blocks. */
 moec_status rt_update_launch(moec_context *context, int32_t kernel,
                              const rt_cu_launch_config *config, void **arguments);
 /* Were all of them changed? */

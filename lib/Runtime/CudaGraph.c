@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
  *
  * Runs in CUDA graphs. A captured run leaves the node of each of its launches; to compute another
- * run with the graph, its launches are done again into these nodes. A launch without blocks has no
- * node, or one that is switched off.
+ * run with the graph, its launches are done again into these nodes. One without blocks leaves a
+ * node that does nothing, and switches off the node of another.
  */
 #include "CudaDriver.h"
 #include <stdlib.h>
@@ -20,14 +20,12 @@ static rt_captured *add_captured(rt_cuda_context *state) {
   return &state->captured[state->num_captured++];
 }
 
-moec_status rt_note_captured(moec_context *context, int32_t kernel, bool is_empty) {
+moec_status rt_note_captured(moec_context *context, int32_t kernel) {
   const rt_cuda_model *cuda = context->model->on_device;
   rt_captured *captured = add_captured(context->on_device);
   if (!captured)
     return rt_fail(MOEC_ERROR_MEMORY, "cannot allocate the list of captured launches");
   *captured = (rt_captured){NULL, kernel};
-  if (is_empty)
-    return MOEC_OK;
   int status = 0;
   uint64_t id;
   rt_cu_graph graph;
@@ -56,13 +54,6 @@ moec_status rt_update_launch(moec_context *context, int32_t kernel,
   if (state->next == state->num_captured || state->captured[state->next].kernel != kernel)
     return fail_different();
   rt_cu_node node = state->captured[state->next++].node;
-  if (!node && !config)
-    return MOEC_OK;
-  if (!node)
-    return rt_fail(MOEC_ERROR_ARGUMENT,
-                   "kernel '%s' had nothing to do in the captured run, so that the graph lacks it: "
-                   "capture the largest size",
-                   cuda->desc->kernels[kernel]);
   rt_cu_result result = RT_CU_SUCCESS;
   if (config) {
     rt_cu_kernel_node changed = {.function = cuda->kernels[kernel].function,

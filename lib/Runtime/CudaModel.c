@@ -152,7 +152,12 @@ static moec_status find_kernels(rt_cuda_model *cuda) {
     if (status == MOEC_OK)
       status = allow_shared_memory(cuda, kernel, name, shared_bytes);
   }
-  return status;
+  if (status != MOEC_OK)
+    return status;
+  return rt_cu_check(
+      &cuda->driver,
+      cuda->driver.ModuleGetFunction(&cuda->nothing, cuda->module, MOEC_NOTHING_KERNEL),
+      "cannot find kernel '%s'", MOEC_NOTHING_KERNEL);
 }
 
 /*===-- Opening and closing -----------------------------------------------===*/

@@ -208,8 +208,9 @@ private:
             [&](auto) { with(call(b, "emulate_num_threads", {}, b.getIndexType())); })
         .Case<gpu::BarrierOp>([&](auto) { withCall("emulate_barrier"); })
         .Case<NVVM::SyncWarpOp>([&](auto) { withCall("emulate_sync_warp"); })
-        .Case<NVVM::BarrierOp>([&](auto barrier) {
-          withCall("emulate_named_barrier", {barrier.getBarrierId(), barrier.getNumberOfThreads()});
+        .Case<LLVM::CallIntrinsicOp>([&](auto called) {
+          if (called.getIntrin() == "llvm.nvvm.barrier.cta.sync.aligned.count")
+            withCall("emulate_named_barrier", called.getArgs());
         })
         .Case<NVVM::MBarrierInitOp>([&](auto init) {
           withCall("emulate_mbarrier_init", {pointer(b, init.getAddr()), init.getCount()});

@@ -206,10 +206,10 @@ static llvm::Expected<std::unique_ptr<Program>> makeProgram(const CompileOptions
 extern "C" {
 
 /// Compiles FOLDER/layers.mlir with the weights of FOLDER/w.safetensors, if `weights`,
-/// at this optimization level, for an emulated GPU of the architecture `gpu` unless that is
-/// empty, with or without tf32; writes FOLDER/packed.safetensors. Null: see moec_jit_error.
-void *moec_jit_compile(const char *folder, bool weights, unsigned level, const char *gpu,
-                       bool tf32) {
+/// at this optimization level for this CPU, for an emulated GPU of the architecture `gpu` unless
+/// that is empty, with or without tf32; writes FOLDER/packed.safetensors. Null: see moec_jit_error.
+void *moec_jit_compile(const char *folder, bool weights, unsigned level, const char *cpu,
+                       const char *gpu, bool tf32) {
   llvm::InitializeNativeTarget();
   [[maybe_unused]] static bool once = (registerEmulateGPU(), true);
   CompileOptions options;
@@ -218,6 +218,7 @@ void *moec_jit_compile(const char *folder, bool weights, unsigned level, const c
   options.output = options.modelFolder + "/packed.safetensors";
   options.weightsFile = weights ? "w.safetensors" : "";
   options.optLevel = level;
+  options.cpu = cpu;
   if (*gpu) {
     options.target = "cuda";
     options.gpuArchs = {gpu};

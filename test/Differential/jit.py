@@ -9,12 +9,12 @@ import multiprocessing
 import multiprocessing.managers
 
 import numpy as np
-from harness import BUILD
+from harness import BUILD, CPU
 from safetensors.numpy import save_file
 
 _POINTER = ctypes.c_void_p
 _SIGNATURES = {
-    "compile": (_POINTER, ctypes.c_char_p, ctypes.c_bool, ctypes.c_uint, ctypes.c_char_p, ctypes.c_bool),
+    "compile": (_POINTER, ctypes.c_char_p, ctypes.c_bool, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_bool),
     "error": (ctypes.c_char_p,),
     "find": (_POINTER, _POINTER, ctypes.c_char_p),
     "weights": (_POINTER, _POINTER),
@@ -68,7 +68,7 @@ class Program:
         if weights:
             save_file(weights, folder / "w.safetensors")
         self._library = _library()
-        self._handle = self._library.moec_jit_compile(str(folder).encode(), bool(weights), level, gpu.encode(), tf32)
+        self._handle = self._library.moec_jit_compile(str(folder).encode(), bool(weights), level, CPU.encode(), gpu.encode(), tf32)
         if not self._handle:
             raise CompileError(self._library.moec_jit_error().decode())
 

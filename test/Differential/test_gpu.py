@@ -4,6 +4,8 @@
 every way through the products, and points of the attribute space."""
 
 import concurrent.futures
+import contextlib
+import itertools
 import multiprocessing
 import os
 
@@ -15,7 +17,7 @@ from references.evaluate import relative_error
 
 from check import check_module
 from jit import ProcessApart
-from space import EXPERT_DIMENSIONS, SPACE, draw_modules
+from space import EXPERT_DIMENSIONS, SPACE, Contradiction, draw_modules
 
 pytestmark = pytest.mark.skipif(
     "ASAN_OPTIONS" in os.environ, reason="python would have to be linked with the sanitizer that the compiler has"
@@ -166,6 +168,7 @@ LAYERS = {
     "bf16_int2": Layer("bf16", bits=2, block=16, sizes=(3, 2, 64, 48)),
     "bf16_scaled_input": Layer("bf16", scaled=True, bias=True),
     "bf16_wide": Layer("bf16", "concat", sizes=(2, 1, 264, 200)),
+    "f16_int4": Layer("f16", "separate", bits=4, block=32, bias=True, sizes=(3, 2, 64, 96)),
     "f16_interleaved": Layer("f16", "interleaved", bias=True, kind="gelu_tanh"),
 }
 
@@ -318,9 +321,38 @@ def test_router_with_ties(process, tmp_path, experts):
 POINTS, SEED = int(os.environ.get("MOEC_GPU_POINTS", 6)), 20260802
 
 
-def test_points():
-    """Random points, as in test_differential.py; MOEC_GPU_POINTS takes more."""
-    modules, _ = draw_modules(SPACE, np.random.default_rng(SEED), POINTS, 0, 0, EXPERT_DIMENSIONS, 3)
+# Experts that cost little, and nothing between them and the router.
+PLAIN = {
+    "dtype": "f32", "experts": 20, "tokens": 12, "weights": "arguments", "form": "fused", "activation": "relu", "glu": "none",
+    "layout": "out_in", "biases": "no", "kinds": "ffn", "shared": "no", "accum": "f32", "combine_weight": "output",
+    "scale_input": "no", "router": "given", "axis": "experts", "k": 4, "capacity": "no", "after": "no", "filter": "no",
+    "blend": "no", "aux": "no", "bias_update": "no", "renormalize": "no",
+}  # fmt: skip
+
+
+def fused_routers(rng):
+    """One for each combination of docs/gating.md that is fused, with other attributes drawn. Sums of
+    scores that may be negative have no order in which `topp` could take them."""
+    for names in itertools.product(
+        ("identity", "softmax", "sigmoid", "sqrtsoftplus", "logsigmoid"),
+        ("all", "topk", "topp", "threshold"),
+        ("none", "softmax", "sigmoid", "masked_softmax"),
+    ):
+        with contextlib.suppress(Contradiction):
+            yield SPACE.draw(rng, {**PLAIN, **dict(zip(("score", "mode", "fn"), names))})
+
+
+def activations(rng):
+    """One for each function and gate, the types in turn, with alpha, limits, biases and layouts drawn."""
+    pairs = itertools.product(SPACE.values["activation"], SPACE.values["glu"])
+    for number, (function, glu) in enumerate(pairs):
+        fixed = {"dtype": ("f32", "bf16", "f16")[number % 3], "score": "softmax", "mode": "topk", "fn": "none", "norm": "none"}
+        free = ("layout", "biases", "form")
+        plain = {name: value for name, value in PLAIN.items() if name not in free}
+        yield SPACE.draw(rng, {**plain, **fixed, "activation": function, "glu": glu})
+
+
+def check_modules(modules):
     # This process has libmoec-c.so: see jit.py.
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         checks = [
@@ -328,3 +360,21 @@ def test_points():
         ]
         wrong = [text for check in checks for text in check.result()]
     assert not wrong, "\n".join(wrong)
+
+
+def test_points():
+    """Random points, as in test_differential.py; MOEC_GPU_POINTS takes more."""
+    check_modules(draw_modules(SPACE, np.random.default_rng(SEED), POINTS, 0, 0, EXPERT_DIMENSIONS, 3)[0])
+
+
+def test_fused_routers():
+    points = list(fused_routers(np.random.default_rng(SEED)))
+    assert len(points) == 72
+    check_modules([points[begin : begin + 9] for begin in range(0, len(points), 9)])
+
+
+def test_activations():
+    points = list(activations(np.random.default_rng(SEED)))
+    for name in ("alpha", "beta", "limit", "clamp", "layout", "biases"):
+        assert {point[name] for point in points} == set(SPACE.values[name])
+    check_modules([points[begin : begin + 6] for begin in range(0, len(points), 6)])

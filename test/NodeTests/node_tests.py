@@ -81,14 +81,14 @@ def skip_reason(message):
     return next((reason for pattern, reason in REASONS.items() if re.search(pattern, message)), "")
 
 
-def run(test):
+def run(test, cpu="native"):
     """Compiles the model as a user does, runs it, and compares as the ONNX project does.
     Raises what goes wrong."""
     from moec import CompileError
     from moec.backend import prepare
 
     try:
-        model = prepare(test.case.model, threads="none")
+        model = prepare(test.case.model, threads="none", cpu=cpu)
     except CompileError as error:
         reason = skip_reason(str(error)) if error.status == "UNSUPPORTED" else ""
         if not reason:

@@ -7,6 +7,7 @@ import os
 
 import node_tests
 import pytest
+from harness import CPU
 
 pytestmark = pytest.mark.skipif(
     "ASAN_OPTIONS" in os.environ, reason="python would have to be linked with the sanitizer that libmoec-c.so has"
@@ -17,7 +18,7 @@ TESTS = node_tests.load_tests()
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: test.name)
 def test_node(test, node_outcomes):
-    outcome = node_tests.run(test)
+    outcome = node_tests.run(test, CPU)
     node_outcomes[test] = outcome
     if outcome.skipped:
         pytest.skip(outcome.skipped)

@@ -164,6 +164,7 @@ TEST_F(CudaTest, OpensAndCloses) {
                        "cuFuncSetAttribute rows 8 231424\n"
                        "cuModuleGetFunction tiles\n"
                        "cuFuncSetAttribute tiles 8 231424\n"
+                       "cuModuleGetFunction moec_nothing\n"
                        "cuMemAlloc 41943072 -> m1\n"
                        "cuStreamCreate 1 -> s1\n"
                        "cuMemHostAlloc 16777216 -> h1\n"
@@ -627,17 +628,35 @@ TEST_F(CudaTest, ReplaysOtherSizes) {
   ASSERT_EQ(updateMain(&graph, 20), MOEC_OK) << library->last_error();
 }
 
-TEST_F(CudaTest, CaptureWithoutRowsLacksKernels) {
+/// A launch without blocks has a node all the same: another size may need it.
+TEST_F(CudaTest, CapturesLaunchesWithoutBlocks) {
   ASSERT_EQ(open(), MOEC_OK);
   ASSERT_EQ(createContext(), MOEC_OK);
   ASSERT_EQ(runMain(2), MOEC_OK);
   driver->set_capturing(1);
+  takeLog();
   ASSERT_EQ(runMain(0), MOEC_OK) << library->last_error();
+  std::string nothing = "launch moec_nothing grid 1x1x1 block 1x1x1 shared 0 in 0 as ";
+  EXPECT_EQ(takeLog(), nothing + "n1\n" + nothing + "n2\n");
   driver->set_capturing(0);
   int graph;
   EXPECT_EQ(updateMain(&graph, 0), MOEC_OK) << library->last_error();
-  EXPECT_TRUE(failsWith(updateMain(&graph, 1), MOEC_ERROR_ARGUMENT,
-                        "kernel 'scale' had nothing to do in the captured run"));
+  EXPECT_EQ(takeLog(), "cuGraphNodeSetEnabled n1 0\ncuGraphNodeSetEnabled n2 0\n");
+  EXPECT_EQ(updateMain(&graph, 1), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(), "change n1 to scale grid 1x1x1 block 128x1x1 shared 0 in a graph: x, m2, 8, "
+                       "1073741824\n"
+                       "cuGraphNodeSetEnabled n1 1\n"
+                       "change n2 to add grid 1x1x1 block 128x2x1 shared 100000 in a graph: m2, "
+                       "m1, y, 8\n"
+                       "cuGraphNodeSetEnabled n2 1\n");
+  // A cluster belongs to the node.
+  ASSERT_EQ(createContext(), MOEC_OK);
+  driver->set_capturing(1);
+  ASSERT_EQ(runRows("cluster", 0), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(), "cuStreamSynchronize 0\ncuMemFree m2\nlaunch moec_nothing grid 2x1x1 block "
+                       "1x1x1 shared 0 in 0 cluster 2x1x1 as n3\n");
+  driver->set_capturing(0);
+  EXPECT_EQ(updateRows(&graph, "cluster", 1), MOEC_OK) << library->last_error();
 }
 
 TEST_F(CudaTest, CaptureSurvivesEveryFailure) {

@@ -164,6 +164,7 @@ static const moec_entry_desc entries[] = {
 #define KERNELS                                                                                    \
   ".visible .entry scale(\n.param .u64 a, .param .u64 b, .param .u64 n,\n.param .f32 f)\n{ret;}\n" \
   ".visible .entry add(.param .u64 a,.param .u64 b,.param .u64 c,.param .u64 n) {ret;}\n"          \
+  ".visible .entry moec_nothing() {ret;}\n"                                                        \
   ".visible .entry rows(.param .u64 a, .param .u64 b, .param .align 8 .b8 n[8]) {ret;}\n"          \
   ".visible .entry tiles(.param .align 64 .b8 a[128], .param .align 64 .b8 b[128],"                \
   ".param .u64 n) {ret;}\n"

@@ -76,12 +76,16 @@ typedef struct {
 /* What the runtime does on devices. Only libraries that need it have it. */
 typedef struct moec_device moec_device;
 
+/* A kernel without parameters that does nothing: the place of a launch without blocks in a graph.
+ */
+#define MOEC_NOTHING_KERNEL "moec_nothing"
+
 /* A model whose tensors, weights and workspace are in the memory of a CUDA device. Of an
  * entry, `run` launches kernels and reads none of them; the pointers in its descriptors are the
  * device's. */
 typedef struct {
   const moec_device *device; /* &moec_cuda_device */
-  /* All images have all kernels. */
+  /* All images have all kernels, and MOEC_NOTHING_KERNEL. */
   uint32_t num_images, num_kernels;
   const moec_image_desc *images;
   const char *const *kernels; /* names */

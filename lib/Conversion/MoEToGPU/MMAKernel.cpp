@@ -121,6 +121,16 @@ void MMAKernel::store(ValueRange sums) {
       }
 }
 
+/// Unrolled, which ptxas would do with few slices, the products of several run out of registers.
+static void keepRolled(Operation *loop) {
+  MLIRContext *context = loop->getContext();
+  auto disable = BoolAttr::get(context, true);
+  auto unroll = LLVM::LoopUnrollAttr::get(context, disable, {}, {}, {}, {}, {}, {});
+  loop->setAttr("llvm.loop_annotation",
+                LLVM::LoopAnnotationAttr::get(context, {}, {}, {}, unroll, {}, {}, {}, {}, {}, {},
+                                              {}, {}, {}, {}, {}));
+}
+
 void MMAKernel::product() {
   Value warp = b.div(thread(), kLanes), lane = b.mod(thread(), kLanes);
   firstR = b.mul(b.div(warp, warpsAcross()), warpRows());
@@ -138,6 +148,7 @@ void MMAKernel::product() {
         fill(b.add(number, tiling.stages - 1));
         return slice(b.mod(number, tiling.stages), carried);
       });
+  keepRolled(sums.front().getDefiningOp());
   store(sums);
 }
 

@@ -41,9 +41,11 @@ private:
   /// Whether rows have to be copied one by one.
   bool gathers() { return !p.sourceMap; }
   void waitForFillers() override {
-    // Barrier 0 is that of the block.
-    NVVM::BarrierOp::create(b, b.getLoc(), /*res=*/Type(), b.i32(1), b.i32(kGroup),
-                            NVVM::BarrierReductionAttr(), /*reductionPredicate=*/Value());
+    // Barrier 0 is that of the block. What MLIR 22 prints of nvvm.barrier with a location, it does
+    // not read.
+    LLVM::CallIntrinsicOp::create(b, b.getLoc(),
+                                  b.getStringAttr("llvm.nvvm.barrier.cta.sync.aligned.count"),
+                                  ValueRange{b.i32(1), b.i32(kGroup)});
   }
   int64_t numFillers() override { return kGroup; }
   SmallVector<Value> placeOf(Value stage, Value r, Value k, bool isWeight) override;

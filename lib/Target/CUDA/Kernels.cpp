@@ -5,6 +5,8 @@
 
 #include "moec/Target/CUDA/Kernels.h"
 
+#include "moec/Runtime/model_abi.h"
+
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
 #include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
 #include "mlir/Conversion/GPUToNVVM/GPUToNVVMPass.h"
@@ -90,12 +92,22 @@ struct KernelsToNVVMPass : moe::impl::KernelsToNVVMBase<KernelsToNVVMPass> {
     target.addLegalOp<gpu::GPUModuleOp, UnrealizedConversionCastOp>();
     if (failed(applyPartialConversion(getOperation(), target, std::move(patterns))))
       return signalPassFailure();
-    for (auto kernel : getOperation().getOps<LLVM::LLVMFuncOp>())
+    for (auto kernel : getOperation().getOps<LLVM::LLVMFuncOp>()) {
       for (unsigned parameter : maps.lookup(kernel.getName()))
         passByValue(kernel, parameter);
+      kernel.walk(takeAnnotation);
+    }
   }
 
 private:
+  /// That of a loop comes as an attribute, which the translation does not read.
+  static void takeAnnotation(LLVM::BrOp branch) {
+    constexpr StringLiteral kName = "llvm.loop_annotation";
+    if (auto annotation = branch->getAttrOfType<LLVM::LoopAnnotationAttr>(kName))
+      branch.setLoopAnnotationAttr(annotation);
+    branch->removeAttr(kName);
+  }
+
   /// By kernel, the parameters that are tensor maps.
   llvm::StringMap<SmallVector<unsigned>> findTensorMaps(const LLVMTypeConverter &converter) {
     llvm::StringMap<SmallVector<unsigned>> maps;
@@ -169,6 +181,16 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &target) {
   builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3).run(module, modules);
 }
 
+/// For the runtime.
+static void addNothing(llvm::Module &module) {
+  llvm::LLVMContext &context = module.getContext();
+  auto *type = llvm::FunctionType::get(llvm::Type::getVoidTy(context), /*isVarArg=*/false);
+  auto *function =
+      llvm::Function::Create(type, llvm::GlobalValue::ExternalLinkage, MOEC_NOTHING_KERNEL, module);
+  function->setCallingConv(llvm::CallingConv::PTX_Kernel);
+  llvm::ReturnInst::Create(context, llvm::BasicBlock::Create(context, "", function));
+}
+
 /// The first function that ptxas would not find.
 static llvm::Function *findUndefined(llvm::Module &module) {
   for (llvm::Function &function : module)
@@ -191,6 +213,7 @@ llvm::Expected<std::string> moe::emitPTX(gpu::GPUModuleOp module, const GPUMachi
       global.setInitializer(nullptr);
       global.setLinkage(llvm::GlobalValue::ExternalLinkage);
     }
+  addNothing(*translated);
   translated->setTargetTriple(target->getTargetTriple());
   translated->setDataLayout(target->createDataLayout());
   optimize(*translated, *target);

@@ -192,6 +192,14 @@ class Context:
         work for repeated runs on the same memory."""
         self._call(self._table.run, entry, ins, outs)
 
+    def update_graph(
+        self, graph_exec: int, ins: Sequence[DLTensor], outs: Sequence[DLTensor], entry: str | None = None
+    ) -> None:
+        """Makes a CUDA graph compute another run, with the tensors of `run_tensors`: other memory, and
+        sizes up to those of the context's last captured run, whose graph `graph_exec` (a CUgraphExec)
+        is of. That graph must still exist. Only for models on a CUDA device."""
+        self._call(lambda handle, *rest: self._table.update_graph(handle, graph_exec, *rest), entry, ins, outs)
+
     def _call(self, function: Any, entry: str | None, ins: Sequence[DLTensor], outs: Sequence[DLTensor]) -> None:
         name = None if entry is None else entry.encode()
         status = function(self._handle, name, _addresses(ins), len(ins), _addresses(outs), len(outs))

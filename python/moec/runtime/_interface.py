@@ -102,7 +102,12 @@ class LibraryTable(ctypes.Structure):
         ("profile_reset", ctypes.CFUNCTYPE(None, HANDLE)),
         ("num_workers", ctypes.CFUNCTYPE(ctypes.c_int32, HANDLE)),
         ("device", ctypes.CFUNCTYPE(DLDevice, HANDLE)),
-        ("update_graph", ctypes.c_void_p),
+        (
+            "update_graph",
+            ctypes.CFUNCTYPE(
+                STATUS, HANDLE, ctypes.c_void_p, ctypes.c_char_p, TENSORS, ctypes.c_int32, TENSORS, ctypes.c_int32
+            ),
+        ),
         ("wait", ctypes.CFUNCTYPE(STATUS, HANDLE)),
         ("model_info", ctypes.CFUNCTYPE(ctypes.c_char_p, HANDLE)),
     ]

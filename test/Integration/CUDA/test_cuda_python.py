@@ -163,6 +163,54 @@ def test_out(package, execute):
     """)
 
 
+# The stand-in's set_capturing; see FakeDriver.h.
+CAPTURE = """
+import ctypes
+find = ctypes.CDLL("libcuda.so.1").fake_driver_get
+find.restype = ctypes.POINTER(7 * ctypes.CFUNCTYPE(None, ctypes.c_int))
+capture = find().contents[6]
+"""
+
+
+@pytest.mark.parametrize("captured", [6, 40])
+def test_update_graph(package, execute, captured):
+    """A captured run computes fewer tokens, whichever kernels these need."""
+    execute(package, CAPTURE + f"captured = {captured}\n" + textwrap.dedent("""
+        model = load(PACKAGE)
+        context = model.context(stream=0x55)
+        def tensors(rows):
+            return [context.borrow(Array((rows, 128)))], [context.borrow(Array((rows, 128)), writable=True)]
+        for rows in (captured, 3):
+            context.run_tensors(*tensors(rows))
+        log()
+        capture(1)
+        context.run_tensors(*tensors(captured))
+        capture(0)
+        nodes = {line.split(" as ")[1].split(":")[0] for line in log() if line.startswith("launch ")}
+        def changed(rows):
+            context.update_graph(0x1234, *tensors(rows))
+            lines = log()
+            assert not any(line.startswith("launch ") for line in lines)
+            names = {line.split()[3] for line in lines if line.startswith("change ")}
+            enabled = {line.split()[1] for line in lines if line.startswith("cuGraphNodeSetEnabled") and line.endswith(" 1")}
+            assert enabled <= nodes
+            return names, len(enabled)
+        def launched(rows):
+            log()
+            context.run_tensors(*tensors(rows))
+            lines = [line for line in log() if line.startswith("launch ")]
+            return {line.split()[1] for line in lines}, len(lines)
+        for rows in (captured, captured - 1, 3, 1, captured):
+            assert changed(rows) == launched(rows), rows
+        assert changed(0)[1] == launched(0)[1]
+        assert "but a graph was captured" in error_of(context.update_graph, 0x1234, *tensors(captured + 1))
+        assert "graph_exec is a null" in error_of(context.update_graph, 0, *tensors(1))
+        with model.context() as other:
+            assert "no run of this context was captured" in error_of(other.update_graph, 0x1234, *tensors(1))
+        context.close()
+    """))
+
+
 def test_errors(package, execute):
     execute(package, """
         model = load(PACKAGE)

@@ -60,6 +60,11 @@ def run_model(model, arrays, expected, stream):
     return {one.name: out for one, out in zip(entry.outputs, outs)}
 
 
+def bits_of(tensor):
+    """Also of a scalar, which has no view as bytes."""
+    return tensor.reshape(-1).view(torch.uint8)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_case(name):
     """Contrib operators, exported graphs, systems, whole models: numbers, twice the same bits."""
@@ -69,7 +74,7 @@ def test_case(name):
     with load(place / f"{name}.moec") as model:
         first, second = (run_model(model, arrays, expected, torch.cuda.Stream()) for _ in range(2))
     for output, tensor in first.items():
-        assert torch.equal(tensor.view(torch.uint8), second[output].view(torch.uint8)), output
+        assert torch.equal(bits_of(tensor), bits_of(second[output])), output
         if expected[output].dtype.kind == "f":
             assert relative_error(tensor.float().cpu().numpy(), expected[output].astype(np.float64)) < tolerance, output
         else:
@@ -180,6 +185,29 @@ def test_graph_replay(layer):
         graph.replay()
         torch.cuda.synchronize()
         assert torch.equal(tensors[2], layer.run(x, logits))
+    context.close()
+
+
+def test_graph_of_other_sizes(layer):
+    """Also of few tokens, which other kernels compute."""
+    if not hasattr(torch.cuda.CUDAGraph, "raw_cuda_graph_exec"):
+        pytest.skip("unsupported here: this PyTorch does not give the executable graph away")
+    stream = torch.cuda.Stream()
+    context = layer.model.context(stream=stream.cuda_stream)
+    largest = layer.borrow(layer.tensors(*layer.draw(100)), context)
+    context.run_tensors(*largest)
+    context.wait()
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        context.run_tensors(*largest)
+    graph.instantiate()
+    for tokens in (100, 17, 16, 1, 0, 33):
+        inputs = layer.draw(tokens, seed=3)
+        tensors = layer.tensors(*inputs)
+        context.update_graph(graph.raw_cuda_graph_exec(), *layer.borrow(tensors, context))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(tensors[2], layer.run(*inputs)), tokens
     context.close()
 
 

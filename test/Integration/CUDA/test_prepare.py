@@ -101,6 +101,54 @@ def test_missing_peers(folder, monkeypatch):
     assert all(missing.values())
 
 
+class FakeSide:
+    mode = "stream"
+
+    def __init__(self, name, fails):
+        self.name, self.fails = name, fails
+
+    def begin(self, tokens):
+        pass
+
+    warm_up = run = prepare = lambda self, *inputs: None
+
+    def result(self):
+        if self.fails:
+            raise RuntimeError("out of memory\nat 0x1")
+        return np.ones((1, 72))
+
+
+class FakeEvent:
+    def __init__(self, enable_timing):
+        pass
+
+    def record(self):
+        pass
+
+    def elapsed_time(self, other):
+        return 0.5
+
+
+@pytest.mark.parametrize("failing", ["moec", "peer"])
+def test_a_failing_peer_is_left_out(folder, monkeypatch, failing):
+    """Not so moec itself."""
+    monkeypatch.setattr(layer_model, "expected", lambda *_: np.ones((1, 72)))
+    cuda = types.SimpleNamespace(Event=FakeEvent, synchronize=lambda: None)
+    setting = types.SimpleNamespace(torch=types.SimpleNamespace(cuda=cuda), layer=device_layer.DeviceLayer.parse("odd"), dtype="bf16", weights=None)
+    ceilings = types.SimpleNamespace(read=lambda *_: 1e3, multiply_add=lambda *_: 1e6)
+    sides = [FakeSide(name, name == failing) for name in ("moec", "peer")]
+    arguments = layer_on_gpu.parse_arguments(["--packages", str(folder / "packages"), "--seconds", "0.01"])
+    measurement = layer_on_gpu.DeviceMeasurement(setting, sides, ceilings, types.SimpleNamespace(zero_=lambda: None), arguments)
+    measure = lambda: measurement.run(1, np.ones(5), None, np.random.default_rng(0))
+    if failing == "moec":
+        with pytest.raises(RuntimeError, match="out of memory"):
+            measure()
+        return
+    row = measure()
+    assert set(row["sides"]) == {"moec"} and row["sides"]["moec"]["error"] == 0
+    assert measurement.failed == {"peer": "RuntimeError: out of memory"}
+
+
 def test_table(capsys):
     side = dict(min=0.02, median=0.025, max=0.03, repetitions=5, at_best=0.5, at_median=0.4, error=1e-3)
     row = dict(layer="qwen3", type="bf16", routing="uniform", tokens=8, active_experts=50.2, read_gb_per_s=dict(median=4200.0), fma_gflops=780e3,

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -41,7 +42,7 @@ typedef struct object {
   char name[128];
   char *data;
   size_t bytes;
-  /* Of a function: bytes of each parameter. Of a node, `module` is its function. */
+  /* Of a function: bytes of each parameter. */
   struct object *module;
   int num_parameters;
   unsigned max_shared;
@@ -139,6 +140,18 @@ static int begin(const char *function) {
       return INVALID_CONTEXT;                                                                      \
   } while (0)
 
+/* The host must not touch the device's: whole pages. */
+static void *allocate(kind kind, size_t bytes) {
+  if (kind != MEMORY)
+    return aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static void allow(const object *memory, int access) {
+  if (memory)
+    mprotect(memory->data, memory->bytes, access);
+}
+
 static object *add(kind kind, size_t bytes) {
   object *made = calloc(1, sizeof(*made));
   made->kind = kind;
@@ -146,9 +159,11 @@ static object *add(kind kind, size_t bytes) {
   snprintf(made->name, sizeof(made->name), "%s%d", prefixes[kind], ++numbers[kind]);
   if (bytes) {
     /* Memory has rubbish in it. */
-    made->data = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    made->data = allocate(kind, bytes);
     memset(made->data, 0xA5, bytes);
   }
+  if (kind == MEMORY)
+    allow(made, PROT_NONE);
   made->next = objects;
   objects = made;
   return made;
@@ -167,12 +182,22 @@ static bool drop(kind kind, const void *pointer) {
         ((const void *)*it == pointer || ((*it)->data && (*it)->data == pointer))) {
       object *dropped = *it;
       *it = dropped->next;
-      if (kind != NAMED)
+      if (kind == MEMORY)
+        munmap(dropped->data, dropped->bytes);
+      else if (kind != NAMED)
         free(dropped->data);
       free(dropped);
       return true;
     }
   return false;
+}
+
+/* The device's memory with that address; NULL: none. */
+static object *find_around(const void *address) {
+  for (object *it = objects; it; it = it->next)
+    if (it->kind == MEMORY && (uintptr_t)address - (uintptr_t)it->data < it->bytes)
+      return it;
+  return NULL;
 }
 
 /* "m1+16", or a number. */
@@ -423,7 +448,12 @@ static int copy(const char *name, void *to, const void *from, size_t bytes) {
   describe((uintptr_t)to, target, sizeof(target));
   describe((uintptr_t)from, source, sizeof(source));
   log_line("%s %s <- %s, %zu", name, target, source, bytes);
+  object *devices[] = {find_around(to), find_around(from)};
+  for (int i = 0; i < 2; ++i)
+    allow(devices[i], PROT_READ | PROT_WRITE);
   memcpy(to, from, bytes);
+  for (int i = 0; i < 2; ++i)
+    allow(devices[i], PROT_NONE);
   return OK;
 }
 
@@ -576,7 +606,6 @@ EXPORT int cuLaunchKernelEx(const launch_config *config, void *function, void **
                          config->attributes[i].value[2]);
   if (capturing) {
     last_node = add(NODE, 0);
-    last_node->module = found;
     snprintf(where + length, sizeof(where) - (size_t)length, " as %s", last_node->name);
   }
   log_kernel("launch", found, config->grid, config->block, config->shared_bytes, where, parameters);
@@ -652,13 +681,13 @@ typedef struct {
 
 EXPORT int cuGraphExecKernelNodeSetParams_v2(void *graph, void *node, const kernel_node *changed) {
   BEGIN_IN_CONTEXT;
-  object *found = find(NODE, node);
-  if (!found || found->module != changed->function || !graph ||
-      !can_launch(changed->function, changed->grid, changed->block, changed->shared_bytes))
+  object *found = find(NODE, node), *function = find(FUNCTION, changed->function);
+  if (!found || !graph ||
+      !can_launch(function, changed->grid, changed->block, changed->shared_bytes))
     return INVALID_VALUE;
   char what[160];
   snprintf(what, sizeof(what), "change %s to", found->name);
-  log_kernel(what, found->module, changed->grid, changed->block, changed->shared_bytes, "a graph",
+  log_kernel(what, function, changed->grid, changed->block, changed->shared_bytes, "a graph",
              changed->parameters);
   return OK;
 }

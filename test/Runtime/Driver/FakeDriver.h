@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
  *
  * A stand-in for libcuda.so.1 that records what it is asked for. Device memory is memory of the
- * process, kernels do not run. What the tests of the runtime control goes through the functions
+ * process that only copies can read and write, kernels do not run. What the tests of the runtime control goes through the functions
  * below; other programs are tested through environment variables:
  *
  *   FAKE_CUDA_DEVICES=1  FAKE_CUDA_VERSION=12040  FAKE_CUDA_CAPABILITY=90

@@ -1,5 +1,6 @@
 // RUN: moe-opt %s --moe-to-gpu=arch=sm_90a | FileCheck %s --check-prefix=LAUNCH
 // RUN: moe-opt %s --moe-to-gpu=arch=sm_90a --emit-ptx=arch=sm_90a | FileCheck %s
+// RUN: moe-opt %s --moe-to-gpu=arch=sm_90a -mlir-print-debuginfo | moe-opt --emit-ptx=arch=sm_90a | FileCheck %s
 
 // Blocks of more than 16 rows go to warpgroups, the others do not.
 // LAUNCH-DAG: gpu.launch_func @moec_kernels::@moec_product_192x256_bf16_wgmma_rows128_{{.*}} threads in (%c384{{.*}} dynamic_shared_memory_size
