@@ -7,18 +7,19 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::cpu;
 
-/// f32 rounded to bf16, in the lower half of each lane.
-static Value emitRoundedWords(KernelBuilder &b, Value vector) {
-  auto type = VectorType::get({b.target.lanes}, b.getBF16Type());
-  Value rounded = arith::TruncFOp::create(b, b.getLoc(), type, vector);
-  Value bits = b.bitcast(rounded, b.getIntegerType(16));
-  return arith::ExtUIOp::create(b, b.getLoc(), b.vectorType(b.getI32Type()), bits);
-}
-
 Value mlir::moe::cpu::emitRoundedPairs(KernelBuilder &b, Value low, Value high) {
-  Value shifted = arith::ShLIOp::create(b, b.getLoc(), emitRoundedWords(b, high), b.splatI32(16));
-  Value words = arith::OrIOp::create(b, b.getLoc(), emitRoundedWords(b, low), shifted);
-  return b.bitcast(words, b.getBF16Type());
+  int64_t lanes = b.target.lanes;
+  // LLVM makes some 20 instructions of a conversion of two vectors that are put together.
+  auto type = VectorType::get({2 * lanes}, b.getBF16Type());
+  Value halves =
+      LLVM::CallIntrinsicOp::create(b, b.getLoc(), Type(type),
+                                    b.getStringAttr("llvm.x86.avx512bf16.cvtne2ps2bf16.512"),
+                                    ValueRange{high, low})
+          .getResults();
+  SmallVector<int64_t> order;
+  for (int64_t lane = 0; lane < lanes; ++lane)
+    order.append({lane, lanes + lane});
+  return vector::ShuffleOp::create(b, b.getLoc(), halves, halves, order);
 }
 
 /// The pair at element `index` of `a` in every lane.

@@ -10,7 +10,8 @@
 
 namespace mlir::moe::cpu {
 
-/// bf16 [2·lanes] of two vectors of f32, rounded: low[0], high[0], low[1], …
+/// bf16 [2·lanes] of two vectors of f32, rounded: low[0], high[0], low[1], … As the instruction
+/// does it: denormal numbers become zero.
 Value emitRoundedPairs(KernelBuilder &b, Value low, Value high);
 
 /// acc[r][v] += a[r, k] · w[k, v] + a[r, k + 1] · w[k + 1, v] for the pair of columns at element

@@ -117,6 +117,9 @@ void emitPackRow(KernelBuilder &b, Value x, Value source, Value packed, Value ro
 struct Coding {
   SmallVector<Value> scale; ///< f32
   SmallVector<Value> zero;  ///< f32, where codes become floats through a table; else i32
+  /// Whether codes of a table that are not a lane's lowest bits become floats without it, which
+  /// takes three registers more.
+  bool adds = false;
 };
 
 /// Whether a code of 4 bits becomes a float through a table in a register, which
@@ -126,8 +129,9 @@ bool usesTable(const KernelBuilder &b, const PackedWeight &weight) {
 }
 
 Coding emitCoding(KernelBuilder &b, const PackedWeight &weight, Value expert, Value panel,
-                  Value column) {
+                  Value column, bool adds) {
   Coding coding;
+  coding.adds = adds && usesTable(b, weight);
   if (!weight.bits)
     return coding;
   int64_t lanes = b.target.lanes;
@@ -157,11 +161,28 @@ Value emitLookUp(KernelBuilder &b, Value table, Value indices) {
       .getResults();
 }
 
+/// Fields from bit `firstBit` on, exactly, as f32 without their zero points: as the last bits of
+/// the fraction of 2^(23 - firstBit), which is then subtracted. No shift, and no port of the
+/// shuffles, which look-ups need.
+Value emitAdded(KernelBuilder &b, const PackedWeight &weight, const Coding &coding, int64_t v,
+                Value word, int64_t firstBit) {
+  int64_t exponent = 23 - firstBit, mask = ((int64_t(1) << weight.bits) - 1) << firstBit;
+  double base = double(int64_t(1) << exponent);
+  Value field = arith::AndIOp::create(b, b.getLoc(), word, b.splatI32(mask));
+  Value bits = arith::OrIOp::create(b, b.getLoc(), field, b.splatI32((127 + exponent) << 23));
+  Value zero = b.splat(base + double(int64_t(1) << (weight.bits - 1)));
+  if (weight.zeroPoints)
+    zero = b.addf(coding.zero[v], b.splat(base));
+  return b.subf(b.bitcast(bits, b.getF32Type()), zero);
+}
+
 /// Codes without their zero points, exactly, as f32. `word` has the code from bit
 /// `firstBit` on, and other fields, or zeros, around it.
 Value emitCentered(KernelBuilder &b, const PackedWeight &weight, const Coding &coding, int64_t v,
                    Value word, int64_t firstBit) {
   int64_t middle = int64_t(1) << (weight.bits - 1);
+  if (firstBit > 0 && coding.adds)
+    return emitAdded(b, weight, coding, v, word, firstBit);
   if (firstBit > 0)
     word = arith::ShRUIOp::create(b, b.getLoc(), word, b.splatI32(firstBit));
   if (usesTable(b, weight)) {
@@ -370,6 +391,8 @@ struct PanelProduct {
 private:
   int64_t numAccumulators() { return rows * b.target.panelVectors(); }
   bool roundsToBF16() { return weight.productOf == Operands::BF16; }
+  /// Whether making floats of codes takes as long as the multiply-adds of a step, or longer.
+  bool isBoundByCodes() { return numAccumulators() <= b.target.minAccumulators(); }
   bool scalesSums();
   int64_t numChains();
   SmallVector<Value> zeros(int64_t chains) {
@@ -442,7 +465,7 @@ SmallVector<Value> PanelProduct::range(ArrayRef<Value> begins, Value length, Val
   int64_t chains = begins.size();
   SmallVector<Coding> codings;
   for (Value begin : begins)
-    codings.push_back(emitCoding(b, weight, expert, panel, begin));
+    codings.push_back(emitCoding(b, weight, expert, panel, begin, /*adds=*/isBoundByCodes()));
   if (weight.bits)
     emitPrefetch(b, weight.scales, expert, panel,
                  arith::DivUIOp::create(b, b.getLoc(), ahead, b.index(weight.block)), chains);
@@ -529,7 +552,7 @@ SmallVector<Value> PanelProduct::tiles() {
       return {weight.panels, {expert, panel, b.shiftRight(k, 1)}};
     b.forLoop(b.index(pairs), [&](Value pair) {
       Value column = b.add(k, b.mul(pair, 2));
-      Coding coding = emitCoding(b, weight, expert, panel, column);
+      Coding coding = emitCoding(b, weight, expert, panel, column, /*adds=*/true);
       for (auto [v, vector] : llvm::enumerate(roundedPairs(coding, column)))
         vector::StoreOp::create(b, b.getLoc(), vector, scratch,
                                 ValueRange{pair, b.index(v * 2 * b.target.lanes)});
@@ -672,7 +695,7 @@ Panel emitFloatPanel(KernelBuilder &b, const PackedWeight &weight, Value expert,
   int64_t perStep = weight.rowsPerStep();
   int64_t distance = b.target.prefetchBytes() * 8 / (kPanelWidth * weight.bits);
   b.forLoop(zero, b.index(weight.k), b.index(weight.block), [&](Value first) {
-    Coding coding = emitCoding(b, weight, expert, panel, first);
+    Coding coding = emitCoding(b, weight, expert, panel, first, /*adds=*/true);
     b.forLoop(zero, b.index(weight.block), b.index(perStep), [&](Value i) {
       Value k = b.add(first, i);
       emitPrefetch(b, weight.panels, expert, panel, b.shiftRight(b.add(k, distance), perStep / 2),
