@@ -30,7 +30,8 @@ void rt_cuda_leave(moec_model *model) {
 /*===-- Memory ------------------------------------------------------------===*/
 
 /* Memory that a captured graph uses must not move, and a wait cannot be captured. */
-static moec_status check_may_grow(const moec_context *context, size_t bytes, const char *what) {
+static moec_status check_may_grow(const moec_context *context, const rt_buffer *buffer,
+                                  size_t bytes, const char *what) {
   const rt_cuda_context *state = context->on_device;
   if (state->is_capturing)
     return rt_fail(MOEC_ERROR_MEMORY,
@@ -41,7 +42,7 @@ static moec_status check_may_grow(const moec_context *context, size_t bytes, con
     return rt_fail(MOEC_ERROR_MEMORY,
                    "%s needs %zu bytes, but a graph was captured with the %zu bytes that there "
                    "are: capture the largest size, or take another context",
-                   what, bytes, context->workspace.bytes);
+                   what, bytes, buffer->bytes);
   return MOEC_OK;
 }
 
@@ -85,11 +86,37 @@ void rt_cuda_release(moec_context *context, rt_buffer *buffer) {
 moec_status rt_cuda_grow(moec_context *context, rt_buffer *buffer, size_t bytes, const char *what) {
   if (bytes <= buffer->bytes)
     return MOEC_OK;
-  moec_status status = check_may_grow(context, bytes, what);
+  moec_status status = check_may_grow(context, buffer, bytes, what);
   if (status != MOEC_OK)
     return status;
   rt_cuda_release(context, buffer);
   return allocate(context, buffer, bytes, what);
+}
+
+/* Zeros behind what the stream has to do already. */
+static moec_status grow_counters(moec_context *context, size_t bytes) {
+  const rt_cuda_model *cuda = get_cuda(context);
+  rt_cuda_context *state = context->on_device;
+  if (bytes <= state->counters.bytes)
+    return MOEC_OK;
+  moec_status status = rt_cuda_grow(context, &state->counters, bytes, "the buffer of counters");
+  if (status != MOEC_OK)
+    return status;
+  status = rt_cu_check(&cuda->driver,
+                       cuda->driver.MemsetD8Async((rt_cu_pointer)(uintptr_t)state->counters.memory,
+                                                  0, bytes, context->options.stream),
+                       "cannot clear the buffer of counters");
+  if (status != MOEC_OK)
+    rt_cuda_release(context, &state->counters);
+  return status;
+}
+
+void *moec_counters(void *call, int64_t bytes) {
+  moec_context *context = call;
+  context->device_status = grow_counters(context, (size_t)bytes);
+  if (context->device_status != MOEC_OK)
+    longjmp(context->escape, 1);
+  return ((const rt_cuda_context *)context->on_device)->counters.memory;
 }
 
 /*===-- Launches ----------------------------------------------------------===*/
@@ -238,8 +265,10 @@ moec_status rt_cuda_create_context(moec_context *context) {
 
 void rt_cuda_destroy_context(moec_context *context) {
   rt_cuda_context *state = context->on_device;
-  if ((state->failure || state->marks) && rt_cuda_enter(context->model) == MOEC_OK) {
+  bool has_memory = state->failure || state->marks || state->counters.memory;
+  if (has_memory && rt_cuda_enter(context->model) == MOEC_OK) {
     const rt_cu_driver *driver = &get_cuda(context)->driver;
+    rt_cuda_release(context, &state->counters);
     if (state->failure)
       (void)driver->MemFreeHost((void *)state->failure);
     rt_cuda_free_marks(state, driver);

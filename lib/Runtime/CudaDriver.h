@@ -115,6 +115,8 @@ typedef struct {
   X(MemFreeHost, "cuMemFreeHost", (void *memory))                                                  \
   X(MemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2",                                                       \
     (rt_cu_pointer to, const void *from, size_t bytes, rt_cu_stream stream))                       \
+  X(MemsetD8Async, "cuMemsetD8Async",                                                              \
+    (rt_cu_pointer memory, unsigned char value, size_t bytes, rt_cu_stream stream))                \
   X(StreamCreate, "cuStreamCreate", (rt_cu_stream * stream, unsigned flags))                       \
   X(StreamDestroy, "cuStreamDestroy_v2", (rt_cu_stream stream))                                    \
   X(StreamSynchronize, "cuStreamSynchronize", (rt_cu_stream stream))                               \
@@ -207,6 +209,7 @@ typedef struct {
   size_t num_captured, max_captured;
   size_t next;         /* of `captured`, to be changed */
   rt_tensor_map *maps; /* by their numbers */
+  rt_buffer counters;  /* see moec_counters */
   /* Pinned: the message of a check that failed on the device. NULL: no run has any. */
   const char *volatile *failure;
   /* Of the profiled run. Events are kept for later ones. */

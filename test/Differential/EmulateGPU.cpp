@@ -237,8 +237,13 @@ private:
         .Case<NVVM::WgmmaWaitGroupSyncOp>(
             [&](auto wait) { withCall("emulate_wgmma_wait", index(b, wait.getGroup())); })
         // Memory has one proxy.
-        .Case<NVVM::WgmmaFenceAlignedOp, NVVM::FenceProxyOp, NVVM::SetMaxRegisterOp,
-              NVVM::MembarOp>([&](auto) { op->erase(); })
+        .Case<NVVM::WgmmaFenceAlignedOp, NVVM::FenceProxyOp, NVVM::SetMaxRegisterOp>(
+            [&](auto) { op->erase(); })
+        // How a block waits for others.
+        .Case<LLVM::LoadOp>([&](auto load) {
+          if (load.getOrdering() == LLVM::AtomicOrdering::acquire)
+            with(call(b, "emulate_acquire", load.getAddr(), b.getI32Type()));
+        })
         .Case<gpu::ReturnOp>([&](auto) {
           func::ReturnOp::create(b);
           op->erase();

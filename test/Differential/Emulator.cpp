@@ -122,7 +122,7 @@ Launch launch;
 std::vector<Fiber> fibers(kMostThreads);
 char *sharedMemory;
 void *scheduler;
-int64_t current;
+int64_t current, numSwitches;
 
 Fiber &self() { return fibers[current]; }
 void yieldTo() { moec_switch_stack(&self().pointer, scheduler); }
@@ -423,6 +423,7 @@ void runBlock() {
         if (self().state != Fiber::Ready)
           continue;
         ran = true;
+        ++numSwitches;
         moec_switch_stack(&scheduler, self().pointer);
       }
     }
@@ -457,6 +458,16 @@ void *shared(int64_t offset) { return sharedMemory + offset; }
 void barrier() {
   self().state = Fiber::InBlock;
   yieldTo();
+}
+/// What other blocks count. They run before or after this one, so a thread that looks a second time
+/// at what it waits for would do so forever.
+int32_t acquire(const int32_t *counter) {
+  static std::pair<const int32_t *, int64_t> last;
+  std::pair<const int32_t *, int64_t> now = {counter, numSwitches};
+  if (now == last)
+    stop("a block waits for what is not done before");
+  last = now;
+  return *counter;
 }
 /// For `count` threads, whole warps.
 void namedBarrier(uint32_t number, uint32_t count) {
@@ -607,6 +618,7 @@ void mlir::moe::forEachEmulatorFunction(llvm::function_ref<void(llvm::StringRef,
   add("emulate_num_threads", numThreads);
   add("emulate_shared", shared);
   add("emulate_barrier", barrier);
+  add("emulate_acquire", acquire);
   add("emulate_named_barrier", namedBarrier);
   add("emulate_mbarrier_init", initMBarrier);
   add("emulate_mbarrier_arrive", arriveAtMBarrier);

@@ -5,7 +5,8 @@
 //
 // A fiber runs until it waits for others of its warp or its block. Fibers that can run are taken in
 // rising order in one launch and in falling order in the next, so that a missing barrier shows.
-// Asynchronous copies are made when they are waited for, not before.
+// Asynchronous copies are made when they are waited for, not before. Blocks run one after the other:
+// one that would wait for a later one is an error.
 
 #ifndef MOEC_TEST_DIFFERENTIAL_EMULATOR_H
 #define MOEC_TEST_DIFFERENTIAL_EMULATOR_H

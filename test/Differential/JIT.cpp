@@ -55,6 +55,16 @@ void moec_check(void *call, bool ok, const char *message) {
 
 const char **moec_check_place(void *call) { return static_cast<const char **>(call); }
 
+/// Every kernel has to leave them as they are at first, so that the next one begins with zeros.
+void *moec_counters(void *, int64_t bytes) {
+  static std::array<char, 1 << 16> counters;
+  if (bytes > int64_t(counters.size()) ||
+      llvm::any_of(counters, [](char byte) { return byte != 0; }))
+    llvm::report_fatal_error("emulated kernel: counters are too many, or not 0",
+                             /*gen_crash_diag=*/false);
+  return counters.data();
+}
+
 void moec_profile_mark(void *, int32_t) {}
 
 //===----------------------------------------------------------------------===//
@@ -118,6 +128,7 @@ load(std::unique_ptr<llvm::MemoryBuffer> object) {
   add("moec_parallel_for", moec_parallel_for);
   add("moec_check", moec_check);
   add("moec_check_place", moec_check_place);
+  add("moec_counters", moec_counters);
   add("moec_profile_mark", moec_profile_mark);
   forEachEmulatorFunction(
       [&](StringRef name, void *function) { add(name, static_cast<char *>(function)); });

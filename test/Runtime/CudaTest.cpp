@@ -701,6 +701,40 @@ TEST_F(CudaTest, RunSurvivesEveryFailure) {
   }
 }
 
+/// Counters are cleared once, when there are as many for the first time.
+TEST_F(CudaTest, Counters) {
+  ASSERT_EQ(open(), MOEC_OK);
+  ASSERT_EQ(createContext(), MOEC_OK);
+  driver->set_capturing(1);
+  EXPECT_TRUE(failsWith(runRows("counted", 2), MOEC_ERROR_MEMORY,
+                        "the buffer of counters needs 8 bytes, which cannot be allocated while "
+                        "the stream is captured"));
+  driver->set_capturing(0);
+  takeLog();
+  ASSERT_EQ(runRows("counted", 2), MOEC_OK) << library->last_error();
+  EXPECT_EQ(takeLog(), "cuMemAlloc 8 -> m2\ncuMemsetD8Async[0] m2 <- 0, 8\n"
+                       "launch rows grid 1x1x1 block 128x1x1 shared 0 in 0: m2, y, 2\n");
+  ASSERT_EQ(runRows("counted", 1), MOEC_OK);
+  EXPECT_EQ(takeLog(), "launch rows grid 1x1x1 block 128x1x1 shared 0 in 0: m2, y, 1\n");
+  ASSERT_EQ(runRows("counted", 3), MOEC_OK);
+  EXPECT_EQ(takeLog(), "cuStreamSynchronize 0\ncuMemFree m2\ncuMemAlloc 12 -> m3\n"
+                       "cuMemsetD8Async[0] m3 <- 0, 12\n"
+                       "launch rows grid 1x1x1 block 128x1x1 shared 0 in 0: m3, y, 3\n");
+  // What was not cleared is not kept.
+  driver->fail("cuMemsetD8Async", 1, 700);
+  EXPECT_TRUE(failsWith(runRows("counted", 4), MOEC_ERROR_DEVICE,
+                        "cannot clear the buffer of counters: CUDA_ERROR_ILLEGAL_ADDRESS"));
+  driver->fail(nullptr, 0, 0);
+  takeLog();
+  ASSERT_EQ(runRows("counted", 1), MOEC_OK);
+  EXPECT_EQ(takeLog().find("cuMemAlloc 4 -> m5\ncuMemsetD8Async[0] m5 <- 0, 4\n"), 0u);
+  // Another context has its own.
+  ASSERT_EQ(createContext(), MOEC_OK);
+  takeLog();
+  ASSERT_EQ(runRows("counted", 1), MOEC_OK);
+  EXPECT_EQ(takeLog().find("cuMemAlloc 4 -> m6\n"), 0u);
+}
+
 /// A failed check is known when the device has come so far; nobody waits for it.
 TEST_F(CudaTest, ReportsFailedChecksLater) {
   ASSERT_EQ(open(), MOEC_OK);

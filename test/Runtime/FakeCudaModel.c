@@ -9,6 +9,7 @@
  *   large:   x [T] -> y [T], in a grid that no device has
  *   shared:  x [T] -> y [T], with T bytes of shared memory
  *   checked: x [T] -> y [T], with a check that fails for 13 rows
+ *   counted: x [T] -> y [T], with T counters
  *   maps:    x [T,8] -> y [T,8], with tensor maps of the weights as [2,4,8] and of x
  *
  * With FAKE_BOTH, main is there for the CPU, too: y = 2x + the weights.
@@ -59,6 +60,16 @@ static void checked_run(void *const *args, void *workspace, const void *weights,
   /* What the kernel would do. */
   if (n == 13)
     *place = "13 is an unlucky number";
+}
+
+static void counted_run(void *const *args, void *workspace, const void *weights, void *call) {
+  void *y = data_of(args, 1);
+  int64_t n = rows_of(args);
+  void *counters = moec_counters(call, 4 * n);
+  (void)workspace;
+  (void)weights;
+  moec_launch_desc launch = {2, 0, {1, 1, 1}, {BLOCK, 1, 1}, {0, 0, 0}, 0, 0};
+  moec_launch(call, &launch, (void *[]){&counters, &y, &n});
 }
 
 static void maps_run(void *const *args, void *workspace, const void *weights, void *call) {
@@ -158,6 +169,7 @@ static const moec_entry_desc entries[] = {
     {"large", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, large_run, NULL},
     {"shared", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, shared_run, NULL},
     {"checked", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, checked_run, NULL},
+    {"counted", 1, 1, 1, 0, row_in, row_out, symbols, row_shapes, no_workspace, counted_run, NULL},
     {"maps", 1, 1, 1, 0, main_in, main_out, symbols, main_shapes, no_workspace, maps_run, NULL},
 };
 
@@ -182,7 +194,7 @@ static const char *const kernels[] = {"scale", "add", "rows", "tiles"};
 static const moec_cuda_desc cuda = {&moec_cuda_device, 2, 4, images, kernels, 0,
                                     WEIGHTS_BYTES,     2, 0};
 static const moec_level_desc level = {
-    "sm_90a", "{\"name\":\"fake\",\"level\":\"sm_90a\"}", 6, 0, entries, NULL, &cuda};
+    "sm_90a", "{\"name\":\"fake\",\"level\":\"sm_90a\"}", 7, 0, entries, NULL, &cuda};
 
 static const moec_entry_desc old_entries[] = {
     {"main", 1, 1, 1, 0, main_in, main_out, symbols, main_shapes, main_workspace, old_run, NULL},

@@ -172,6 +172,11 @@ void moec_require(void *call, bool ok, const char *message);
 /* Where a kernel leaves the address of a message, whose check has failed on the device: memory of
  * the host that kernels reach. It is 0 while none has. Only in models for CUDA. */
 const char **moec_check_place(void *call);
+/* Counters of kernels, on the device: `bytes` bytes that are 0 when a kernel begins, for which every
+ * kernel leaves them so. They are the context's, whose kernels run one after the other; a call for
+ * more may move them. Ends the call with an error when there is no memory: does not return then.
+ * Only in models for CUDA. */
+void *moec_counters(void *call, int64_t bytes);
 /* Memory for the running call, aligned to 64 bytes; its content is undefined. A size
  * below 0 stands for one that overflows. Ends the call with an error when there is not
  * enough: does not return then. What is not released is when the call ends. Not to be

@@ -64,10 +64,6 @@ void FMAKernel::product() {
                              : ArrayRef<Value>());
 }
 
-static void emit(GPUBuilder &b, const Product &product, const Tiling &tiling, int64_t kind) {
-  FMAKernel(b, product, tiling, kind).emit();
-}
-
 ProductKernel mlir::moe::cuda::getFMAKernel(int64_t rows) {
-  return {"", {rows, 64, 32, rows == 16 ? 128 : 256}, emit};
+  return {"", {rows, 64, 32, rows == 16 ? 128 : 256}, makeKernel<FMAKernel>};
 }

@@ -53,14 +53,12 @@ int64_t mlir::moe::cuda::sharedBytesOf(gpu::GPUFuncOp kernel) {
 }
 
 void mlir::moe::cuda::inlineBlock(GPUBuilder &b, gpu::GPUFuncOp kernel, ValueRange arguments,
-                                  Value block, Value numBlocks, int64_t timesWarps) {
+                                  Value block, Value numBlocks) {
   IRMapping mapping;
   mapping.map(kernel.getArguments().take_front(arguments.size()), arguments);
   for (BlockArgument memory : kernel.getWorkgroupAttributions()) {
     auto type = cast<MemRefType>(memory.getType());
-    SmallVector<int64_t> shape(type.getShape());
-    shape[0] *= timesWarps;
-    mapping.map(memory, b.shared(shape, type.getElementType()));
+    mapping.map(memory, b.shared(type.getShape(), type.getElementType()));
   }
   SmallVector<Operation *> copies;
   for (Operation &op : kernel.front().without_terminator())

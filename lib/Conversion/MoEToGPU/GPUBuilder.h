@@ -59,16 +59,29 @@ public:
   Value shared(ArrayRef<int64_t> shape, Type element) {
     auto space =
         gpu::AddressSpaceAttr::get(getContext(), gpu::GPUDialect::getWorkgroupAddressSpace());
+    auto type = MemRefType::get(shape, element, MemRefLayoutAttrInterface(), space);
+    auto *known = llvm::find_if(reusable, [&](Value v) { return v.getType() == type; });
+    if (known != reusable.end()) {
+      Value memory = *known;
+      reusable.erase(known);
+      return memory;
+    }
     unsigned number = function.getNumWorkgroupAttributions();
-    Value memory = function.addWorkgroupAttribution(
-        MemRefType::get(shape, element, MemRefLayoutAttrInterface(), space), getLoc());
+    Value memory = function.addWorkgroupAttribution(type, getLoc());
     // For copies of 16 bytes.
     function.setWorkgroupAttributionAttr(number, LLVM::LLVMDialect::getAlignAttrName(),
                                          getI64IntegerAttr(16));
     return memory;
   }
 
+  /// Whoever allocates next may get the memory that is there already: those who have it are never
+  /// at work at the same time.
+  void reuseShared() { llvm::append_range(reusable, function.getWorkgroupAttributions()); }
+  void endReuse() { reusable.clear(); }
+
 private:
+  SmallVector<Value> reusable;
+
   Value shuffle(Value value, Value offset, gpu::ShuffleMode mode) {
     return gpu::ShuffleOp::create(*this, value, offset, i32(kLanes), mode).getShuffleResult();
   }
@@ -81,10 +94,9 @@ gpu::GPUFuncOp getOrCreateGPUKernel(ModuleOp module, StringRef name, TypeRange a
                                     function_ref<void(GPUBuilder &, Block::BlockArgListType)> body);
 
 /// What block `block` of `numBlocks` of another kernel does, in a kernel with blocks of as many
-/// threads. `arguments` are those of that kernel. One of WarpKernels may run with several times the
-/// warps: shared memory has them as its first dimension, and is so many times as large.
+/// threads. `arguments` are those of that kernel.
 void inlineBlock(GPUBuilder &b, gpu::GPUFuncOp kernel, ValueRange arguments, Value block,
-                 Value numBlocks, int64_t timesWarps = 1);
+                 Value numBlocks);
 /// The threads of a block of `kernel`, and its bytes of static shared memory.
 int64_t threadsOf(gpu::GPUFuncOp kernel);
 int64_t sharedBytesOf(gpu::GPUFuncOp kernel);

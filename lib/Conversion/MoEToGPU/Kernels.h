@@ -28,23 +28,30 @@ struct ProductTarget {
 /// - blocks i32 [S, 4]: first row, first row, number of rows, expert, rows rising;
 /// - tiles i32 [2, S]: the numbers of the blocks of each size, rising;
 /// - counts i32 [4]: 0, blocks, tiles of each size;
-/// - ready i32 [readySize]: zeros, for kernels of two products, which leave them so;
 /// - rowToken i32 [S], position i32 [T, k], cursor i32 [2, E]: 0, first row of the expert.
 struct Lists {
-  Value blocks, tiles, counts, rowToken, position, cursor, ready;
+  Value blocks, tiles, counts, rowToken, position, cursor;
 };
-/// Room for three numbers and one for each small block: an expert has one, or several when there
-/// are few tokens.
-int64_t readySize(int64_t experts, int64_t k, ProductTarget target);
+/// The lists of `chosen`, i32 [T,k] (-1: none).
+struct ListsOf {
+  Value chosen;
+  Lists lists;
+  int64_t experts;
+
+  int64_t k() const { return cast<MemRefType>(chosen.getType()).getDimSize(1); }
+};
+/// What the kernel takes, and the same with values taken from the front of `arguments`.
+SmallVector<Value> operandsOf(const ListsOf &of);
+ListsOf withArguments(ListsOf of, Block::BlockArgListType &arguments);
 
 /// Most experts that the lists kernel has memory for.
 int64_t mostListedExperts();
-/// Makes the lists of `chosen`, i32 [T,k] (-1: none); the order of the rows does not depend on how
-/// the kernel runs. Few tokens have them in one launch with `before`, unless that is null or has no
-/// room: a kernel of WarpKernels, the only one that has `chosen` so far.
-void launchLists(cpu::KernelBuilder &b, ModuleOp module, Value chosen, Value tokens,
-                 const Lists &lists, int64_t experts, gpu::LaunchFuncOp before,
-                 ProductTarget target);
+/// Makes lists with one block; the order of the rows does not depend on how it runs. `isForFew`: an
+/// expert has hardly more than one block of rows.
+void emitLists(GPUBuilder &b, const ListsOf &of, int64_t warps, bool isForFew,
+               ProductTarget target);
+gpu::LaunchFuncOp launchLists(cpu::KernelBuilder &b, ModuleOp module, const ListsOf &of,
+                              ProductTarget target);
 
 /// A bank of weights as it is in the model: floats [E,N,K] (or [E,K,N]: `layout`), or codes
 /// [E,N,K·bits/8] with scales and zero points (see moe.dequantize); [N,K] is one expert's.
@@ -91,16 +98,23 @@ void launchProduct(cpu::KernelBuilder &b, ModuleOp module, const Product &produc
 /// Two products of which the second takes the results of the first.
 struct ProductPair {
   Product first, second;
-  Value ready;              ///< that of Lists
-  gpu::LaunchFuncOp launch; ///< of the small blocks of both; null when each has a launch
+  ListsOf lists;
+  Value counters; ///< of the launch of small blocks
+  /// Those of `lists.chosen` (null unless it is one, in which a warp has a token) and of the lists.
+  gpu::LaunchFuncOp routingLaunch, listsLaunch;
+  /// Those of large blocks of both products, and of small ones; null when each product has its own.
+  gpu::LaunchFuncOp firstLaunch, secondLaunch, launch;
 };
 /// Launches the kernels of two products, small blocks of both in one launch where their kernels
 /// can.
 void launchProducts(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair,
                     ProductTarget target);
+/// Asks for as many counters everywhere, since one call could move what another gave.
+void equalizeCounters(ModuleOp module);
 /// Few tokens, all of whose blocks are small, have what comes after the products (a launch that is
-/// already there) in the launch of both, if that is one and has room.
-void takeIn(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair, gpu::LaunchFuncOp after,
+/// already there) in the launch of both, if that is one and has room. So they have routing and
+/// lists, unless something else needs them before.
+void takeIn(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair, gpu::LaunchFuncOp combine,
             ProductTarget target);
 
 } // namespace mlir::moe::cuda

@@ -25,10 +25,9 @@ namespace {
 /// the warps, then that of the entries.
 class ListsKernel {
 public:
-  ListsKernel(GPUBuilder &b, Value chosen, const Lists &lists, int64_t experts, int64_t k,
-              int64_t warps, ProductTarget target)
-      : b(b), small(target.blockRows(0)), chosen(chosen), lists(lists), experts(experts), k(k),
-        warps(warps) {
+  ListsKernel(GPUBuilder &b, const ListsOf &of, int64_t warps, ProductTarget target)
+      : b(b), small(target.blockRows(0)), chosen(of.chosen), lists(of.lists), experts(of.experts),
+        k(of.k()), warps(warps) {
     Value isFew = b.less(b.dim(chosen, 0), b.index(small + 1));
     perBlock = b.select(isFew, b.i32(small), b.i32(target.blockRows(1)));
     Type i32 = b.getI32Type();
@@ -41,7 +40,7 @@ public:
     warp = b.div(b.thread(), kLanes);
   }
 
-  void emit();
+  void emit(bool isForFew);
 
 private:
   /// `body(i)` for i < experts, in all threads.
@@ -53,7 +52,7 @@ private:
   void count();
   void sumWarps();
   void scanExperts();
-  void makeBlocks();
+  void makeBlocks(int64_t threads);
   void placeRows();
   /// Blocks of an expert, and those of them that are large.
   std::pair<Value, Value> blocksOf(Value rows);
@@ -93,8 +92,6 @@ void ListsKernel::forEntries(function_ref<void(Value, Value, Value, Value)> body
 }
 
 void ListsKernel::clear() {
-  b.forLoop(b.thread(), b.index(cast<MemRefType>(lists.ready.getType()).getDimSize(0)),
-            b.index(warps * kLanes), [&](Value i) { b.store(b.i32(0), lists.ready, i); });
   forExperts([&](Value e) {
     b.forLoop(b.index(warps), [&](Value w) { b.store(b.i32(0), counts, {w, e}); });
   });
@@ -169,18 +166,19 @@ void ListsKernel::scanExperts() {
   });
 }
 
-/// A warp for each expert.
-void ListsKernel::makeBlocks() {
-  b.forLoop(warp, b.index(experts), b.index(warps), [&](Value e) {
+/// A warp for each expert; a thread where an expert has hardly more than one block.
+void ListsKernel::makeBlocks(int64_t threads) {
+  Value first = b.div(b.thread(), threads), inGroup = b.mod(b.thread(), threads);
+  b.forLoop(first, b.index(experts), b.index(warps * kLanes / threads), [&](Value e) {
     Value rows = b.load(totals, e), row = b.load(firstRow, e);
     Value block = b.load(firstBlock, e), firstOfLarge = b.load(firstLarge, e);
     std::pair<Value, Value> sizes = blocksOf(rows);
     Value blocks = sizes.first, numLarge = sizes.second;
-    b.ifThen(atLane(0), [&] {
+    b.ifThen(b.equal(inGroup, b.index(0)), [&] {
       b.store(b.i32(0), lists.cursor, {b.index(0), e});
       b.store(row, lists.cursor, {b.index(1), e});
     });
-    b.forLoop(b.mod(b.thread(), kLanes), b.toIndex(blocks), b.index(kLanes), [&](Value i) {
+    b.forLoop(inGroup, b.toIndex(blocks), b.index(threads), [&](Value i) {
       Value number = b.toI32(i), offset = b.mul(number, perBlock);
       Value first = b.add(row, offset), size = b.min(b.sub(rows, offset), perBlock);
       Value at = b.add(block, number), fields[] = {first, first, size, b.toI32(e)};
@@ -215,7 +213,7 @@ void ListsKernel::placeRows() {
   });
 }
 
-void ListsKernel::emit() {
+void ListsKernel::emit(bool isForFew) {
   clear();
   b.barrier();
   count();
@@ -224,92 +222,42 @@ void ListsKernel::emit() {
   b.barrier();
   b.ifThen(b.equal(warp, b.index(0)), [&] { scanExperts(); });
   b.barrier();
-  makeBlocks();
+  makeBlocks(isForFew ? 1 : kLanes);
   placeRows();
-}
-
-int64_t mlir::moe::cuda::readySize(int64_t experts, int64_t k, ProductTarget target) {
-  return 3 + std::max(experts, target.blockRows(0) * k);
 }
 
 //===----------------------------------------------------------------------===//
 // Launching
 //===----------------------------------------------------------------------===//
 
-static SmallVector<Value> operandsOf(Value chosen, const Lists &lists) {
-  return {chosen,         lists.blocks,   lists.tiles,  lists.counts,
-          lists.rowToken, lists.position, lists.cursor, lists.ready};
+SmallVector<Value> mlir::moe::cuda::operandsOf(const ListsOf &of) {
+  const Lists &lists = of.lists;
+  return {of.chosen,      lists.blocks,   lists.tiles, lists.counts,
+          lists.rowToken, lists.position, lists.cursor};
 }
 
-static void emitLists(GPUBuilder &b, ValueRange args, int64_t experts, int64_t warps,
-                      ProductTarget target) {
-  Lists lists = {args[1], args[2], args[3], args[4], args[5], args[6], args[7]};
-  int64_t k = cast<MemRefType>(args[0].getType()).getDimSize(1);
-  ListsKernel(b, args[0], lists, experts, k, warps, target).emit();
+ListsOf mlir::moe::cuda::withArguments(ListsOf of, Block::BlockArgListType &arguments) {
+  Lists &lists = of.lists;
+  for (Value *value : {&of.chosen, &lists.blocks, &lists.tiles, &lists.counts, &lists.rowToken,
+                       &lists.position, &lists.cursor})
+    *value = arguments.consume_front();
+  return of;
 }
 
-/// Moves the memory of the lists to before `op`, unless it needs sizes that come later.
-static bool moveMemory(const Lists &lists, Operation *op) {
-  SmallVector<Operation *> allocations;
-  for (Value memory : operandsOf(Value(), lists))
-    if (memory)
-      allocations.push_back(memory.getDefiningOp());
-  for (Operation *allocation : allocations)
-    for (Value size : allocation->getOperands())
-      if (Operation *source = size.getDefiningOp(); source && !source->isBeforeInBlock(op))
-        return false;
-  for (Operation *allocation : allocations)
-    allocation->moveBefore(op);
-  return true;
+void mlir::moe::cuda::emitLists(GPUBuilder &b, const ListsOf &of, int64_t warps, bool isForFew,
+                                ProductTarget target) {
+  ListsKernel(b, of, warps, target).emit(isForFew);
 }
 
-/// What `before` launches and then the lists, in one launch of a single block with more warps, if
-/// there are few tokens. Null when that cannot be; else whether there are few.
-static Value launchWithLists(cpu::KernelBuilder &b, ModuleOp module, gpu::LaunchFuncOp before,
-                             Value chosen, Value tokens, const Lists &lists, int64_t experts,
-                             ProductTarget target) {
-  gpu::GPUFuncOp kernel = kernelOf(before);
-  constexpr int64_t timesWarps = 4;
-  int64_t warps = timesWarps * threadsOf(kernel) / kLanes;
-  int64_t bytes = timesWarps * sharedBytesOf(kernel) + (warps + kPerExpert) * experts * 4;
-  if (bytes + 16 * (1 + kPerExpert) > kStaticShared || !moveMemory(lists, before))
-    return {};
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPoint(before);
-  Value isFew = b.less(tokens, b.index(target.blockRows(0) + 1)), none = b.index(0);
-  SmallVector<Value> operands(before.getKernelOperands());
-  size_t count = operands.size();
-  llvm::append_range(operands, operandsOf(chosen, lists));
-  auto body = [&](GPUBuilder &b, Block::BlockArgListType arguments) {
-    // Shared memory moves the arguments.
-    SmallVector<Value> values(arguments.begin(), arguments.end());
-    inlineBlock(b, kernel, ArrayRef(values).take_front(count), b.index(0), b.index(timesWarps),
-                timesWarps);
-    b.barrier();
-    emitLists(b, ArrayRef(values).drop_front(count), experts, warps, target);
-  };
-  std::string name = (kernel.getName() + "_lists_" + Twine(experts)).str();
-  gpu::GPUFuncOp both =
-      getOrCreateGPUKernel(module, name, ValueRange(operands).getTypes(), warps * kLanes, body);
-  launch(b, both, b.select(isFew, b.index(1), none), operands);
-  before.getGridSizeXMutable().assign(b.select(isFew, none, before.getGridSizeX()));
-  return isFew;
-}
-
-void mlir::moe::cuda::launchLists(cpu::KernelBuilder &b, ModuleOp module, Value chosen,
-                                  Value tokens, const Lists &lists, int64_t experts,
-                                  gpu::LaunchFuncOp before, ProductTarget target) {
-  Value isFew;
-  if (before)
-    isFew = launchWithLists(b, module, before, chosen, tokens, lists, experts, target);
-  int64_t k = cast<MemRefType>(chosen.getType()).getDimSize(1), warps = warpsFor(experts);
-  SmallVector<Value> operands = operandsOf(chosen, lists);
-  std::string name = ("moec_lists_" + Twine(experts) + "_" + Twine(k)).str();
-  gpu::GPUFuncOp kernel =
-      getOrCreateGPUKernel(module, name, ValueRange(operands).getTypes(), warps * kLanes,
-                           [&](GPUBuilder &b, Block::BlockArgListType arguments) {
-                             emitLists(b, ValueRange(arguments), experts, warps, target);
-                           });
-  Value one = b.index(1);
-  launch(b, kernel, isFew ? b.select(isFew, b.index(0), one) : one, operands);
+gpu::LaunchFuncOp mlir::moe::cuda::launchLists(cpu::KernelBuilder &b, ModuleOp module,
+                                               const ListsOf &of, ProductTarget target) {
+  int64_t warps = warpsFor(of.experts);
+  SmallVector<Value> operands = operandsOf(of);
+  std::string name = ("moec_lists_" + Twine(of.experts) + "_" + Twine(of.k())).str();
+  gpu::GPUFuncOp kernel = getOrCreateGPUKernel(
+      module, name, ValueRange(operands).getTypes(), warps * kLanes,
+      [&](GPUBuilder &b, Block::BlockArgListType arguments) {
+        emitLists(b, withArguments(of, arguments), warps, /*isForFew=*/false, target);
+      });
+  return launch(b, kernel, b.index(1), operands);
 }

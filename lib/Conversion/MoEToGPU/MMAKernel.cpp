@@ -152,16 +152,12 @@ void MMAKernel::product() {
   store(sums);
 }
 
-static void emit(GPUBuilder &b, const Product &product, const Tiling &tiling, int64_t kind) {
-  MMAKernel(b, product, tiling, kind).emit();
-}
-
 ProductKernel mlir::moe::cuda::getMMAKernel(const Product &product, int64_t rows) {
   if (productType(product).isF32())
     return {"_tf32", rows == 16 ? Tiling{rows, 64, 32, 128, 3, 1} : Tiling{rows, 64, 32, 128, 2, 2},
-            emit};
+            makeKernel<MMAKernel>};
   if (rows == 16)
-    return {"", {rows, 128, 32, 128, 4, 1}, emit};
+    return {"", {rows, 128, 32, 128, 4, 1}, makeKernel<MMAKernel>};
   return {"", rows == 64 ? Tiling{rows, 128, 32, 128, 3, 2} : Tiling{rows, 128, 32, 256, 2, 4},
-          emit};
+          makeKernel<MMAKernel>};
 }

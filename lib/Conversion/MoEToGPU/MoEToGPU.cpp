@@ -35,6 +35,7 @@ public:
 
   LogicalResult finish() {
     kernels.eraseSources();
+    equalizeCounters(module);
     return success(ok);
   }
 
@@ -59,7 +60,8 @@ private:
 
   ProductTarget products;
   WarpKernels kernels;
-  DenseMap<Value, Lists> listsOf;     ///< by their blocks
+  /// By the blocks of the lists; without products.
+  DenseMap<Value, ProductPair> routed;
   ProductPair lastPair;               ///< that was launched
   DenseSet<Operation *> taskLaunches; ///< of kernels of warps that take tasks in turn
   bool ok = true;
@@ -109,12 +111,13 @@ ExpertRows GPULowering::makeRows(KernelBuilder &b, Operation *op, const RoutingB
                  allocate(b, 4, i32()),
                  allocate(b, kDynamic, i32(), routing.bound),
                  allocate(b, {kDynamic, k}, i32(), routing.tokens),
-                 allocate(b, {2, experts}, i32()),
-                 allocate(b, readySize(experts, k, products), i32())};
+                 allocate(b, {2, experts}, i32())};
   ++numCalls;
+  ProductPair &pair = routed[lists.blocks];
+  pair.lists = {routing.experts, lists, experts};
+  pair.routingLaunch = onlyLaunchWith(routing.experts);
   if (ok)
-    launchLists(b, module, routing.experts, routing.tokens, lists, experts,
-                onlyLaunchWith(routing.experts), products);
+    pair.listsLaunch = launchLists(b, module, pair.lists, products);
   ExpertRows rows;
   rows.bound = rows.padded = routing.bound;
   rows.lists.blocks = lists.blocks;
@@ -122,7 +125,6 @@ ExpertRows GPULowering::makeRows(KernelBuilder &b, Operation *op, const RoutingB
   rows.lists.position = lists.position;
   rows.lists.cursor = lists.cursor;
   rows.lists.counts = lists.counts;
-  listsOf[lists.blocks] = lists;
   return rows;
 }
 
@@ -173,7 +175,7 @@ FailureOr<Product> GPULowering::productWith(KernelBuilder &b, Operation *op,
 }
 
 void GPULowering::setRows(KernelBuilder &b, Product &product, const ExpertRows &rows) {
-  const Lists &lists = listsOf.find(rows.lists.blocks)->second;
+  const Lists &lists = routed.find(rows.lists.blocks)->second.lists.lists;
   product.blocks = lists.blocks;
   product.tiles = lists.tiles;
   product.counts = lists.counts;
@@ -197,7 +199,9 @@ FailureOr<Value> GPULowering::feedForward(KernelBuilder &b, Operation *op, const
   down->source = up->out;
   down->out = allocate(b, {kDynamic, down->n}, f32(), rows.padded);
   setRows(b, *down, rows);
-  lastPair = {*up, *down, listsOf.find(rows.lists.blocks)->second.ready, {}};
+  lastPair = routed.find(rows.lists.blocks)->second;
+  lastPair.first = *up;
+  lastPair.second = *down;
   launchProducts(b, module, lastPair, products);
   numCalls += 2;
   return down->out;

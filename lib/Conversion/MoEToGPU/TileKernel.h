@@ -32,12 +32,15 @@ struct Tiling {
   int64_t warpsAlong = 1; ///< rows of warps; tensor cores only
 };
 
+class TileKernel;
+
 /// A way to compute a product.
 struct ProductKernel {
   StringRef name; ///< in the names of kernels
   Tiling tiling;
-  /// The part of a kernel for the tiles of a kind (see ProductTarget).
-  void (*emit)(GPUBuilder &b, const Product &product, const Tiling &tiling, int64_t kind);
+  /// What emits the tiles of a kind (see ProductTarget).
+  std::unique_ptr<TileKernel> (*make)(GPUBuilder &b, const Product &product, const Tiling &tiling,
+                                      int64_t kind);
   int64_t sharedBytes = 0; ///< dynamic shared memory
   int64_t perMultiprocessor = 4;
   bool hasMaps = false; ///< see addTensorMaps
@@ -51,14 +54,23 @@ ProductKernel getMMAKernel(const Product &product, int64_t rows);
 ProductKernel getFewRowsKernel();
 /// Blocks of another kernel, in one with blocks of as many threads.
 struct InlinedKernel {
-  gpu::GPUFuncOp kernel;
+  gpu::GPUFuncOp kernel; ///< null: none
   SmallVector<Value> arguments;
   Value blocks; ///< index
 };
-/// Two products in one kernel of that form, the second with the results of the first, then (unless
-/// null) what takes the results of the second. `ready` is that of Lists.
-void emitFewRowsPair(GPUBuilder &b, const Product &first, const Product &second, Value ready,
-                     const InlinedKernel *after);
+/// What a launch of small blocks of two products does.
+struct SmallBlocks {
+  Product first, second;
+  Value counters; ///< i32 [numCounters]; see moec_counters
+  InlinedKernel routing;
+  ListsOf lists; ///< made after a routing
+  InlinedKernel combine;
+};
+int64_t numCounters(const ListsOf &lists, ProductTarget target);
+/// The kernel, with the ways of both products, which have as many threads.
+void emitSmallBlocks(GPUBuilder &b, const SmallBlocks &of, const ProductKernel &first,
+                     const ProductKernel &second, ProductTarget target);
+
 /// wgmma; needs hasChunksAlongK, and rows and weights that are copied as they are.
 ProductKernel getWarpgroupKernel(int64_t rows);
 /// Adds the tensor maps that its kernels want, made on the host.
@@ -156,6 +168,12 @@ private:
   Value loadBias(Value bias, Value row);
   Value finish(Value column, Value sum, Value linear);
 };
+
+template <typename Kernel>
+std::unique_ptr<TileKernel> makeKernel(GPUBuilder &b, const Product &product, const Tiling &tiling,
+                                       int64_t kind) {
+  return std::make_unique<Kernel>(b, product, tiling, kind);
+}
 
 /// d + a·b of mma.sync with f32 sums, for fragments as the PTX ISA has them; `element` is bf16,
 /// f16 or f32 (which is multiplied as tf32). K is 16, or 8 for tf32.

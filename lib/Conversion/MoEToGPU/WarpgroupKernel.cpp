@@ -350,17 +350,13 @@ void WarpgroupKernel::emit() {
   });
 }
 
-static void emit(GPUBuilder &b, const Product &product, const Tiling &tiling, int64_t kind) {
-  WarpgroupKernel(b, product, tiling, kind).emit();
-}
-
 ProductKernel mlir::moe::cuda::getWarpgroupKernel(int64_t rows) {
   using Kernel = WarpgroupKernel;
   ProductKernel result;
   result.name = "_wgmma";
   result.tiling = {rows, Kernel::kColumns, Kernel::kSliceColumns, Kernel::kThreads,
                    Kernel::kStages};
-  result.emit = emit;
+  result.make = makeKernel<WarpgroupKernel>;
   result.sharedBytes = Kernel::sharedBytes(rows);
   result.perMultiprocessor = 1;
   result.hasMaps = true;

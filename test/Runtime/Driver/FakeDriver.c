@@ -465,6 +465,19 @@ EXPORT int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t 
   return copy(name, (void *)(uintptr_t)to, from, bytes);
 }
 
+EXPORT int cuMemsetD8Async(unsigned long long memory, unsigned char value, size_t bytes,
+                           void *stream) {
+  BEGIN_IN_CONTEXT;
+  char target[64];
+  describe(memory, target, sizeof(target));
+  log_line("cuMemsetD8Async[%s] %s <- %d, %zu", stream_name(stream), target, value, bytes);
+  object *device = find_around((void *)(uintptr_t)memory);
+  allow(device, PROT_READ | PROT_WRITE);
+  memset((void *)(uintptr_t)memory, value, bytes);
+  allow(device, PROT_NONE);
+  return OK;
+}
+
 EXPORT int cuMemcpyHtoD_v2(unsigned long long to, const void *from, size_t bytes) {
   BEGIN_IN_CONTEXT;
   return copy("cuMemcpyHtoD", (void *)(uintptr_t)to, from, bytes);

@@ -4,7 +4,7 @@
 
 // Products of f32 are rounded when they are loaded from shared memory.
 // CHECK-DAG: remark: moec_product_40x72_f32_tf32_rows64_{{.*}} 0 of stack, 0 of spills
-// CHECK-DAG: remark: moec_product_72x40_f32_tf32_rows16_{{.*}} 0 of stack, 0 of spills
+// CHECK-DAG: remark: moec_product_40x72_f32_tf32_72_rows16_routed_combined_{{.*}} 0 of stack, 0 of spills
 // CHECK-NOT: error
 // PTX-DAG:   cvt.rna.tf32.f32
 // PTX-DAG:   mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32
