@@ -108,7 +108,8 @@ class Compiler:
     def package(self, model, *flags):
         """The package of a model (a path or a ModelProto), compiled with these flags."""
         path = self.save(model)
-        chooses = any(flag.startswith("--cpu") for flag in flags)
+        # Code for a device alone is for no CPU.
+        chooses = any(flag.startswith("--cpu") or flag == "--target=cuda" for flag in flags)
         flags = (*flags, *(flag for flag in FLAGS if not (chooses and flag.startswith("--cpu"))))
         key = (path, flags)
         if key not in self._packages:
