@@ -10,6 +10,7 @@
 #include "llvm/Analysis/TargetLibraryInfo.h"
 #include "llvm/IR/Constants.h"
 #include "llvm/IR/IRBuilder.h"
+#include "llvm/IR/InstIterator.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/MC/TargetRegistry.h"
 #include "llvm/Passes/PassBuilder.h"
@@ -21,6 +22,7 @@
 #include "llvm/Transforms/Instrumentation/AddressSanitizer.h"
 #include "llvm/Transforms/Instrumentation/ThreadSanitizer.h"
 #include "llvm/Transforms/Scalar/Scalarizer.h"
+#include "llvm/Transforms/Utils/Local.h"
 
 #include <cstddef>
 #include <mutex>
@@ -434,6 +436,29 @@ static void shortenCalls(llvm::Module &module) {
   }
 }
 
+/// A bfloat16 that goes from one block to another is a float between them for a CPU without its
+/// instructions, and LLVM calls __truncsfbf2, which older libgccs lack, to have it back. Memory
+/// keeps it as it is. Optimizations make integers of such values; the checks of a sanitizer come
+/// between them and their stores.
+static void keepBFloat16InMemory(llvm::Module &module) {
+  using llvm::Instruction;
+  auto forEach = [&](llvm::function_ref<bool(Instruction &)> isOne,
+                     llvm::function_ref<void(Instruction &)> body) {
+    llvm::SmallVector<Instruction *> found;
+    for (llvm::Function &function : module)
+      for (Instruction &instruction : llvm::instructions(function))
+        if (instruction.getType()->isBFloatTy() && isOne(instruction))
+          found.push_back(&instruction);
+    for (Instruction *instruction : found)
+      body(*instruction);
+  };
+  forEach([](Instruction &value) { return llvm::isa<llvm::PHINode>(value); },
+          [](Instruction &value) { llvm::DemotePHIToStack(llvm::cast<llvm::PHINode>(&value)); });
+  // Among them the loads that phis have become.
+  forEach([](Instruction &value) { return value.isUsedOutsideOfBlock(value.getParent()); },
+          [](Instruction &value) { llvm::DemoteRegToStack(value); });
+}
+
 Error mlir::moe::emitObject(llvm::Module &module, const Machine &machine, unsigned level,
                             Sanitizer sanitizer, llvm::raw_pwrite_stream &out) {
   assert(level <= 3 && "LLVM's levels are 0 to 3");
@@ -442,6 +467,8 @@ Error mlir::moe::emitObject(llvm::Module &module, const Machine &machine, unsign
     return createStringError("this build of LLVM has no x86 target");
   optimize(module, *target, level, sanitizer);
   shortenCalls(module);
+  if (!machine.hasAVX512BF16)
+    keepBFloat16InMemory(module);
   llvm::legacy::PassManager passes;
   if (target->addPassesToEmitFile(passes, out, nullptr, llvm::CodeGenFileType::ObjectFile))
     return createStringError("this build of LLVM cannot write x86 object files");
