@@ -24,7 +24,7 @@ import numpy as np
 import routing
 import synthetic
 from device_sides import Missing
-from layer_vs_peers import Measurement, numbers, one_of, summary, words, write_json
+from layer_vs_peers import Measurement, describe_others, numbers, one_of, print_header, summary, words, write_json
 
 # Of the largest value, against float64. bfloat16 rounds the rows between the products.
 MAX_OUR_ERROR = {"bf16": 2e-2, "f32": 1e-4, "int8": 2e-2, "int4": 2e-2}
@@ -118,22 +118,14 @@ COLUMNS = ("| layer | weights | routing | T | active | copy GB/s | cuBLAS TFLOP/
            "| error | others: median (times moec's; error) |")
 
 
-def print_header(columns):
-    print(columns)
-    print("|" + "---|" * (columns.count("|") - 1), flush=True)
-
-
 def print_row(row):
     ours = row["sides"]["moec"]
     layer = device_layer.DeviceLayer.parse(row["layer"])
     tera = 6 * row["tokens"] * layer.k * layer.hidden * layer.intermediate / ours["median"] / 1e9
-    others = [
-        f"{name} {1e3 * side['median']:.1f} ({side['median'] / ours['median']:.2f}x; {side['error']:.0e})" for name, side in row["sides"].items() if name != "moec"
-    ]
     print(
         f"| {row['layer']} | {row['type']} | {row['routing']} | {row['tokens']} | {row['active_experts']:.0f} | {row['read_gb_per_s']['median']:.0f} "
         f"| {row['fma_gflops'] / 1e3:.0f} | {1e3 * row['floor_ms']['best']:.1f} | {1e3 * ours['min']:.1f} | {1e3 * ours['median']:.1f} | {tera:.1f} "
-        f"| {ours['at_best']:.0%} | {ours['at_median']:.0%} | {ours['error']:.0e} | {', '.join(others)} |",
+        f"| {ours['at_best']:.0%} | {ours['at_median']:.0%} | {ours['error']:.0e} | {describe_others(row, 1e3, 1)} |",
         flush=True,
     )
 

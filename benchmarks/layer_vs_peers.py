@@ -177,20 +177,24 @@ class Measurement:
 COLUMNS = "| row | took | layer | weights | threads | routing | T | active | floor | moec: min | median | max | of the floor: best | median | error | others: median (times moec's; error) |"
 
 
-def print_header():
-    print(COLUMNS)
-    print("|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
+def print_header(columns):
+    print(columns)
+    print("|" + "---|" * (columns.count("|") - 1), flush=True)
+
+
+def describe_others(row, scale=1, digits=2):
+    """Medians, in ms times `scale`."""
+    ours = row["sides"]["moec"]["median"]
+    others = ((name, side) for name, side in row["sides"].items() if name != "moec")
+    return ", ".join(f"{name} {scale * side['median']:.{digits}f} ({side['median'] / ours:.2f}x; {side['error']:.0e})" for name, side in others)
 
 
 def print_row(row, number, count):
     ours = row["sides"]["moec"]
-    others = [
-        f"{name} {side['median']:.2f} ({side['median'] / ours['median']:.2f}x; {side['error']:.0e})" for name, side in row["sides"].items() if name != "moec"
-    ]
     print(
         f"| {number}/{count} | {row['seconds']:.0f} s | {row['layer']} | {row['type']} | {row['threads']} | {row['routing']} | {row['tokens']} | {row['active_experts']:.0f} "
         f"| {row['floor_ms']['best']:.2f} | {ours['min']:.2f} | {ours['median']:.2f} | {ours['max']:.2f} "
-        f"| {ours['at_best']:.0%} | {ours['at_median']:.0%} | {ours['error']:.0e} | {', '.join(others)} |",
+        f"| {ours['at_best']:.0%} | {ours['at_median']:.0%} | {ours['error']:.0e} | {describe_others(row)} |",
         flush=True,
     )
 
@@ -289,7 +293,7 @@ def measure_group(group, keys, results, count, ceilings, trace, arguments):
     )
     weights = layer_model.Weights(layer, dtype, arguments.folder)
     random = np.random.default_rng()
-    print_header()
+    print_header(COLUMNS)
     for key in keys:
         start = time.perf_counter()
         _, _, _, name, tokens = key

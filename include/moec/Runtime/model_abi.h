@@ -76,8 +76,7 @@ typedef struct {
 /* What the runtime does on devices. Only libraries that need it have it. */
 typedef struct moec_device moec_device;
 
-/* A kernel without parameters that does nothing: the place of a launch without blocks in a graph.
- */
+/* A kernel without parameters that does nothing, for launches without blocks in a graph. */
 #define MOEC_NOTHING_KERNEL "moec_nothing"
 
 /* A model whose tensors, weights and workspace are in the memory of a CUDA device. Of an
@@ -172,10 +171,10 @@ void moec_require(void *call, bool ok, const char *message);
 /* Where a kernel leaves the address of a message, whose check has failed on the device: memory of
  * the host that kernels reach. It is 0 while none has. Only in models for CUDA. */
 const char **moec_check_place(void *call);
-/* Counters of kernels, on the device: `bytes` bytes that are 0 when a kernel begins, for which every
- * kernel leaves them so. They are the context's, whose kernels run one after the other; a call for
- * more may move them. Ends the call with an error when there is no memory: does not return then.
- * Only in models for CUDA. */
+/* Counters of kernels, on the device: `bytes` bytes that are 0 when a kernel begins, for which
+ * every kernel leaves them so. They are the context's, whose kernels run one after the other; a
+ * call for more may move them. Ends the call with an error when there is no memory: does not return
+ * then. Only in models for CUDA. */
 void *moec_counters(void *call, int64_t bytes);
 /* Memory for the running call, aligned to 64 bytes; its content is undefined. A size
  * below 0 stands for one that overflows. Ends the call with an error when there is not

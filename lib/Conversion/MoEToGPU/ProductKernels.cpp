@@ -244,12 +244,16 @@ void mlir::moe::cuda::equalizeCounters(ModuleOp module) {
     size.setValueAttr(IntegerAttr::get(size.getType(), most));
 }
 
+/// Both products, without what is before and after.
+static SmallBlocks smallBlocksOf(const ProductPair &pair) {
+  return {pair.first, pair.second, pair.counters, {}, pair.lists, {}};
+}
+
 void mlir::moe::cuda::launchProducts(cpu::KernelBuilder &b, ModuleOp module, ProductPair &pair,
                                      ProductTarget target) {
   pair.firstLaunch = launchKind(b, module, pair.first, /*kind=*/1, target);
   pair.counters = makeCounters(b, module, numCounters(pair.lists, target));
-  SmallBlocks products = {pair.first, pair.second, pair.counters, {}, pair.lists, {}};
-  pair.launch = launchSmallBlocks(b, module, products, target);
+  pair.launch = launchSmallBlocks(b, module, smallBlocksOf(pair), target);
   if (!pair.launch)
     launchKind(b, module, pair.first, /*kind=*/0, target);
   pair.secondLaunch = launchKind(b, module, pair.second, /*kind=*/1, target);
@@ -317,7 +321,7 @@ void mlir::moe::cuda::takeIn(cpu::KernelBuilder &b, ModuleOp module, ProductPair
   b.setInsertionPoint(first);
   Value isFew = b.less(b.dim(pair.lists.chosen, 0), b.index(target.blockRows(0) + 1));
   b.setInsertionPoint(combine);
-  SmallBlocks all = {pair.first, pair.second, pair.counters, {}, pair.lists, {}};
+  SmallBlocks all = smallBlocksOf(pair);
   all.combine = inlinedIf(b, isFew, combine);
   gpu::LaunchFuncOp launch;
   bool routes = canRouteAt(pair, combine) && hasThreads(pair.routingLaunch);

@@ -43,8 +43,9 @@ def test_every_layer_is_raised(packages, layers):
 
 def test_layers_share_kernels_and_memory(packages):
     few, many = (packages[layers][1] for layers in (2, 8))
-    # What each layer adds is calls, and the names of its regions.
-    assert many.library.stat().st_size < 1.15 * few.library.stat().st_size
+    # What each layer adds is calls, and the names of its regions: more beside the smaller kernels of shorter vectors.
+    growth = 1.1 if few.info["target"]["vector_bits"] >= 512 else 1.15
+    assert many.library.stat().st_size < growth * few.library.stat().st_size
     inputs = {"x": np.zeros((64, SIZES["hidden"]), np.float32)}
     sizes = [load(package.path).context().workspace_size(inputs) for package in (few, many)]
     # The residual of a layer between others is neither input nor output.

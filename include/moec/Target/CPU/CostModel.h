@@ -79,7 +79,7 @@ struct CostModel {
   // Sums over an outer loop, of several rows that share what is loaded.
 
   /// Vectors of a row, and rows at once: sums to always have one to add to, which leaves half of
-  /// 16 registers to what is added. A single row has `singleRowVectors`.
+  /// 16 registers to what is added. A single row has kSingleRowVectors.
   static constexpr int64_t kRowVectors = 2, kSingleRowVectors = 4;
   int64_t rowsAtOnce() const { return minAccumulators() / kRowVectors; }
 
